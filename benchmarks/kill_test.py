@@ -1,0 +1,147 @@
+"""Kill a small `vqprior run` at random instants, start it again, and compare what it leaves with an unbroken run.
+
+    python -m benchmarks.kill_test --kills 30
+
+Half of the kills hit one process, half two gloo processes behind torchrun; SIGKILL goes to every process of the run. The
+instants are spread at random over the time in which an unbroken run works, its imports left out. Prints a line a kill
+and a summary, and writes both as JSON.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+FLAGS = """--data.size 16 16 --data.validation 0.2 --data.test 0.2 --stage1.K 16 --stage1.D 4 --stage1.width 16
+--stage1.steps 200 --stage1.batch_size 8 --stage1.log_every 1 --stage1.save_every 10 --stage1.eval_every 50
+--stage2.steps 200 --stage2.batch_size 8 --stage2.log_every 1 --stage2.save_every 10 --stage2.eval_every 50
+--stage2.channels 16 --stage2.layers 3 --stage2.head 16 --sample.n 64 --sample.batch_size 2 --inference_batch 8""".split()
+
+
+def make_pictures(root: Path, count: int = 120) -> None:
+    """Smooth made-up pictures in two classes."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        folder = root / ("ant", "bee")[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        small.resize((16, 16), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+
+
+def start(pictures: Path, out: Path, processes: int) -> subprocess.Popen:
+    """The run, in a process group of its own."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "vqprior",
+        "run",
+        "folder",
+        *FLAGS,
+        "--data.root",
+        str(pictures),
+        "--out",
+        str(out),
+    ]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL for the launcher and all below it; torchrun's processes are in sessions of their own."""
+    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in everyone:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(everyone)
+    process.wait()
+
+
+def finish(process: subprocess.Popen) -> None:
+    """Wait for a run to end well."""
+    _, error = process.communicate()
+    if process.returncode:
+        sys.exit(f"the run failed:\n{error.decode()[-3000:]}")
+
+
+def fingerprint(out: Path) -> dict[str, str]:
+    """Weights, optimizers, averages, code maps and samples by their checksums, and the curves by step and value."""
+    newest = [sorted((out / stage).glob("step-*"))[-1] for stage in ("stage1", "stage2")]
+    files = [file for folder in newest for file in folder.glob("*.safetensors")]
+    files += [*(out / "codes").glob("*.npy"), out / "samples" / "samples.npz"]
+    found = {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    for stage, tag in (("stage1", "loss/total"), ("stage2", "train/bits_per_code")):
+        events = EventAccumulator(str(out / "tensorboard" / stage), size_guidance={"scalars": 0}).Reload()
+        found[f"curve of {stage}"] = str([(event.step, event.value) for event in events.Scalars(tag)])
+    return found
+
+
+def what_was_done(out: Path) -> str:
+    """How far a killed run had come."""
+    if (out / "samples" / "samples.json").is_file():
+        return "evaluate"
+    if (out / "samples" / "chunks").is_dir():
+        return "sample"
+    for stage, name in (("stage2", "train-prior"), ("stage1", "train-vqvae")):
+        if steps := sorted((out / stage).glob("step-????????")):
+            done = int(steps[-1].name.removeprefix("step-"))
+            return f"{name} after {done}" if done < 200 else {"stage2": "sample", "stage1": "encode"}[stage]
+    return "train-vqvae"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30, help="random instants in all")
+    parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    parser.add_argument("--json", type=Path, default=None, help="where to write the result")
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_pictures(root / "pictures")
+        for processes in (1, 2):
+            began = time.time()
+            process = start(root / "pictures", root / f"unbroken{processes}", processes)
+            while not (root / f"unbroken{processes}" / "stage1").exists() and process.poll() is None:
+                time.sleep(0.01)
+            working = time.time() - began
+            finish(process)
+            seconds = time.time() - began
+            expected = fingerprint(root / f"unbroken{processes}")
+            for index in range(options.kills // 2):
+                out = root / f"run{processes}-{index}"
+                instant = chance.uniform(0.9 * working, seconds)
+                process = start(root / "pictures", out, processes)
+                time.sleep(instant)
+                kill(process)
+                where = what_was_done(out)
+                finish(start(root / "pictures", out, processes))
+                found = fingerprint(out)
+                different = [name for name in expected if found.get(name) != expected[name]]
+                rows.append({"processes": processes, "second": round(instant, 2), "during": where, "different": different})
+                print(f"{processes} process(es), killed at {instant:5.2f} s in {where:<22} "
+                      + ("equal" if not different else f"DIFFERENT: {', '.join(different)}"), flush=True)  # fmt: skip
+    equal = sum(not row["different"] for row in rows)
+    print(f"{equal} of {len(rows)} killed runs ended equal to an unbroken run")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2))
+    sys.exit(equal < len(rows))
+
+
+if __name__ == "__main__":
+    main()

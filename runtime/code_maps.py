@@ -1,0 +1,163 @@
+"""Code maps on disk: the contract between the two stages.
+
+    codes/
+        header.json                    what the codes are and where they came from (see `Header`)
+        train-00000.codes.npy          [n, h, w], uint8 for up to 256 codes, else uint16; memory-mapped when read
+        train-00000.labels.npy         [n] int64, where there are classes
+        ...
+
+A shard is written whole, and the header last: without it there are no code maps.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.errors import UserError
+
+from .files import sha256, write_array, write_json
+
+FORMAT = 1
+SHARD = 4096  # images of a shard: small enough to share out, large enough that ImageNet is 313 of them
+
+
+@dataclass(frozen=True)
+class Level:
+    """One map of codes; a hierarchy would list several."""
+
+    K: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What binds code maps to their origin."""
+
+    levels: list[Level]
+    vqvae: str  # fingerprint of the stage-one weights that encoded them
+    weights: str  # which weights these were: `model` (raw) or `average`
+    precision: str  # autocast of the encoder
+    data: dict[str, Any]  # the Data section of the configuration: source, size, crop, ...
+    data_fingerprint: str
+    label_names: list[str]  # empty without classes
+    sizes: dict[str, int]  # images of each split
+    format: int = FORMAT
+    files: dict[str, str] = field(default_factory=dict)  # name -> sha256, complete once all is written
+
+    @property
+    def level(self) -> Level:
+        """The one map of codes there is today."""
+        return self.levels[0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The narrowest integer type that holds the codes."""
+        return np.dtype(np.uint8 if self.level.K <= 256 else np.uint16)
+
+    def origin(self) -> dict[str, Any]:
+        """All but the files: what must be equal for two dumps to be parts of one."""
+        return {name: value for name, value in asdict(self).items() if name != "files"}
+
+
+def shard_starts(header: Header) -> list[tuple[str, int, int]]:
+    """All shards in order: (split, index of its first image, images)."""
+    return [(split, start, min(SHARD, size - start)) for split, size in header.sizes.items() for start in range(0, size, SHARD)]
+
+
+def _shard_file(folder: Path, split: str, start: int, kind: str) -> Path:
+    return folder / f"{split}-{start // SHARD:05d}.{kind}.npy"
+
+
+def write_shard(folder: Path, header: Header, split: str, start: int, codes: Tensor, labels: Tensor | None) -> None:
+    """Write the codes [n, h, w] and labels [n] of images `start` to `start + n` of a split."""
+    if labels is not None:
+        write_array(_shard_file(folder, split, start, "labels"), labels.numpy().astype(np.int64))
+    write_array(_shard_file(folder, split, start, "codes"), codes.cpu().numpy().astype(header.dtype))
+
+
+def has_shard(folder: Path, split: str, start: int) -> bool:
+    """Whether a shard is there; its codes are written last."""
+    return _shard_file(folder, split, start, "codes").is_file()
+
+
+def finish(folder: Path, header: Header) -> None:
+    """Write the header, with the checksums of all shards: from now on the code maps can be read."""
+    names = sorted(path.name for path in folder.glob("*.npy"))
+    write_json(folder / "header.json", asdict(header) | {"files": {name: sha256(folder / name) for name in names}})
+
+
+def read_header(folder: Path) -> Header | None:
+    """The header of finished code maps, None where there are none.
+
+    Raises:
+        UserError: it is damaged or of a newer format.
+    """
+    path = folder / "header.json"
+    if not path.is_file():
+        return None
+    try:
+        tree = json.loads(path.read_text())
+        if tree["format"] > FORMAT:
+            raise UserError(f"{path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade vqprior")
+        tree["levels"] = [Level(**level) for level in tree["levels"]]
+        return Header(**{f.name: tree[f.name] for f in fields(Header)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete its folder and encode again") from error
+
+
+class CodeMaps:
+    """Finished code maps; arrays are memory-mapped.
+
+    Args:
+        folder: that `encode` wrote.
+        verify: compare the checksums of all shards.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+
+    def __init__(self, folder: Path | str, *, verify: bool = True):
+        folder = Path(folder)
+        header = read_header(folder)
+        if header is None:
+            raise UserError(f"there are no code maps in {folder}; make them with `vqprior encode {folder.parent}`")
+        self.folder, self.header = folder, header
+        for name, digest in header.files.items() if verify else ():
+            if not (folder / name).is_file() or sha256(folder / name) != digest:
+                raise UserError(f"{folder / name} is missing or damaged; delete {folder} and encode again")
+
+    def split(self, name: str) -> "CodeSplit":
+        """The codes of one split."""
+        starts = [start for split, start, _ in shard_starts(self.header) if split == name]
+
+        def arrays(kind: str) -> Iterator[np.ndarray]:
+            return (np.load(_shard_file(self.folder, name, start, kind), mmap_mode="r") for start in starts)
+
+        labels = np.concatenate([*arrays("labels")]) if self.header.label_names else None
+        return CodeSplit([*arrays("codes")], None if labels is None else torch.from_numpy(labels))
+
+
+@dataclass(frozen=True)
+class CodeSplit:
+    """Code maps of one split."""
+
+    shards: list[np.ndarray]  # each [n, h, w], memory-mapped
+    labels: Tensor | None  # [N] int64
+
+    def __len__(self) -> int:
+        return sum(len(shard) for shard in self.shards)
+
+    def codes(self, indices: Tensor) -> Tensor:
+        """Code maps [n, h, w] int64 of the images with these indices [n]."""
+        out = np.empty((len(indices), *self.shards[0].shape[1:]), dtype=np.int64)
+        shards, rows = np.divmod(indices.numpy(), SHARD)
+        for shard in np.unique(shards):
+            out[shards == shard] = self.shards[shard][rows[shards == shard]]
+        return torch.from_numpy(out)

@@ -1,0 +1,71 @@
+"""From a picture of any size and mode to uint8 [C, H, W], and the augmentation of training."""
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from configs.schema import Data
+
+from ..randomness import hash64
+
+
+def prepare(image: Image.Image, data: Data) -> np.ndarray:
+    """Upright, cut, resized to cover data.size, cropped and converted: uint8 [C, H + m, W + m], with a margin of m.
+
+    A picture large enough is resized to cover the margin too; a smaller one is padded by repeating its edge.
+    """
+    mode = "L" if data.channels == 1 else "RGB"
+    height, width = (pixels + data.margin for pixels in data.size)
+    if image.getexif():
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")  # transparent becomes white
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    image = image.convert(mode)
+    if data.crop:
+        left, top = (image.width - data.crop) // 2, (image.height - data.crop) // 2
+        image = image.crop((left, top, left + data.crop, top + data.crop))
+    if image.width < width or image.height < height:
+        height, width = data.size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, dtype=np.uint8)
+    pixels = pixels[None] if data.channels == 1 else pixels.transpose(2, 0, 1)
+    if (height, width) == data.size and data.margin:
+        before = data.margin // 2
+        around = (before, data.margin - before)
+        pixels = np.pad(pixels, ((0, 0), around, around), mode="edge")
+    return np.ascontiguousarray(pixels)
+
+
+def central(images: Tensor, data: Data) -> Tensor:
+    """The middle [N, C, H, W] of pictures held with a margin, [N, C, H + m, W + m]."""
+    offset = data.margin // 2
+    return images[:, :, offset : offset + data.size[0], offset : offset + data.size[1]]
+
+
+def augment(images: Tensor, data: Data, seed: int, positions: Tensor) -> Tensor:
+    """A random window and mirroring of held pictures: a function of (seed, place in the run's order) alone.
+
+    Args:
+        images: [N, C, H + m, W + m] uint8.
+        positions: [N] int64, the places of the pictures in the order of the whole run.
+
+    Returns:
+        [N, C, H, W] uint8.
+    """
+    if not data.margin and not data.flip:
+        return images
+    bits = hash64(seed, 1, positions)
+    tops = (bits & 0xFFFF) % (data.margin + 1)
+    lefts = ((bits >> 16) & 0xFFFF) % (data.margin + 1)
+    rows = tops[:, None] + torch.arange(data.size[0])
+    columns = lefts[:, None] + torch.arange(data.size[1])
+    if data.flip:
+        columns = torch.where(((bits >> 32) & 1).bool()[:, None], columns.flip(1), columns)
+    each = torch.arange(len(images))[:, None, None]
+    windows = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]  # [N, H, W, C]
+    return windows.permute(0, 3, 1, 2)

@@ -1,0 +1,153 @@
+"""Batch t of a run is a function of (seed, t) alone: of no state, of no number of processes.
+
+The order of a run is one endless sequence: a shuffle of the split, then another, and so on. Batch t is its places
+t*B to (t+1)*B, of which each process takes an equal slice. To resume at step t is to start counting at t.
+"""
+
+import atexit
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from configs.errors import UserError
+from configs.schema import Data
+
+from .code_maps import CodeSplit
+from .data import Split
+from .data.transform import augment
+from .interrupt import ignore_in_worker
+from .randomness import generator
+
+
+class Batch(NamedTuple):
+    """This process's slice of a global batch."""
+
+    images: Tensor  # [n, C, H, W] uint8, augmented
+    labels: Tensor | None  # [n] int64
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which process of how many this is."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def slice(self, batch_size: int, accumulate: int = 1) -> slice:
+        """The part of a global batch that is this process's.
+
+        Raises:
+            UserError: the batch cannot be divided evenly.
+        """
+        parts = self.processes * accumulate
+        if batch_size % parts:
+            raise UserError(
+                f"batch_size is {batch_size}, the global batch of a step; {self.processes} processes with "
+                f"{accumulate} passes each divide only multiples of {parts}: take {-(-batch_size // parts) * parts}"
+            )
+        size = batch_size // self.processes
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+
+class Order:
+    """The endless shuffled order of N items."""
+
+    def __init__(self, items: int, seed: int):
+        self.items, self.seed = items, seed
+        self.epoch, self.shuffle = -1, torch.empty(0, dtype=torch.int64)
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Which items [n] stand at these places [n] of the order, int64."""
+        items = torch.empty_like(positions)
+        for epoch in (positions // self.items).unique().tolist():
+            if epoch != self.epoch:
+                self.epoch, self.shuffle = epoch, torch.randperm(self.items, generator=generator(self.seed, 0, epoch))
+            there = positions // self.items == epoch
+            items[there] = self.shuffle[positions[there] % self.items]
+        return items
+
+
+def batch_positions(step: int, batch_size: int, part: slice) -> Tensor:
+    """The places [n] of a step's batch, or of a process's slice of it, in the order of the run."""
+    return step * batch_size + torch.arange(batch_size)[part]
+
+
+def image_batches(split: Split, *, seed: int, batch_size: int, start: int, stop: int, part: slice) -> Iterator[Batch]:
+    """The batches of steps `start` to `stop`, augmented; decoded by worker processes where the split is not held."""
+    order, labels, data = Order(len(split), seed), split.labels, split.data
+
+    def items() -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(start, stop):
+            positions = batch_positions(step, batch_size, part)
+            yield positions, order.at(positions)
+
+    streaming = split.held is None and data.workers > 0
+    order_of_indices = (indices for _, indices in items())
+    pictures = iter(_streamed(split, order_of_indices, data)) if streaming else map(split.canvas, order_of_indices)
+    if streaming:
+        # The workers heed no signal: left alone they would outlive an error here, and Python would wait for them
+        atexit.register(pictures._shutdown_workers)
+    for (positions, indices), canvas in zip(items(), pictures):
+        if isinstance(canvas, UserError):
+            raise canvas
+        yield Batch(augment(canvas, data, seed, positions), None if labels is None else labels[indices])
+
+
+def code_batches(
+    split: CodeSplit, *, seed: int, batch_size: int, start: int, stop: int, part: slice
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Codes [n, h, w] int64 and labels [n] of the batches of steps `start` to `stop`."""
+    order = Order(len(split), seed)
+    for step in range(start, stop):
+        indices = order.at(batch_positions(step, batch_size, part))
+        yield split.codes(indices), None if split.labels is None else split.labels[indices]
+
+
+def _streamed(split: Split, batches: Iterator[Tensor], data: Data) -> DataLoader:
+    return DataLoader(
+        _Readable(split),
+        batch_sampler=(batch.tolist() for batch in batches),
+        num_workers=min(data.workers, os.cpu_count() or 1),
+        collate_fn=_stack,
+        prefetch_factor=4,
+        worker_init_fn=ignore_in_worker,
+    )
+
+
+@dataclass(frozen=True)
+class _Readable:
+    """A split as torch's DataLoader indexes it."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> np.ndarray | UserError:
+        try:
+            return self.split.read(index)
+        except UserError as error:  # raised by the parent: torch would put this worker's traceback into the message
+            return error
+
+
+def _stack(pictures: list[np.ndarray | UserError]) -> Tensor | UserError:
+    errors = [picture for picture in pictures if isinstance(picture, UserError)]
+    return errors[0] if errors else torch.from_numpy(np.stack(pictures))
+
+
+def chunks(items: int, size: int, share: Share) -> Iterator[Tensor]:
+    """Once through items 0 to N-1 in chunks of `size`: those that are this process's, each item once over all."""
+    starts = range(0, items, size)
+    for start in starts[share.rank :: share.processes]:
+        yield torch.arange(start, min(start + size, items))
+
+
+def padded(chunk: Tensor, size: int) -> Tensor:
+    """The chunk's indices with the last repeated up to `size`, so that no product changes its shape."""
+    return torch.cat([chunk, chunk[-1:].expand(size - len(chunk))])

@@ -1,0 +1,147 @@
+"""The run directory: everything that one run of the pipeline reads and writes.
+
+runs/NAME/
+    config.yaml      every setting
+    run.json         format, and for each start: version, git commit, command
+    stage1/          checkpoints of the VQ-VAE
+    codes/           code maps
+    stage2/          checkpoints of the prior
+    samples/         pictures
+    tensorboard/     one event folder a stage
+    metrics.json     what `evaluate` measured
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import configs
+from configs import Config
+from configs.errors import UserError
+
+from .files import write_file, write_json
+from .lock import lock
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The places in a run directory."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def stage1(self) -> Path:
+        return self.path / "stage1"
+
+    @property
+    def codes(self) -> Path:
+        return self.path / "codes"
+
+    @property
+    def stage2(self) -> Path:
+        return self.path / "stage2"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    def config(self) -> Config:
+        """The stored configuration.
+
+        Raises:
+            UserError: this is no run directory, or one of a newer format.
+        """
+        if not self.config_file.is_file():
+            raise UserError(
+                f"{self.path} is no run directory: it has no config.yaml. Start one with a preset: vqprior run mnist5k"
+            )
+        record = self.path / "run.json"
+        if record.is_file() and (found := json.loads(record.read_text())["format"]) > FORMAT:
+            raise UserError(f"{self.path} has format {found}, this version reads up to {FORMAT}: upgrade vqprior")
+        return configs.parse(self.config_file, [])
+
+
+def is_run_dir(path: Path) -> bool:
+    """Whether a run was ever started there."""
+    return (path / "config.yaml").is_file()
+
+
+def start(config: Config) -> RunDir:
+    """Open the run directory `config.out`, made where there is none, and record this start in it.
+
+    Fields of a stage that has begun are fixed (see `configs.OPEN_FIELDS` for those that never are).
+
+    Raises:
+        UserError: the configuration contradicts what the run was begun with.
+    """
+    run = RunDir(Path(config.out))
+    if run.config_file.is_file():
+        refuse_contradictions(run, config)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the run directory {run.path} cannot be made: {error.strerror}; give another one with --out"
+        ) from error
+    lock(run.path)
+    write_file(run.config_file, configs.dump(config))
+    record = run.path / "run.json"
+    starts = json.loads(record.read_text())["starts"] if record.is_file() else []
+    starts.append({"version": package_version(), "commit": git_commit(), "command": sys.argv[1:]})
+    write_json(record, {"format": FORMAT, "starts": starts})
+    return run
+
+
+def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None) -> None:
+    """Compare with the stored configuration; `but` names a field that may differ here.
+
+    Raises:
+        UserError: a field of a stage that has begun differs.
+    """
+    stored = run.config()
+    fixed = ["seed|precision|channels_last|deterministic|data|stage1"] if run.stage1.exists() else []
+    fixed += ["stage2"] if run.stage2.exists() else []
+    changed = configs.differences(stored, config, "|".join(fixed)) if fixed else []
+    changed = [words for words in changed if not (but and words.startswith(f"{but} "))]
+    if run.stage2.exists() and stored.stage1.steps != config.stage1.steps:
+        both = f"stage1.steps is {stored.stage1.steps} there and {config.stage1.steps} now"
+        changed.append(f"{both}, and the prior has learnt from its codes")
+    if changed:
+        raise UserError(
+            f"{run.path} was begun with other settings: {'; '.join(changed)}. "
+            "Type the same settings to resume it, or --out with another folder for a new run"
+        )
+
+
+def package_version() -> str:
+    """The installed version of vqprior."""
+    try:
+        return version("vqprior")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, with a + where the work tree differs from it; None outside a checkout."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

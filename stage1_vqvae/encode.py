@@ -1,0 +1,111 @@
+"""Images -> code maps on disk: every split, in shards, shared out over the processes; a killed dump goes on."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+import torch
+from torch import Tensor
+
+from configs import Config
+from configs.errors import UserError
+from runtime import checkpoint, code_maps
+from runtime.code_maps import Header, Level
+from runtime.data import SPLITS, DataSet, Split
+from runtime.data.transform import augment, central
+from runtime.files import write_json
+from runtime.launch import autocast
+from runtime.loader import padded
+from runtime.pictures import to_float
+from runtime.processes import device_of_process, each_in_turn, on_main, say
+from runtime.randomness import seed_of
+from runtime.run_dir import RunDir
+
+from .vqvae import VQVAE, load_vqvae
+
+
+def encode(config: Config, run: RunDir, data: DataSet) -> None:
+    """Write the code maps of all splits with the best checkpoint of stage one, where that is not done already.
+
+    Raises:
+        UserError: there is no such checkpoint, it was trained on other pictures, or a prior was already trained on
+            the code maps of another checkpoint.
+    """
+    found = on_main(lambda: checkpoint.best(run.stage1))
+    if found.meta["data_fingerprint"] != data.fingerprint:
+        raise UserError(f"{found.path} was trained on other pictures than data.root ({config.data.root}) holds now")
+    model = load_vqvae(found, device_of_process())
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
+    header = Header(
+        levels=[Level(model.K, *model.map_size)],
+        vqvae=found.fingerprint,
+        weights=found.weights,
+        precision=config.precision,
+        data={name: value for name, value in asdict(config.data).items() if name not in ("root", "workers", "memory_gb")},
+        data_fingerprint=data.fingerprint,
+        label_names=list(data.label_names),
+        sizes={name: len(data.split(name)) * (1 + config.data.copies * (name == "train")) for name in SPLITS},
+    )
+    header = replace(header, data=json.loads(json.dumps(header.data)))  # as it will be read
+    if not on_main(lambda: _prepare(run, header)):
+        return say(f"encode: done, {sum(header.sizes.values()):,} images in {run.codes}")
+
+    partial = run.codes.with_name("codes.partial")
+
+    def write(shard: tuple[str, int, int]) -> None:
+        split, start, size = shard
+        if not code_maps.has_shard(partial, split, start):
+            images, indices = data.split(split), torch.arange(start, start + size)
+            codes = torch.cat([*_codes(model, images, indices, config)])
+            labels = None if images.labels is None else images.labels[indices % len(images)]
+            code_maps.write_shard(partial, header, split, start, codes, labels)
+
+    each_in_turn(code_maps.shard_starts(header), write, "encode")
+    on_main(lambda: _finish(run, header))
+    height, width = model.map_size
+    say(f"encode: {sum(header.sizes.values()):,} images -> {height}x{width} codes of {model.K} in {run.codes}")
+
+
+def _prepare(run: RunDir, header: Header) -> bool:
+    """Whether there is anything to do; makes or empties the folder of the unfinished dump."""
+    partial = run.codes.with_name("codes.partial")
+    there = code_maps.read_header(run.codes)
+    if there and there.origin() == header.origin():
+        return False
+    if there and run.stage2.exists():
+        raise UserError(
+            f"the prior in {run.stage2} was trained on codes of another stage-one checkpoint or of other settings. "
+            f"Delete {run.stage2} to encode and train it again, or start a new run with --out"
+        )
+    begun = partial / "origin.json"
+    if not begun.is_file() or json.loads(begun.read_text()) != header.origin():
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_json(begun, header.origin())
+    return True
+
+
+def _finish(run: RunDir, header: Header) -> None:
+    partial = run.codes.with_name("codes.partial")
+    code_maps.finish(partial, header)
+    shutil.rmtree(run.codes, ignore_errors=True)
+    partial.rename(run.codes)
+
+
+@torch.no_grad()
+def _codes(model: VQVAE, split: Split, indices: Tensor, config: Config) -> Iterator[Tensor]:
+    """The codes [n, h, w] of images, in chunks of one padded size, so that no product changes its shape.
+
+    Index i + c * N is copy c of picture i of N: the picture itself for c = 0, else augmented, as a function of
+    (seed, index).
+    """
+    for chunk in indices.split(config.inference_batch):
+        places = padded(chunk, config.inference_batch)
+        canvas = split.canvas(places % len(split))
+        varied = augment(canvas, config.data, seed_of(config.seed, 7), places)
+        images = torch.where((places < len(split))[:, None, None, None], central(canvas, config.data), varied)
+        x = to_float(images, model.device, channels_last=config.channels_last)
+        with autocast(model.device, config.precision):
+            yield model.encode(x).codes[: len(chunk)].cpu()

@@ -1,0 +1,225 @@
+"""Training of stage one, from the first batch to the last checkpoint."""
+
+from contextlib import nullcontext
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+import configs
+from configs import Config
+from configs.errors import UserError
+from runtime import checkpoint, pictures
+from runtime.data import DataSet
+from runtime.interrupt import Interrupted
+from runtime.launch import (
+    Guard,
+    Progress,
+    WeightAverage,
+    accelerator_for,
+    adamw,
+    count_parameters,
+    learning_rate,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from runtime.loader import Order, image_batches
+from runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor
+from runtime.randomness import generator, seed_of
+from runtime.run_dir import RunDir
+from runtime.tracker import Tracker
+
+from .measure import measure
+from .vqvae import VQVAE
+
+KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
+
+
+def train(config: Config, run: RunDir, data: DataSet) -> None:
+    """Train the VQ-VAE of a run up to `stage1.steps`, from its last checkpoint where there is one.
+
+    Raises:
+        UserError: the batch does not divide, or the checkpoints do not fit the data or are damaged.
+    """
+    settings = config.stage1
+    share = share_of_process()
+    part = share.slice(settings.batch_size, settings.accumulate)
+    resumed = on_main(lambda: checkpoint.newest(run.stage1, warn=say))
+    start = resumed.step if resumed else 0
+    if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
+        raise UserError(f"{resumed.path} was trained on other pictures than data.root ({config.data.root}) holds now")
+    if start >= settings.steps:
+        return say(f"stage 1: done, {start} steps")
+
+    # The model and what moves it
+    accelerator = accelerator_for(config)
+    device = accelerator.device
+    torch.manual_seed(seed_of(config.seed, 1))
+    model = VQVAE(config).to(device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
+    average = WeightAverage(model, settings.average) if settings.average else None
+    optimizer = adamw(model, weight_decay=settings.weight_decay)
+    if resumed:
+        model.load_state_dict(resumed.tensors("model"))
+        if average:
+            average.load(resumed.tensors("average"))
+        restore_optimizer(optimizer, resumed.tensors("optimizer"))
+    network, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
+    guard = Guard(accelerator, resumed.meta["guard"] if resumed else None)
+    if resumed and accelerator.scaler:
+        accelerator.scaler.load_state_dict(resumed.meta["scaler"])
+
+    def batch_as_input(images: Tensor) -> Tensor:
+        return pictures.to_float(images, device, channels_last=config.channels_last)
+
+    batches = image_batches(
+        data.train, seed=config.seed, batch_size=settings.batch_size, start=start, stop=settings.steps, part=part
+    )
+    variance = data_variance(data)
+    if settings.kmeans and not resumed:
+        model.quantizer.initialize(first_vectors(model, data, config), generator(config.seed, 2))
+        for tensor in model.quantizer.state_dict().values():  # sums on GPUs have no fixed order: all take the main one's
+            tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
+
+    restarted = torch.zeros(())
+    tracker = Tracker(run.tensorboard / "stage1", step=start, active=is_main())
+    tracker.text(start, "config", configs.dump(config))
+    shown = data.test.images(spread(len(data.test), 32))
+    progress = Progress("stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
+    progress.say(f"stage 1: {count_parameters(model):,} parameters, {len(data.train):,} images, on {device}")
+
+    for step, batch in enumerate(batches, start + 1):
+        rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        # Forward and backward, in as many passes as it takes to fit
+        terms, vectors, codes = [], [], []
+        for index, images in enumerate(batch.images.chunk(settings.accumulate)):
+            last = index == settings.accumulate - 1
+            with nullcontext() if last else accelerator.no_sync(network):
+                x = batch_as_input(images)
+                x_hat, quantized = network(x)
+                # Equation 3; the squared error over the data's variance, so that beta means the same on every data set
+                mse = F.mse_loss(x_hat, x)
+                loss = mse / variance + quantized.codebook_loss + settings.beta * quantized.commitment_loss
+                accelerator.backward(loss / settings.accumulate)
+            terms.append(torch.stack([loss, mse, quantized.codebook_loss, quantized.commitment_loss]).detach())
+            vectors.append(rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d"))
+            codes.append(quantized.codes.flatten())
+
+        # Step: the weights, then the codebook's own movement, then the average; all of it on sound numbers only
+        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm or float("inf"))
+        sound, signal = guard.judge(step, torch.stack(terms), norm)
+        if sound or accelerator.scaler:  # fp16's scaler skips an overflow by itself
+            optimizer.step()
+        if sound:
+            restarted = model.quantizer.update(
+                torch.cat(vectors), torch.cat(codes), generator(config.seed, 3, step), sum_tensor,
+                rank=share.rank, processes=share.processes,
+            )  # fmt: skip
+            if average:
+                average.update(model, step)
+        optimizer.zero_grad()
+        progress.advance()
+
+        # Once in a while: log
+        if step % settings.log_every == 0 or step == settings.steps:
+            means = torch.stack(terms).mean(0).tolist()
+            total, mse, codebook, commitment = (v / share.processes for v in sum_numbers(means))
+            values = {
+                "loss/total": total,
+                "loss/reconstruction": mse / variance,
+                "loss/codebook": codebook,
+                "loss/commitment": commitment,
+                "train/mse": mse,
+                "train/learning_rate": rate,
+                "train/gradient_norm": float(norm),
+                "train/skipped_steps": guard.skipped,
+                "train/restarted_codes": float(restarted),
+                "train/images_per_second": progress.images_per_second(),
+            }
+            tracker.scalars(step, values)
+            progress.show({"loss": total, "mse": mse, "img/s": values["train/images_per_second"]})
+
+        # Once in a while: evaluate
+        saving = step % settings.save_every == 0 or step == settings.steps or signal
+        score = None
+        if step % settings.eval_every == 0 or step == settings.steps:
+            with average.applied(model) if average else nullcontext():
+                found = measure(
+                    model,
+                    data.validation,
+                    batch=config.inference_batch,
+                    precision=config.precision,
+                    channels_last=config.channels_last,
+                )
+                score = found.mse
+                tracker.scalars(step, {f"validation/{name}": value for name, value in found.figures().items()})
+                tracker.histogram(step, "validation/code_usage", torch.log10(found.counts.clamp(min=0.5).float()))
+                if is_main():
+                    tracker.picture(step, "test/reconstructions", reconstruct(model, shown, config))
+            progress.say(
+                f"step {step}: validation mse {found.mse:.5f}, psnr {found.psnr:.2f} dB, "
+                f"perplexity {found.perplexity:.1f}, {found.usage:.1%} of {model.K} codes used"
+            )
+
+        # Once in a while: checkpoint
+        if saving:
+            tracker.flush()
+            tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+            if average:
+                tensors["average"] = average.tensors
+            meta = {
+                "stage": "stage1",
+                "config": asdict(config),
+                "data_fingerprint": data.fingerprint,
+                "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
+                "guard": guard.state(),
+            }
+            on_main(lambda: checkpoint.save(run.stage1, step, tensors, meta, score))
+            on_main(lambda: checkpoint.prune(run.stage1, settings.keep))
+        if signal and step < settings.steps:
+            progress.close()
+            tracker.close()
+            say(f"stage 1: stopped after step {step} as told, with a checkpoint; the same command goes on")
+            raise Interrupted(signal)
+    progress.close()
+    tracker.close()
+
+
+def spread(items: int, count: int) -> Tensor:
+    """Up to `count` of the indices 0 to items-1, [n] int64, spread evenly."""
+    return torch.linspace(0, items - 1, min(count, items), dtype=torch.float64).long()
+
+
+def data_variance(data: DataSet) -> float:
+    """Variance of the sub-pixels, in [0, 1], of up to 4096 training images, spread evenly."""
+    indices = spread(len(data.train), 4096)
+    return max((data.train.images(indices).double() / 255).var().item(), 1e-6)
+
+
+@torch.no_grad()
+def first_vectors(model: VQVAE, data: DataSet, config: Config) -> Tensor:
+    """Encoder outputs [N, D] of the first images of the run's order, enough for k-means; the same on all processes."""
+    places = model.map_size[0] * model.map_size[1]
+    images = min(len(data.train), -(-KMEANS_VECTORS * model.K // places))
+    found = []
+    for indices in Order(len(data.train), config.seed).at(torch.arange(images)).split(config.inference_batch):
+        x = pictures.to_float(data.train.images(indices), model.device, channels_last=config.channels_last)
+        found.append(rearrange(model.encode(x).z_e, "b d h w -> (b h w) d"))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def reconstruct(model: VQVAE, images: Tensor, config: Config) -> Tensor:
+    """Images [N, C, H, W] uint8 above their reconstructions, as one picture."""
+    training = model.training
+    model.eval()
+    x = pictures.to_float(images, model.device, channels_last=config.channels_last)
+    x_hat = pictures.to_uint8(model.decode(model.encode(x).z_q))
+    model.train(training)
+    return pictures.pairs(images, x_hat)

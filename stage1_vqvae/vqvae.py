@@ -1,0 +1,114 @@
+"""The VQ-VAE: an encoder, a codebook and a decoder.
+
+Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
+
+Legend: B images, C channels, H x W their size, D size of a code, h x w the code map (H / factor, W / factor).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from configs import from_tree
+from configs.errors import UserError
+from configs.schema import Config
+from runtime import checkpoint
+from runtime.checkpoint import Checkpoint
+
+from .networks import Decoder, Encoder
+from .quantizer import CODEBOOKS, Quantized
+
+
+class VQVAEOutput(NamedTuple):
+    """What `forward` gives."""
+
+    x_hat: Tensor  # [B, C, H, W] reconstruction, about [0, 1]
+    quantized: Quantized
+
+
+class VQVAE(nn.Module):
+    """Images <-> maps of codes.
+
+    Args:
+        config: of the run; the data section gives the size and channels of an image, stage1 the rest.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        stage1, self.channels = config.stage1, config.data.channels
+        self.image_size = config.data.size
+        self.map_size = tuple(pixels // stage1.factor for pixels in config.data.size)
+        networks = dict(
+            levels=stage1.factor.bit_length() - 1,
+            width=stage1.width,
+            blocks=stage1.blocks,
+            block_width=stage1.block_width,
+        )
+        self.encoder = Encoder(self.channels, stage1.D, **networks)
+        self.quantizer = CODEBOOKS[stage1.codebook](
+            stage1.K, stage1.D, normalize=stage1.normalize, decay=stage1.decay, restart=stage1.restart
+        )
+        self.decoder = Decoder(self.channels, stage1.D, **networks)
+
+    @property
+    def K(self) -> int:
+        """Number of codes."""
+        return self.quantizer.K
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.quantizer.embedding.device
+
+    def encode(self, x: Tensor) -> Quantized:
+        """Images [B, C, H, W] in [0, 1] -> their codes [B, h, w] and what comes with them."""
+        return self.quantizer(self.encoder(x - 0.5))
+
+    def decode(self, z_q: Tensor) -> Tensor:
+        """Code vectors [B, D, h, w] -> images [B, C, H, W], about [0, 1] (not cut off)."""
+        return self.decoder(z_q) + 0.5
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Codes [B, h, w] int64 in [0, K) -> images [B, C, H, W], about [0, 1]."""
+        return self.decode(self.quantizer.embed(codes))
+
+    def forward(self, x: Tensor) -> VQVAEOutput:
+        """Images [B, C, H, W] in [0, 1] -> reconstructions and the terms of Equation 3; changes no state."""
+        quantized = self.encode(x)
+        return VQVAEOutput(self.decode(quantized.z_q), quantized)
+
+
+def load_vqvae(found: Checkpoint, device: torch.device) -> VQVAE:
+    """The model of a checkpoint, rebuilt from the configuration it carries, for evaluation.
+
+    Raises:
+        UserError: the checkpoint is not one of stage one.
+    """
+    if found.meta.get("stage") != "stage1":
+        raise UserError(f"{found.path} is a checkpoint of {found.meta.get('stage')}, expected one of stage1")
+    model = VQVAE(from_tree(found.meta["config"]))
+    model.load_state_dict(found.tensors(found.weights))
+    return model.to(device).eval().requires_grad_(False)
+
+
+def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = print) -> Checkpoint:
+    """The checkpoint in a folder whose weights have this fingerprint.
+
+    Raises:
+        UserError: no checkpoint there has it: the codes or the prior at hand came from another one.
+    """
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            found = checkpoint.read(path, verify=False)
+        except UserError as error:
+            warn(str(error))
+            continue
+        if found.fingerprint == fingerprint:
+            return checkpoint.read(path)
+    raise UserError(
+        f"the code maps and the prior were made with the VQ-VAE {fingerprint[:12]}, and no checkpoint in {folder} is it. "
+        "They do not belong together: encode and train the prior again, or give the run directory that they came from"
+    )

@@ -1,0 +1,81 @@
+"""Causal gated convolutions of the Gated PixelCNN (arXiv 1606.05328), masked by their shape and not by a mask.
+
+Two stacks read the code map. For the place X, the vertical stack sees all rows above it, the horizontal stack the
+places to its left; together they see every earlier place in raster order, and there is no blind spot.
+
+      vertical, first layer     vertical, later layers    horizontal, first     horizontal, later
+        v v v v v                  v v v v v
+        v v v v v                  v v v v v
+        . . X . .                  v v v v v  (row of X)      h h X . .             h h h . .
+        (kernel 5: rows above)     (X included: its vertical feature saw only rows above)
+
+A later vertical layer may read its own row, since a feature of row i is made of codes of rows < i alone. Instead of
+the full k x k kernel times a mask, the kernel has just the taps it may use and the input is padded on that side.
+
+Legend: B maps, C channels, h x w the map, k the kernel size (odd), r = k // 2 its reach.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class VerticalConv(nn.Module):
+    """[B, C_in, h, w] -> [B, C_out, h, w]; the output of row i sees rows i-r to i (or to i-1 if `first`)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, first: bool):
+        super().__init__()
+        self.reach, self.first = kernel // 2, first
+        self.conv = nn.Conv2d(inputs, outputs, (self.reach + (not first), kernel), padding=(0, self.reach))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            x = x[:, :, :-1]  # the last row is above no row
+        return self.conv(F.pad(x, (0, 0, self.reach, 0)))
+
+
+class HorizontalConv(nn.Module):
+    """[B, C_in, h, w] -> [B, C_out, h, w]; the output of column j sees columns j-r to j (or to j-1 if `first`)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, first: bool):
+        super().__init__()
+        self.reach, self.first = kernel // 2, first
+        self.conv = nn.Conv2d(inputs, outputs, (1, self.reach + (not first)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            x = x[..., :-1]
+        return self.conv(F.pad(x, (self.reach, 0, 0, 0)))
+
+
+def gate(x: Tensor) -> Tensor:
+    """Equation 2: tanh of one half of the channels times sigmoid of the other, [B, 2C, h, w] -> [B, C, h, w]."""
+    a, b = x.chunk(2, dim=1)
+    return torch.tanh(a) * torch.sigmoid(b)
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks (Figure 2), with the class bias of Equation 4.
+
+    The first layer must see strictly earlier places: a residual connection would show it its own.
+    """
+
+    def __init__(self, channels: int, kernel: int, *, labels: int, dropout: float, first: bool):
+        super().__init__()
+        self.first = first
+        self.vertical = VerticalConv(channels, 2 * channels, kernel, first=first)
+        self.horizontal = HorizontalConv(channels, 2 * channels, kernel, first=first)
+        self.vertical_to_horizontal = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
+        self.dropout = nn.Dropout2d(dropout)  # whole channels: as good here as single features, and much cheaper to draw
+        self.label_bias = nn.Embedding(labels, 4 * channels) if labels else None
+
+    def forward(self, v: Tensor, h: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Vertical and horizontal features [B, C, h, w] and labels [B] -> the next layer's v and h."""
+        v_in = self.vertical(v)  # [B, 2C, h, w]
+        h_in = self.horizontal(h) + self.vertical_to_horizontal(v_in)  # [B, 2C, h, w]
+        if self.label_bias is not None:
+            v_bias, h_bias = self.label_bias(labels)[:, :, None, None].chunk(2, dim=1)
+            v_in, h_in = v_in + v_bias, h_in + h_bias
+        out = self.project(self.dropout(gate(h_in)))  # [B, C, h, w]
+        return gate(v_in), out if self.first else h + out

@@ -1,0 +1,84 @@
+"""Gated PixelCNN: the prior over code maps.
+
+Conditional Image Generation with PixelCNN Decoders, van den Oord et al. 2016, https://arxiv.org/abs/1606.05328.
+
+What is done differently here, and why:
+- The kernels have only the taps they may use (see layers.py), so there is no mask to get wrong.
+- The first vertical layer looks at the rows above only, so the vertical features need no shift before they join the
+  horizontal stack.
+
+Legend: B maps, C channels, h x w the map, K codes.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from configs import from_tree
+from configs.errors import UserError
+from configs.schema import Stage2
+from runtime.checkpoint import Checkpoint
+
+from .layers import GatedLayer
+
+
+class PixelCNN(nn.Module):
+    """p(codes | label) as a product over places in raster order: codes and labels -> logits of each place.
+
+    Args:
+        config: channels, layers, kernel, dropout and head.
+        K: number of codes.
+        classes: number of labels, 0 for an unconditional prior.
+
+    Where labels are hidden in training (config.label_dropout), label number `classes` stands for a hidden one; it is
+    `null_label`, and None where the prior knows no such label.
+    """
+
+    def __init__(self, config: Stage2, *, K: int, classes: int):
+        super().__init__()
+        self.K, self.classes = K, classes
+        self.null_label = classes if classes and config.label_dropout else None
+        rows = classes + (self.null_label is not None)
+        self.embedding = nn.Embedding(K, config.channels)
+        self.layers = nn.ModuleList(
+            GatedLayer(config.channels, config.kernel, labels=rows, dropout=config.dropout, first=index == 0)
+            for index in range(config.layers)
+        )
+        self.hidden = nn.Conv2d(config.channels, config.head, 1)
+        self.logits = nn.Conv2d(config.head, K, 1)
+        nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
+        nn.init.zeros_(self.logits.bias)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
+    def forward(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits [B, K, h, w] of codes [B, h, w] int64 in [0, K) given all earlier codes and labels [B] int64.
+
+        Raises:
+            ValueError: labels given to an unconditional prior, or none to a conditional one.
+        """
+        if (labels is None) != (self.classes == 0):
+            raise ValueError(f"the prior has {self.classes} classes, but labels are {labels}")
+        x = rearrange(self.embedding(codes), "b h w c -> b c h w")
+        v = h = x  # [B, C, h, w]
+        for layer in self.layers:
+            v, h = layer(v, h, labels)
+        return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
+
+
+def load_prior(found: Checkpoint, device: torch.device) -> PixelCNN:
+    """The prior of a checkpoint, rebuilt from the configuration it carries, for evaluation.
+
+    Raises:
+        UserError: the checkpoint is not one of stage two.
+    """
+    if found.meta.get("stage") != "stage2":
+        raise UserError(f"{found.path} is a checkpoint of {found.meta.get('stage')}, expected one of stage2")
+    codes = found.meta["codes"]
+    model = PixelCNN(from_tree(found.meta["config"]).stage2, K=codes["levels"][0]["K"], classes=len(codes["label_names"]))
+    model.load_state_dict(found.tensors(found.weights))
+    return model.to(device).eval().requires_grad_(False)

@@ -1,0 +1,174 @@
+"""Training of stage two, from the first batch to the last checkpoint; the same skeleton as stage one's."""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+import configs
+from configs import Config
+from configs.errors import UserError
+from runtime import checkpoint
+from runtime.code_maps import CodeMaps
+from runtime.interrupt import Interrupted
+from runtime.launch import (
+    Guard,
+    Progress,
+    WeightAverage,
+    accelerator_for,
+    adamw,
+    count_parameters,
+    learning_rate,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from runtime.loader import batch_positions, code_batches
+from runtime.processes import is_main, on_main, say, share_of_process, sum_numbers
+from runtime.randomness import hash64, seed_of, uniform
+from runtime.run_dir import RunDir
+from runtime.tracker import Tracker
+
+from .measure import bits_per_code
+from .pixelcnn import PixelCNN
+
+LN2 = math.log(2)
+Preview = Callable[[PixelCNN, int], Tensor]
+"""Draws a picture [H, W, C] uint8 of samples from a prior at a step; the top layer hands it in."""
+
+
+def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
+    """Train the prior of a run up to `stage2.steps`, from its last checkpoint where there is one.
+
+    Raises:
+        UserError: there are no code maps, the batch does not divide, or the checkpoints were trained on other codes.
+    """
+    settings = config.stage2
+    share = share_of_process()
+    part = share.slice(settings.batch_size, settings.accumulate)
+    maps = CodeMaps(run.codes)
+    resumed = on_main(lambda: checkpoint.newest(run.stage2, warn=say))
+    start = resumed.step if resumed else 0
+    if resumed and (old := resumed.meta["codes"]) != maps.header.origin():
+        changed = [name for name, value in maps.header.origin().items() if old.get(name) != value]
+        raise UserError(
+            f"{resumed.path} was trained on codes of the VQ-VAE {old['vqvae'][:12]}, but {run.codes} holds codes of "
+            f"{maps.header.vqvae[:12]} (they differ in {', '.join(changed)}). "
+            f"Delete {run.stage2} to train on these, or put the old codes back"
+        )
+    if start >= settings.steps:
+        return say(f"stage 2: done, {start} steps")
+
+    # The model and what moves it
+    accelerator = accelerator_for(config)
+    device = accelerator.device
+    train_codes, validation = maps.split("train"), maps.split("validation")
+    torch.manual_seed(seed_of(config.seed, 4))
+    model = PixelCNN(settings, K=maps.header.level.K, classes=len(maps.header.label_names)).to(device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
+    average = WeightAverage(model, settings.average) if settings.average else None
+    optimizer = adamw(model, weight_decay=settings.weight_decay)
+    if resumed:
+        model.load_state_dict(resumed.tensors("model"))
+        if average:
+            average.load(resumed.tensors("average"))
+        restore_optimizer(optimizer, resumed.tensors("optimizer"))
+    network, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
+    guard = Guard(accelerator, resumed.meta["guard"] if resumed else None)
+    if resumed and accelerator.scaler:
+        accelerator.scaler.load_state_dict(resumed.meta["scaler"])
+
+    batches = code_batches(
+        train_codes, seed=config.seed, batch_size=settings.batch_size, start=start, stop=settings.steps, part=part
+    )
+    tracker = Tracker(run.tensorboard / "stage2", step=start, active=is_main())
+    tracker.text(start, "config", configs.dump(config))
+    progress = Progress("stage 2", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
+    progress.say(f"stage 2: {count_parameters(model):,} parameters, {len(train_codes):,} code maps, on {device}")
+
+    for step, (codes, labels) in enumerate(batches, start + 1):
+        rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(seed_of(config.seed, 5, step, share.rank))  # of dropout: no state to restore on resume
+
+        if labels is not None and model.null_label is not None:
+            positions = batch_positions(step - 1, settings.batch_size, part)
+            hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
+            labels = labels.masked_fill(hidden, model.null_label)
+
+        # Forward and backward, in as many passes as it takes to fit
+        terms = []
+        parts = [labels] * settings.accumulate if labels is None else labels.chunk(settings.accumulate)
+        for index, (codes_part, labels_part) in enumerate(zip(codes.chunk(settings.accumulate), parts)):
+            last = index == settings.accumulate - 1
+            with nullcontext() if last else accelerator.no_sync(network):
+                x, y = codes_part.to(device), None if labels_part is None else labels_part.to(device)
+                # One row a code: the kernel for maps has no deterministic form on CUDA
+                loss = F.cross_entropy(rearrange(network(x, y), "b k h w -> (b h w) k"), x.flatten())  # nats a code
+                accelerator.backward(loss / settings.accumulate)
+            terms.append(loss.detach())
+
+        # Step: the weights, then the average; all of it on sound numbers only
+        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm or float("inf"))
+        sound, signal = guard.judge(step, torch.stack(terms), norm)
+        if sound or accelerator.scaler:  # fp16's scaler skips an overflow by itself
+            optimizer.step()
+        if sound and average:
+            average.update(model, step)
+        optimizer.zero_grad()
+        progress.advance()
+
+        # Once in a while: log
+        if step % settings.log_every == 0 or step == settings.steps:
+            nats = sum_numbers([torch.stack(terms).mean().item()])[0] / share.processes
+            values = {
+                "train/bits_per_code": nats / LN2,
+                "train/learning_rate": rate,
+                "train/gradient_norm": float(norm),
+                "train/skipped_steps": guard.skipped,
+                "train/images_per_second": progress.images_per_second(),
+            }
+            tracker.scalars(step, values)
+            progress.show({"bits/code": nats / LN2, "img/s": values["train/images_per_second"]})
+
+        # Once in a while: evaluate, on held-out codes and on as many training codes, without dropout
+        saving = step % settings.save_every == 0 or step == settings.steps or signal
+        score = None
+        if step % settings.eval_every == 0 or step == settings.steps:
+            with average.applied(model) if average else nullcontext():
+                how = dict(batch=config.inference_batch, precision=config.precision, images=len(validation))
+                score = bits_per_code(model, validation, **how)
+                seen = bits_per_code(model, train_codes, **how)
+                tracker.scalars(step, {"validation/bits_per_code": score, "train/bits_per_code_evaluated": seen})
+                if preview and is_main():
+                    tracker.picture(step, "samples", preview(model, step))
+            progress.say(f"step {step}: validation {score:.4f} bits/code, train {seen:.4f}")
+
+        # Once in a while: checkpoint
+        if saving:
+            tracker.flush()
+            tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+            if average:
+                tensors["average"] = average.tensors
+            meta = {
+                "stage": "stage2",
+                "config": asdict(config),
+                "codes": maps.header.origin(),
+                "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
+                "guard": guard.state(),
+            }
+            on_main(lambda: checkpoint.save(run.stage2, step, tensors, meta, score))
+            on_main(lambda: checkpoint.prune(run.stage2, settings.keep))
+        if signal and step < settings.steps:
+            progress.close()
+            tracker.close()
+            say(f"stage 2: stopped after step {step} as told, with a checkpoint; the same command goes on")
+            raise Interrupted(signal)
+    progress.close()
+    tracker.close()

@@ -1,0 +1,85 @@
+import re
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+import configs
+from configs import Config, UserError
+
+PRESETS = configs.preset_names()
+
+
+def test_the_promised_presets_ship():
+    assert set(PRESETS) >= {"mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba64", "imagenet128", "folder"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_parses_and_its_dump_parses_back_to_the_same(name, tmp_path):
+    config = configs.parse(configs.find_preset(name), [])
+    (tmp_path / "config.yaml").write_text(configs.dump(config))
+    assert configs.parse(tmp_path / "config.yaml", []) == config
+    assert config != Config()  # its values arrived
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_says_how_to_run_it_and_what_to_expect(name):
+    header = configs.find_preset(name).read_text().split("\ndata:")[0]
+    assert f"vqprior run {name}" in header
+
+
+def test_flags_win_over_the_preset_and_the_last_flag_wins():
+    preset = configs.find_preset("mnist5k")
+    config = configs.parse(preset, ["--stage1.K", "77", "--stage1.K", "78", "--stage1.learning_rate", "3e-4"])
+    assert (config.stage1.K, config.stage1.learning_rate) == (78, 3e-4)
+    assert config.data.source == "mnist5k"
+
+
+def test_yaml_floats_in_scientific_notation_are_numbers(tmp_path):
+    (tmp_path / "a.yaml").write_text("stage1: {learning_rate: 3e-4}")  # YAML itself reads a string
+    assert configs.parse(tmp_path / "a.yaml", []).stage1.learning_rate == 3e-4
+
+
+def test_a_typo_in_yaml_is_answered_like_one_on_the_command_line(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("stage1: {stepps: 5}")
+    for preset, flags in ((tmp_path / "a.yaml", []), (None, ["--stage1.stepps", "5"])):
+        with pytest.raises(SystemExit) as error:
+            configs.parse(preset, flags)
+        assert error.value.code == 2
+        assert "--stage1.steps" in capsys.readouterr().err
+
+
+def test_presets_are_found_by_name_path_and_old_path(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("seed: 3")
+    assert configs.find_preset(str(own)) == own
+    assert configs.find_preset("mnist").read_text() == configs.find_preset("configs/mnist.yaml").read_text()
+    assert configs.find_preset("mnist.yaml").name == "mnist.yaml"
+    with pytest.raises(UserError, match="mnist5k"):
+        configs.find_preset("nothing")
+
+
+def test_every_field_is_documented():
+    source = Path(configs.__file__).with_name("schema.py").read_text()
+
+    def walk(schema: type) -> None:
+        for field in fields(schema):
+            if is_dataclass(field.type):
+                walk(field.type)
+            elif field.name in schema.__annotations__:
+                assert re.search(rf'    {field.name}: [^\n]*\n    """', source), f"{schema.__name__}.{field.name}"
+
+    walk(Config)
+
+
+def test_differences_name_fixed_fields_only():
+    old, new = Config(), configs.parse(None, ["--stage1.K", "9", "--stage1.steps", "1", "--data.root", "x"])
+    assert configs.differences(old, new, "data|stage1") == ["stage1.K is 512 there and 9 now"]
+    assert configs.differences(old, new, "stage2") == []
+
+
+def test_parsing_imports_no_torch():
+    code = "import sys, configs; configs.parse(None, []); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

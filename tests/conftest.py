@@ -1,0 +1,83 @@
+"""What several test files share: made-up pictures, a tiny configuration, the command line in this process."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import configs
+from configs import Config
+from runtime import lock
+from vqprior.cli import main
+
+TINY = [
+    *("--data.size", "8", "8", "--data.channels", "3", "--data.validation", "0.2", "--data.test", "0.2"),
+    *("--stage1.steps", "4", "--stage1.batch_size", "8", "--stage1.K", "16", "--stage1.D", "4", "--stage1.width", "8"),
+    *("--stage1.blocks", "1", "--stage1.block_width", "4", "--stage1.save_every", "2", "--stage1.eval_every", "4"),
+    *("--stage2.steps", "4", "--stage2.batch_size", "8", "--stage2.channels", "8", "--stage2.layers", "2"),
+    *("--stage2.label_dropout", "0", "--stage2.head", "8", "--stage2.save_every", "2", "--stage2.eval_every", "4"),
+    *("--stage1.log_every", "1", "--stage2.log_every", "1"),
+    *("--inference_batch", "16", "--sample.n", "6", "--sample.batch_size", "4"),
+]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def colour(seed: int, height: int = 12, width: int = 10) -> Image.Image:
+    """A smooth made-up picture."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_pictures(root: Path, count: int = 24, classes: tuple[str, ...] = ("ant", "bee")) -> Path:
+    """A folder of pictures, in a sub-folder for each class, or flat without classes."""
+    for index in range(count):
+        folder = root / classes[index % len(classes)] if classes else root
+        folder.mkdir(parents=True, exist_ok=True)
+        colour(index).save(folder / f"picture{index}.png")
+    return root
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of 24 made-up pictures in two classes."""
+    return write_pictures(tmp_path / "pictures")
+
+
+@pytest.fixture
+def tiny(pictures: Path, tmp_path: Path) -> Config:
+    """A configuration that runs in a second."""
+    return configs.parse(None, [*TINY, "--data.root", str(pictures), "--out", str(tmp_path / "run")])
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command in this process: (exit code, what it printed)."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = error.code
+        finally:
+            lock.release_all()
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """A finished tiny run; tests must not change it."""
+    root = tmp_path_factory.mktemp("finished")
+    write_pictures(root / "pictures")
+    assert main(["run", "folder", *TINY, "--data.root", str(root / "pictures"), "--out", str(root / "run")]) == 0
+    lock.release_all()
+    return root / "run"

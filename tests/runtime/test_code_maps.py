@@ -1,0 +1,81 @@
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from configs import UserError
+from runtime import code_maps
+from runtime.code_maps import CodeMaps, Header, Level
+
+
+def header(K: int = 16, train: int = 10, labels: bool = True) -> Header:
+    return Header(
+        levels=[Level(K, 2, 3)], vqvae="f" * 64, weights="model", precision="no", data={"source": "folder"},
+        data_fingerprint="d" * 64, label_names=["a", "b"] if labels else [], sizes={"train": train, "validation": 2, "test": 1},
+    )  # fmt: skip
+
+
+def write(folder, made: Header) -> dict[str, torch.Tensor]:
+    codes = {name: torch.randint(made.level.K, (size, 2, 3)) for name, size in made.sizes.items()}
+    folder.mkdir()
+    for split, start, size in code_maps.shard_starts(made):
+        labels = torch.arange(start, start + size) % 2 if made.label_names else None
+        code_maps.write_shard(folder, made, split, start, codes[split][start : start + size], labels)
+    code_maps.finish(folder, made)
+    return codes
+
+
+@pytest.mark.parametrize(("K", "dtype"), [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16")])
+def test_round_trip_in_the_narrowest_type(tmp_path, monkeypatch, K, dtype):
+    monkeypatch.setattr(code_maps, "SHARD", 4)  # several shards, the last one short
+    codes = write(tmp_path / "codes", header(K))
+    maps = CodeMaps(tmp_path / "codes")
+    assert maps.header.origin() == header(K).origin()
+    train = maps.split("train")
+    assert len(train) == 10 and len(train.shards) == 3
+    assert all(isinstance(shard, np.memmap) and shard.dtype == dtype for shard in train.shards)
+    indices = torch.tensor([9, 0, 4, 4, 3])
+    assert torch.equal(train.codes(indices), codes["train"][indices])
+    assert torch.equal(train.labels, torch.arange(10) % 2)
+
+
+def test_without_classes_there_are_no_labels(tmp_path):
+    write(tmp_path / "codes", header(labels=False))
+    assert CodeMaps(tmp_path / "codes").split("test").labels is None
+    assert not list((tmp_path / "codes").glob("*labels*"))
+
+
+def test_what_is_missing_or_damaged_is_refused(tmp_path):
+    with pytest.raises(UserError, match="vqprior encode"):
+        CodeMaps(tmp_path / "codes")
+    write(tmp_path / "codes", header())
+    shard = tmp_path / "codes" / "train-00000.codes.npy"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        CodeMaps(tmp_path / "codes")
+
+
+def test_an_unfinished_dump_is_not_read(tmp_path):
+    write(tmp_path / "codes", header())
+    (tmp_path / "codes" / "header.json").unlink()
+    assert code_maps.read_header(tmp_path / "codes") is None
+
+
+def test_a_newer_or_damaged_header_is_refused(tmp_path):
+    write(tmp_path / "codes", header())
+    file = tmp_path / "codes" / "header.json"
+    file.write_text(file.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(UserError, match="format 99"):
+        CodeMaps(tmp_path / "codes")
+    file.write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        CodeMaps(tmp_path / "codes")
+
+
+def test_origin_is_all_but_the_files():
+    a = header()
+    assert set(asdict(a)) - set(a.origin()) == {"files"}
+    assert a.origin() != replace(a, vqvae="e" * 64).origin()

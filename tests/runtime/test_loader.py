@@ -1,0 +1,58 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from configs import UserError
+from runtime.data import load
+from runtime.loader import Order, Share, batch_positions, chunks, image_batches, padded
+
+
+def test_one_pass_of_the_order_has_each_item_once_and_passes_differ():
+    order = Order(10, seed=3)
+    first, second = order.at(torch.arange(10)), order.at(torch.arange(10, 20))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
+    assert first.tolist() != second.tolist()
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    whole = torch.cat([Order(7, seed=1).at(batch_positions(t, 4, slice(0, 4))) for t in range(5)])
+    order = Order(7, seed=1)
+    for t in (4, 1, 3):  # in any order, from any start, over the seams of passes
+        assert torch.equal(order.at(batch_positions(t, 4, slice(0, 4))), whole[4 * t : 4 * t + 4])
+    assert not torch.equal(Order(7, seed=2).at(torch.arange(7)), whole[:7])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_slices_of_the_processes_make_up_the_global_batch(tiny, processes):
+    data = replace(tiny.data, flip=True, margin=2)
+    split = load(data).train
+    how = dict(seed=5, batch_size=8, start=3, stop=6)
+    whole = list(image_batches(split, part=Share().slice(8), **how))
+    shares = [list(image_batches(split, part=Share(r, processes).slice(8), **how)) for r in range(processes)]
+    for t, batch in enumerate(whole):
+        assert torch.equal(batch.images, torch.cat([share[t].images for share in shares]))
+        assert torch.equal(batch.labels, torch.cat([share[t].labels for share in shares]))
+
+
+def test_streamed_batches_are_those_held_in_memory(tiny):
+    held = load(replace(tiny.data, flip=True)).train
+    streamed = load(replace(tiny.data, flip=True, memory_gb=0, workers=2)).train
+    assert held.held is not None and streamed.held is None
+    how = dict(seed=0, batch_size=6, start=1, stop=5, part=slice(0, 6))
+    for a, b in zip(image_batches(held, **how), image_batches(streamed, **how), strict=True):
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
+    with pytest.raises(UserError, match="take 12"):
+        Share(0, 4).slice(10)
+    with pytest.raises(UserError, match="multiples of 6"):
+        Share(0, 2).slice(10, accumulate=3)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_pass_over_chunks_has_each_item_once(processes):
+    seen = [i for rank in range(processes) for chunk in chunks(11, 4, Share(rank, processes)) for i in chunk.tolist()]
+    assert sorted(seen) == list(range(11))
+    assert padded(torch.tensor([8, 9, 10]), 5).tolist() == [8, 9, 10, 10, 10]

@@ -1,0 +1,90 @@
+"""The cached sampler gives what the full forward gives."""
+
+import pytest
+import torch
+
+from configs.schema import Stage2
+from sampling.noise import gumbel_noise
+from sampling.sampler import Choice, guide, guided, sample_by_full_forwards, sample_cached
+from stage2_prior.cached import CachedPixelCNN
+from stage2_prior.pixelcnn import PixelCNN
+
+K = 11
+
+
+def prior(kernel: int, classes: int, dtype: torch.dtype, layers: int = 4) -> PixelCNN:
+    """A prior with opinions: random weights, biases too."""
+    torch.manual_seed(0)
+    model = (
+        PixelCNN(Stage2(channels=8, layers=layers, kernel=kernel, head=12, label_dropout=0), K=K, classes=classes)
+        .to(dtype)
+        .eval()
+    )
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, std=1.0 if "logits" in name else 0.3)
+    return model.requires_grad_(False)
+
+
+def both(model: PixelCNN, maps: int, height: int, width: int, choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.arange(maps)
+    labels = images % model.classes if model.classes else None
+    noise, size = gumbel_noise(3, images, K), dict(maps=maps, height=height, width=width)
+    plain = sample_by_full_forwards(model, labels, noise, choice, device=torch.device("cpu"), **size)
+    return plain, sample_cached(model, labels, noise, choice, **size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 9), (8, 8), (1, 6), (6, 1)])
+def test_codes_equal_those_of_full_forwards(dtype, kernel, height, width):
+    for maps, classes in ((1, 0), (5, 3)):
+        plain, cached = both(prior(kernel, classes, dtype), maps, height, width, Choice())
+        assert torch.equal(plain, cached)
+        assert len(plain.unique()) > 1 or plain.numel() < 9
+
+
+@pytest.mark.parametrize(
+    "choice", [Choice(temperature=0.5), Choice(top_k=3), Choice(top_p=0.7), Choice(temperature=1.3, top_k=6, top_p=0.9)]
+)
+def test_under_every_choice(choice):
+    plain, cached = both(prior(5, 3, torch.float64), 33, 5, 9, choice)
+    assert torch.equal(plain, cached)
+
+
+def test_a_large_map():
+    plain, cached = both(prior(3, 0, torch.float32, layers=2), 2, 32, 32, Choice())
+    assert torch.equal(plain, cached)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_logits_agree(dtype, tolerance):
+    model = prior(5, 3, dtype)
+    codes, labels = torch.randint(K, (4, 6, 7)), torch.tensor([0, 2, 1, 1])
+    expected = model(codes, labels)
+    cache = CachedPixelCNN(model, labels, maps=4, width=7)
+    for i in range(6):
+        cache.begin_row()
+        for j in range(7):
+            assert (cache.logits(j) - expected[:, :, i, j]).abs().max() < tolerance
+            cache.put(j, codes[:, i, j])
+
+
+def test_guided_codes_equal_those_of_guided_full_forwards():
+    torch.manual_seed(0)
+    model = PixelCNN(Stage2(channels=8, layers=4, head=12, label_dropout=0.1), K=K, classes=3).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    labels, noise = torch.tensor([0, 1, 2, 2]), gumbel_noise(0, torch.arange(4), K)
+    size = dict(maps=4, height=5, width=6)
+    plain = sample_by_full_forwards(
+        guided(model, model.null_label, 2.5), labels, noise, Choice(top_k=5), device=torch.device("cpu"), **size
+    )
+    cached = sample_cached(model, labels, noise, Choice(top_k=5), guidance=2.5, **size)
+    assert torch.equal(plain, cached)
+    assert not torch.equal(cached, sample_cached(model, labels, noise, Choice(top_k=5), **size))
+
+
+def test_guidance_of_one_is_the_conditional_and_of_zero_the_unconditional_prior():
+    conditional, unconditional = torch.randn(3, 5), torch.randn(3, 5)
+    assert torch.allclose(guide(conditional, unconditional, 1.0), conditional)
+    assert torch.equal(guide(conditional, unconditional, 0.0), unconditional)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from configs.schema import Stage2
+from stage2_prior.pixelcnn import PixelCNN
+
+
+def prior(kernel: int = 3, layers: int = 8, classes: int = 0, **settings) -> PixelCNN:
+    torch.manual_seed(0)
+    model = PixelCNN(Stage2(channels=6, layers=layers, kernel=kernel, head=8, **settings), K=7, classes=classes).double().eval()
+    torch.nn.init.normal_(model.logits.weight)  # it starts at zero, which would hide every dependence
+    return model
+
+
+def dependence(model: PixelCNN, height: int, width: int) -> torch.Tensor:
+    """|d logits / d input| summed over channels: [out place, in place], places in raster order."""
+    codes = torch.randint(model.K, (1, height, width))
+    labels = torch.zeros(1, dtype=torch.int64) if model.classes else None
+    embedded = model.embedding(codes).detach().requires_grad_()
+    model.embedding.forward = lambda _: embedded
+    logits = model(codes, labels).flatten(2).sum(1)[0]
+    rows = [torch.autograd.grad(logit, embedded, retain_graph=True)[0].abs().sum(-1).flatten() for logit in logits]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (9, 5), (1, 1), (1, 6), (6, 1), (7, 7)])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_each_place_sees_all_earlier_places_and_no_other(height, width, kernel):
+    """Causality and no blind spot, by the gradient."""
+    gradient = dependence(prior(kernel), height, width)
+    earlier = torch.ones_like(gradient).tril(-1).bool()
+    assert (gradient[~earlier] == 0).all()
+    assert (gradient[earlier] > 0).all()
+
+
+def test_the_reach_grows_with_the_layers():
+    gradient = dependence(prior(layers=2), 1, 9)
+    assert gradient[8].nonzero().flatten().tolist() == [6, 7]  # one code to the left a layer
+
+
+def test_the_first_place_depends_on_nothing_but_the_label():
+    model = prior(classes=3)
+    codes = torch.randint(7, (2, 3, 4))
+    labels = torch.tensor([1, 1])
+    logits = model(codes, labels)
+    assert torch.equal(logits[0, :, 0, 0], logits[1, :, 0, 0])
+    assert not torch.allclose(model(codes, torch.tensor([1, 2]))[1, :, 0, 0], logits[1, :, 0, 0])
+
+
+def test_labels_and_classes_must_agree():
+    with pytest.raises(ValueError, match="0 classes"):
+        prior()(torch.zeros(1, 2, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="3 classes"):
+        prior(classes=3)(torch.zeros(1, 2, 2, dtype=torch.int64))
+
+
+def test_it_starts_as_the_uniform_prior():
+    model = PixelCNN(Stage2(channels=6, layers=2, head=8), K=7, classes=0)
+    assert (model(torch.randint(7, (2, 3, 3))) == 0).all()
+
+
+def test_dropout_only_in_training():
+    model, codes = prior(dropout=0.5), torch.randint(7, (2, 4, 4))
+    assert torch.equal(model(codes), model(codes))
+    model.train()
+    assert not torch.equal(model(codes), model(codes))
+
+
+def test_every_parameter_gets_a_gradient():
+    model = prior(classes=2)
+    codes = torch.randint(7, (3, 4, 4))
+    torch.nn.functional.cross_entropy(model(codes, torch.tensor([0, 1, 1])), codes).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

@@ -1,0 +1,151 @@
+"""All commands on tiny made-up pictures."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from runtime.code_maps import CodeMaps
+from tests.conftest import TINY, write_pictures
+from tests.launch import environment
+
+
+def test_a_run_leaves_what_it_promises(finished_run):
+    names = {path.name for path in finished_run.iterdir()}
+    assert names >= {"config.yaml", "run.json", "stage1", "codes", "stage2", "samples", "tensorboard", "metrics.json"}
+    archive = np.load(finished_run / "samples" / "samples.npz")
+    assert archive["images"].shape == (6, 8, 8, 3) and archive["images"].dtype == np.uint8
+    assert archive["labels"].tolist() == [0, 1, 0, 1, 0, 1]
+    for index in range(6):
+        png = np.asarray(Image.open(finished_run / "samples" / "images" / f"{index:05d}.png"))
+        assert np.array_equal(png, archive["images"][index])
+    assert Image.open(finished_run / "samples" / "grid.png").size[0] > 16
+    assert CodeMaps(finished_run / "codes").split("train").codes is not None
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    assert metrics["stage1"]["mse"] > 0 and 1 <= metrics["stage1"]["perplexity"] <= 16
+    assert metrics["stage2"]["bits_per_image"] == pytest.approx(4 * metrics["stage2"]["bits_per_code"])
+    leftovers = [path for path in finished_run.rglob("*") if path.suffix == ".tmp" or "partial" in path.name]
+    assert not leftovers
+
+
+def test_the_curves_have_each_step_once(finished_run):
+    for stage, tags in {
+        "stage1": ["loss/total", "loss/reconstruction", "loss/codebook", "loss/commitment", "train/learning_rate",
+                   "train/gradient_norm", "train/images_per_second"],
+        "stage2": ["train/bits_per_code", "train/learning_rate", "train/gradient_norm", "train/images_per_second"],
+    }.items():  # fmt: skip
+        events = EventAccumulator(str(finished_run / "tensorboard" / stage)).Reload()
+        for tag in tags:
+            assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4], tag
+    assert events.Tags()["images"] == ["samples"]
+    first = EventAccumulator(str(finished_run / "tensorboard" / "stage1")).Reload()
+    assert first.Tags()["images"] == ["test/reconstructions"]
+    assert {"validation/perplexity", "validation/usage", "validation/mse"} <= set(first.Tags()["scalars"])
+
+
+def test_the_same_command_again_says_that_all_is_done(finished_run, tmp_path, command):
+    shutil.copytree(finished_run, tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
+    code, printed = command("run", tmp_path / "run")
+    assert code == 0 and printed.count("done") == 4
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")} == before
+
+
+def test_the_steps_one_by_one_are_the_run(finished_run, tmp_path, command, monkeypatch):
+    """Each command on its own, from other folders, ends with the same weights, codes and samples."""
+    root, out = finished_run.parent / "pictures", tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    assert command("train-vqvae", "folder", *TINY, "--data.root", root, "--out", out)[0] == 0
+    for name in ("encode", "train-prior", "sample", "evaluate"):
+        code, printed = command(name, out)
+        assert code == 0, printed
+    for file in ("stage1/step-00000004/model.safetensors", "stage2/step-00000004/average.safetensors",
+                 "codes/train-00000.codes.npy", "samples/samples.npz"):  # fmt: skip
+        assert (out / file).read_bytes() == (finished_run / file).read_bytes(), file
+
+
+def test_more_steps_resume_and_fewer_steps_ahead_are_left(finished_run, tmp_path, command):
+    shutil.copytree(finished_run, tmp_path / "run")
+    code, _ = command("train-prior", tmp_path / "run", "--stage2.steps", 6, "--stage2.eval_every", 2)
+    assert code == 0
+    assert (tmp_path / "run" / "stage2" / "step-00000006").is_dir()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "stage2")).Reload()
+    assert [event.step for event in events.Scalars("train/bits_per_code")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_interrupted_run_ends_like_an_unbroken_one(finished_run, tmp_path, command):
+    """Both stages stopped after 2 of 4 steps: same weights, same optimizer, bit for bit."""
+    for stage in ("stage1", "stage2"):
+        shutil.copytree(finished_run, tmp_path / stage)
+        steps = sorted((tmp_path / stage / stage).iterdir())
+        assert [path.name for path in steps] == ["step-00000002", "step-00000004"]
+        shutil.rmtree(steps[1])  # as if killed after step 2
+        assert command("train-vqvae" if stage == "stage1" else "train-prior", tmp_path / stage)[0] == 0
+        for name in ("model", "optimizer", *(["average"] if stage == "stage2" else [])):
+            file = f"{stage}/step-00000004/{name}.safetensors"
+            assert (tmp_path / stage / file).read_bytes() == (finished_run / file).read_bytes(), file
+
+
+def test_sample_writes_where_it_is_told(finished_run, tmp_path, command):
+    code, _ = command("sample", finished_run, "--n", 3, "--label", "bee", "--seed", 2, "--temperature", 0.8, "--top_k", 9,
+                      "--top_p", 0.9, "--batch_size", 2, "--out", tmp_path / "out")  # fmt: skip
+    assert code == 0
+    assert np.load(tmp_path / "out" / "samples.npz")["labels"].tolist() == [1, 1, 1]
+    before = (tmp_path / "out" / "samples.npz").read_bytes()
+    assert "done" in command("sample", finished_run, "--n", 3, "--label", "bee", "--seed", 2, "--temperature", 0.8,
+                             "--top_k", 9, "--top_p", 0.9, "--batch_size", 2, "--out", tmp_path / "out")[1]  # fmt: skip
+    assert command("sample", finished_run, "--n", 2, "--out", tmp_path / "out")[0] == 0  # other settings: drawn anew
+    assert (tmp_path / "out" / "samples.npz").read_bytes() != before
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--stage1.codebook", "gradient"],
+        ["--stage1.normalize", "True", "--stage1.average", "0.9"],
+        ["--precision", "bf16"],
+        ["--stage1.accumulate", "2", "--stage2.accumulate", "4", "--channels_last", "False"],
+        ["--data.size", "8", "16", "--data.channels", "1", "--stage1.factor", "2", "--data.flip", "True", "--data.margin", "2"],
+        ["--stage1.kmeans", "False", "--stage1.restart", "0", "--stage2.average", "0", "--data.memory_gb", "0"],
+        ["--data.labels", "False"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_the_whole_run_under_other_settings(flags, tmp_path, command):
+    pictures = write_pictures(tmp_path / "pictures")
+    code, printed = command("run", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "run", *flags)
+    assert code == 0, printed
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_accumulation_gives_the_same_update(tmp_path, command):
+    import torch
+    from safetensors.torch import load_file
+
+    pictures = write_pictures(tmp_path / "pictures")
+    weights = []
+    for passes in (1, 4):
+        flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes, "--stage2.dropout", 0]
+        assert command("run", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / str(passes), *flags)[0] == 0
+        weights.append(
+            [load_file(tmp_path / str(passes) / s / "step-00000004" / "model.safetensors") for s in ("stage1", "stage2")]
+        )
+    for one, four in zip(*weights, strict=True):
+        for name, value in one.items():
+            assert torch.allclose(value, four[name], atol=1e-4), name
+
+
+def test_python_m_vqprior_behind_torchrun(tmp_path):
+    """Two processes, started as on two GPUs; one of them speaks."""
+    pictures = write_pictures(tmp_path / "pictures")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "vqprior", "run"]
+    flags = ["folder", *TINY, "--data.root", str(pictures), "--out", str(tmp_path / "two")]
+    done = subprocess.run([*command, *flags], env=environment(None), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("samples  ") == 1

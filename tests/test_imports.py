@@ -1,0 +1,42 @@
+"""Imports point one way: configs <- runtime <- {stage1_vqvae, stage2_prior} <- sampling <- vqprior."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "configs": set(),
+    "runtime": {"configs"},
+    "stage1_vqvae": {"configs", "runtime"},
+    "stage2_prior": {"configs", "runtime"},
+    "sampling": {"configs", "runtime", "stage1_vqvae", "stage2_prior"},
+    "vqprior": {"configs", "runtime", "stage1_vqvae", "stage2_prior", "sampling"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """The top-level packages that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_imports_only_those_below_it(package):
+    for file in (ROOT / package).rglob("*.py"):
+        assert imported(file) & set(ALLOWED) <= ALLOWED[package] | {package}, file
+
+
+def test_nothing_below_the_stages_defines_a_module():
+    for file in (ROOT / "runtime").rglob("*.py"):
+        assert "(nn.Module)" not in file.read_text(), file
+
+
+def test_the_schema_imports_no_torch():
+    assert "torch" not in imported(ROOT / "configs" / "schema.py")

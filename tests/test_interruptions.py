@@ -1,0 +1,213 @@
+"""Killed, told to stop, out of room, or fed nonsense: nothing is lost, and the run ends like an unbroken one."""
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import TINY, write_pictures
+from tests.launch import run_processes, start_process
+
+FILES = [
+    *(f"{stage}/step-00000004/{name}.safetensors" for stage in ("stage1", "stage2") for name in ("model", "optimizer")),
+    "stage2/step-00000004/average.safetensors",
+    *(f"codes/{split}-00000.{kind}.npy" for split in ("train", "validation", "test") for kind in ("codes", "labels")),
+    "samples/samples.npz",
+    "samples/grid.png",
+]
+
+
+def assert_equal_runs(run: Path, unbroken: Path) -> None:
+    """Bitwise equal weights, optimizers, averages, code maps and samples; curves with each step once."""
+    for file in FILES:
+        assert (run / file).read_bytes() == (unbroken / file).read_bytes(), file
+    for stage, tag in (("stage1", "loss/total"), ("stage2", "train/bits_per_code")):
+        found, expected = (
+            EventAccumulator(str(path / "tensorboard" / stage)).Reload().Scalars(tag) for path in (run, unbroken)
+        )
+        assert [(e.step, e.value) for e in found] == [(e.step, e.value) for e in expected]
+
+
+@pytest.fixture
+def arguments(finished_run, tmp_path) -> list:
+    """The command of the finished run, into another folder."""
+    return ["run", "folder", *TINY, "--data.root", finished_run.parent / "pictures", "--out", tmp_path / "run"]
+
+
+@pytest.mark.parametrize(
+    "instant", ["replace:5", "replaced:5", "replace:9", "replaced:14", "replace:18", "replaced:21", "replace:26"]
+)
+def test_killed_at_the_moment_of_writing(finished_run, tmp_path, command, arguments, instant):
+    """SIGKILL as a file or a checkpoint takes its name, before and after, over all steps of a run."""
+    killed = run_processes(arguments, env={"TEST_KILL_AT": instant})
+    assert killed.returncode == -signal.SIGKILL, "the run has fewer writes than that: choose an earlier one"
+    code, printed = command(*arguments)
+    assert code == 0, printed
+    assert_equal_runs(tmp_path / "run", finished_run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_told_to_stop(finished_run, tmp_path, command, arguments, number):
+    """The step is finished, a checkpoint is written, the exit code names the signal, and the same command goes on."""
+    for stage, step in (("1", 3), ("2", 1)):
+        stopped = run_processes(
+            arguments, env={"TEST_STOP_AT": f"{step}", "TEST_STOP_STAGE": stage, "TEST_SIGNAL": str(int(number))}
+        )
+        assert stopped.returncode == 128 + number, stopped.stderr
+        assert f"stage {stage}: stopped after step {step} as told" in stopped.stdout
+        assert (tmp_path / "run" / f"stage{stage}" / f"step-{step:08d}").is_dir()
+    assert command(*arguments)[0] == 0
+    assert_equal_runs(tmp_path / "run", finished_run)
+
+
+def test_told_to_stop_while_worker_processes_decode(tmp_path, arguments):
+    """The signal reaches the workers too, as from torchrun or SLURM, and only the main process heeds it."""
+    flags = ["--data.memory_gb", 0, "--data.workers", 2, "--stage1.steps", 100000]
+    process = start_process([*arguments, *flags], session=True)
+    wait_for(tmp_path / "run" / "stage1" / "step-00000004", process)
+    os.killpg(process.pid, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    assert "as told, with a checkpoint" in printed
+
+
+def test_an_error_ends_the_run_though_worker_processes_heed_no_signal(finished_run, tmp_path):
+    pictures = write_pictures(tmp_path / "pictures")
+    (pictures / "ant" / "picture0.png").write_bytes(b"no picture")
+    done = run_processes(
+        [
+            "train-vqvae",
+            "folder",
+            *TINY,
+            "--data.root",
+            pictures,
+            "--data.memory_gb",
+            0,
+            "--data.workers",
+            2,
+            "--out",
+            tmp_path / "a",
+        ]
+    )
+    assert done.returncode == 2 and "picture0.png" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_one_of_two_processes_is_told_and_both_stop(tmp_path, arguments):
+    stopped = run_processes(arguments, processes=2, env={"TEST_STOP_AT": "3", "TEST_STOP_RANK": "1"})
+    assert stopped.returncode != 0
+    assert stopped.stdout.count("stopped after step 3") == 1
+    assert (tmp_path / "run" / "stage1" / "step-00000003").is_dir()
+    assert run_processes(arguments, processes=2).returncode == 0
+
+
+def test_sigterm_to_torchrun_reaches_the_processes(tmp_path, arguments):
+    process = start_process([*arguments, "--stage1.steps", 100000], processes=2)
+    wait_for(tmp_path / "run" / "stage1" / "step-00000004", process)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert "as told, with a checkpoint" in printed
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait until a file is there, and no longer than its process runs."""
+    deadline = time.time() + 120
+    while not path.exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.05)
+    assert path.exists(), process.stdout.read() if process.poll() is not None else "it takes too long"
+
+
+def test_a_lost_process_is_started_again_by_torchrun(finished_run, tmp_path, arguments):
+    """Two processes, one killed while a checkpoint takes its name: torchrun starts both again, and the run goes on."""
+    (tmp_path / "marker").mkdir()
+    env = {"TEST_KILL_AT": "replace:5", "TEST_KILL_ONCE": str(tmp_path / "marker" / "killed")}
+    done = run_processes(arguments, processes=2, env=env, torchrun=("--max-restarts", "3"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "marker" / "killed").exists()
+    unbroken = [*arguments[:-1], tmp_path / "unbroken"]
+    assert run_processes(unbroken, processes=2).returncode == 0
+    assert_equal_runs(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_a_second_run_on_the_same_directory_is_refused(tmp_path, command, arguments):
+    process = start_process([*arguments, "--stage1.steps", 100000])
+    try:
+        wait_for(tmp_path / "run" / "stage1" / "step-00000002", process)
+        code, printed = command(*arguments)
+        assert code == 2 and re.search(r"another process \(process \d+ on .+\) works on", printed)
+    finally:
+        process.kill()
+        process.wait()
+    assert command("train-vqvae", *arguments[1:])[0] == 0  # the crash left no lock behind
+
+
+@pytest.mark.parametrize("steps", ["train-vqvae", "encode", "train-prior", "sample"])
+def test_a_full_disk(finished_run, tmp_path, command, steps):
+    """No file may grow beyond a limit: the run stops in words, and goes on once there is room."""
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    for name in {"train-vqvae": ["stage1", "codes", "stage2"], "encode": ["codes"], "train-prior": ["stage2"]}.get(steps, []):
+        shutil.rmtree(run / name)
+    shutil.rmtree(run / "samples")
+    before = {p: p.read_bytes() for p in run.rglob("*.safetensors")}
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (LIMITED, {resource.RLIM_INFINITY}));"
+    code += f"import sys; from vqprior.cli import main; sys.exit(main(['{steps}', '{run}']))"
+    limit = {"train-vqvae": 8000, "encode": 150, "train-prior": 8000, "sample": 500}[steps]
+    full = subprocess.run(
+        [sys.executable, "-c", code.replace("LIMITED", str(limit))], capture_output=True, text=True, timeout=120
+    )
+    assert full.returncode == 2, full.stderr
+    assert "make room" in full.stderr and "Traceback" not in full.stderr
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert command("run", run)[0] == 0
+    for file in FILES:
+        assert (run / file).read_bytes() == (finished_run / file).read_bytes(), file
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_ten_end_the_run(tmp_path, command, monkeypatch):
+    import torch
+
+    from runtime.checkpoint import newest
+    from stage1_vqvae.vqvae import VQVAE
+
+    pictures, real, calls = write_pictures(tmp_path / "pictures"), VQVAE.encode, 0
+    bad: set[int] = set()
+
+    def encode(self, x):
+        nonlocal calls
+        calls += self.training and torch.is_grad_enabled()
+        return real(self, x * float("nan") if calls in bad and torch.is_grad_enabled() else x)
+
+    monkeypatch.setattr(VQVAE, "encode", encode)
+    arguments = ["train-vqvae", "folder", *TINY, "--data.root", pictures, "--stage1.steps", 30, "--stage1.save_every", 2]
+    bad.update({3, 4})
+    assert command(*arguments, "--out", tmp_path / "a")[0] == 0
+    found = newest(tmp_path / "a" / "stage1")
+    assert all(value.isfinite().all() for value in found.tensors("model").values())
+    assert found.meta["guard"] == {"skipped": 2, "in_a_row": 0}
+
+    calls, bad = 0, set(range(13, 99))
+    code, printed = command(*arguments, "--out", tmp_path / "b")
+    assert code == 2 and "up to step 22" in printed
+    assert all(value.isfinite().all() for value in newest(tmp_path / "b" / "stage1").tensors("model").values())
+
+
+def test_all_checkpoints_damaged_is_refused_and_one_damaged_is_passed_over(finished_run, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    newest = run / "stage1" / "step-00000004" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    code, printed = command("train-vqvae", run)
+    assert code == 0 and "trying the one before" in printed
+    assert newest.read_bytes() == (finished_run / "stage1" / "step-00000004" / "model.safetensors").read_bytes()
+    for path in run.glob("stage1/*/manifest.json"):
+        path.write_text("{")
+    code, printed = command("train-vqvae", run)
+    assert code == 2 and "every checkpoint" in printed

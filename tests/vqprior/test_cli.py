@@ -1,0 +1,146 @@
+"""The user's mistakes: each gives one clear message and exit code 2, and harms nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TINY, write_pictures
+
+
+@pytest.fixture
+def run(finished_run, tmp_path) -> Path:
+    """A copy of a finished run that a test may harm."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+MISTAKES = {
+    "no such command": (["trian-vqvae", "folder"], "did you mean train-vqvae"),
+    "no command at all": (["--stage1.K", "3"], "the commands are"),
+    "no target": (["run"], "needs a preset or a run directory"),
+    "no such preset": (["run", "mnist6k"], "mnist5k"),
+    "flag with a typo": (["run", "folder", "--stage1.stpes", "3"], "--stage1.steps"),
+    "word for a number": (["run", "folder", "--stage1.K", "many"], "many"),
+    "unknown choice": (["run", "folder", "--precision", "fp8"], "bf16"),
+    "unknown source": (["run", "folder", "--data.source", "cifar11"], "cifar10"),
+    "factor no power of two": (["run", "folder", "--stage1.factor", "3"], "power of two"),
+    "size and factor": (["run", "folder", "--data.size", "30", "32"], "take 32"),
+    "no steps": (["run", "folder", "--stage2.steps", "0"], "at least 1"),
+    "even kernel": (["run", "folder", "--stage2.kernel", "4"], "odd"),
+    "too many codes": (["run", "folder", "--stage1.K", "70000"], "65536"),
+    "eval and save": (["run", "folder", "--stage1.eval_every", "3", "--stage1.save_every", "2"], "multiple"),
+    "batch and accumulate": (["run", "folder", "--stage1.batch_size", "6", "--stage1.accumulate", "4"], "multiple"),
+    "no such folder": (["run", "folder", "--data.root", "NOWHERE"], "--data.root"),
+    "decay of one": (["run", "folder", "--stage2.average", "1"], "0.999"),
+    "negative temperature": (["sample", "RUN", "--temperature", "-1"], "above 0"),
+    "top_p above one": (["sample", "RUN", "--top_p", "1.5"], "(0, 1]"),
+    "guidance without training for it": (["sample", "RUN", "--guidance", "2"], "stage2.label_dropout"),
+    "guided samples of a prior that will not know how": (
+        ["run", "folder", "--sample.guidance", "2", "--data.labels", "False"],
+        "stage2.label_dropout",
+    ),
+    "more steps of a stage that others build on": (
+        ["run", "RUN", "--stage1.steps", "9"],
+        "the prior has learnt from its codes",
+    ),
+    "flags of a stage that is over": (["encode", "RUN", "--data.flip", "False"], "data.flip is True there and False now"),
+    "no such class": (["sample", "RUN", "--label", "wasp"], "0 ant, 1 bee"),
+    "number beyond the classes": (["sample", "RUN", "--label", "2"], "0 ant, 1 bee"),
+    "no images": (["sample", "RUN", "--n", "0"], "at least 1"),
+    "other K than begun with": (["train-vqvae", "RUN", "--stage1.K", "8"], "stage1.K is 16 there and 8 now"),
+    "other layers than begun with": (["train-prior", "RUN", "--stage2.layers", "3"], "stage2.layers is 2 there"),
+    "other seed than begun with": (["run", "RUN", "--seed", "5"], "--out"),
+    "a folder that is no run": (["sample", "PICTURES"], "no config.yaml"),
+    "prior before codes": (["train-prior", "folder", "--out", "FRESH"], "train-vqvae"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake(mistake, command, run, tmp_path):
+    arguments, words = MISTAKES[mistake]
+    pictures = write_pictures(tmp_path / "pictures")
+    places = {"RUN": run, "NOWHERE": tmp_path / "nowhere", "PICTURES": pictures, "FRESH": tmp_path / "fresh"}
+    before = files(run)
+    out = ["--out", str(tmp_path / "new")] if arguments[1:2] == ["folder"] and "--out" not in arguments else []
+    code, printed = command(*[places.get(a, a) for a in arguments], *out)
+    assert code == 2, printed
+    assert words in " ".join(printed.replace("│", " ").split()), printed
+    assert "Traceback" not in printed
+    assert files(run) == before
+
+
+def test_sampling_with_another_vqvae_is_refused(command, run, tmp_path, pictures):
+    """A prior belongs to the VQ-VAE whose codes it learnt."""
+    other = tmp_path / "other"
+    assert command("train-vqvae", "folder", *TINY, "--data.root", pictures, "--seed", 1, "--out", other)[0] == 0
+    shutil.rmtree(run / "stage1")
+    shutil.copytree(other / "stage1", run / "stage1")
+    code, printed = command("sample", run, "--n", 1)
+    assert code == 2 and "do not belong together" in printed
+
+
+def test_folders_of_the_user_are_never_deleted(command, run, tmp_path):
+    (tmp_path / "out" / "images").mkdir(parents=True)
+    (tmp_path / "out" / "images" / "holiday.jpg").write_bytes(b"mine")
+    code, printed = command("sample", run, "--n", 1, "--out", tmp_path / "out")
+    assert code == 2 and "was not written by `sample`" in printed
+    assert (tmp_path / "out" / "images" / "holiday.jpg").read_bytes() == b"mine"
+
+
+def test_a_folder_named_like_a_preset_does_not_hide_it(command, tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, printed = command("run", "mnist", "--data.root", "mnist")
+    assert code == 2 and "download failed" in printed
+
+
+def test_training_a_prior_on_other_codes_is_refused(command, run):
+    header = run / "codes" / "header.json"
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"vqvae": "0" * 64}))
+    code, printed = command("train-prior", run, "--stage2.steps", 8)
+    assert code == 2 and "000000000000" in printed
+
+
+def test_other_pictures_are_noticed(command, run, tmp_path):
+    write_pictures(tmp_path / "others", 30)
+    for step in ("encode", "evaluate", "train-vqvae"):
+        code, printed = command(step, run, "--data.root", tmp_path / "others")
+        assert code == 2 and "other pictures" in printed
+
+
+@pytest.mark.parametrize("name", ["run", "train-vqvae", "encode", "train-prior", "evaluate", "sample"])
+def test_help_explains_every_flag(command, name):
+    code, printed = command(name, "--help")
+    assert code == 0
+    flags = ("--top_p", "--label", "--out") if name == "sample" else ("--stage1.beta", "--data.root", "--out", "--precision")
+    assert all(flag in printed for flag in flags)
+    assert ("likeliest codes" if name == "sample" else "moves the encoder") in " ".join(printed.replace("│", " ").split())
+
+
+def test_bare_call_shows_the_commands(command):
+    assert "train-prior" in command()[1]
+    assert command("--help")[0] == 0 and "mnist5k" in command("--help")[1]
+
+
+def test_a_typo_is_answered_before_torch_is_imported():
+    code = "import sys; from vqprior import cli; cli.main(['runn', 'x']); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert out.strip() == "False"
+
+
+def test_fp16_needs_a_gpu(command, tmp_path, pictures):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    code, printed = command(
+        "train-vqvae", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "a", "--precision", "fp16"
+    )
+    assert code == 2 and "bf16" in printed

@@ -1,0 +1,129 @@
+"""The commands as one table. What a command needs is imported once its arguments are parsed: a typo answers at once."""
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import configs
+from configs import Config
+from configs.errors import UserError
+from configs.schema import Sample
+from runtime.interrupt import Interrupted
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, for the help, and the function that does it."""
+
+    summary: str
+    call: Callable[[str, str | None, list[str]], None]  # its own name, preset or run directory, flags
+
+
+def _step(name: str, target: str | None, flags: list[str]) -> None:
+    """A command that takes the whole configuration."""
+    config = _config(name, target, flags)
+    from vqprior import pipeline
+
+    pipeline.STEPS[name](config)
+
+
+def _sample(name: str, target: str | None, flags: list[str]) -> None:
+    """`sample` takes the settings of its own section; --out is where the pictures go."""
+    stored = _stored(target)
+    settings = configs.parse_options(Sample, flags, default=stored.sample, prog=f"vqprior {name} {target or 'RUN'}")
+    _need_target(name, target)
+    from vqprior import pipeline
+
+    pipeline.sample(stored, settings)
+
+
+COMMANDS = {
+    "run": Command("all steps in order, each resumed or skipped where it is done", _step),
+    "train-vqvae": Command("stage one: train the VQ-VAE", _step),
+    "encode": Command("images -> code maps, with the trained VQ-VAE", _step),
+    "train-prior": Command("stage two: train the prior on the code maps", _step),
+    "sample": Command("draw new images from the prior and decode them", _sample),
+    "evaluate": Command("measure both stages and write metrics.json", _step),
+}
+
+USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]
+
+{commands}
+
+PRESET is a YAML file or the name of one that ships: {presets}.
+RUN is the directory of a run. The same command again resumes, or says that all is done.
+`vqprior COMMAND --help` explains each flag."""
+
+
+def usage() -> str:
+    """The commands and presets, as text."""
+    commands = "\n".join(f"  {name:<12} {command.summary}" for name, command in COMMANDS.items())
+    return USAGE.format(commands=commands, presets=", ".join(configs.preset_names()))
+
+
+def _need_target(name: str, target: str | None) -> None:
+    if target is None:
+        raise UserError(f"vqprior {name} needs a preset or a run directory first: vqprior {name} mnist5k")
+
+
+def _stored(target: str | None) -> Config:
+    """The configuration that a run directory or a preset gives, `out` filled in; the defaults where none is named."""
+    if target is None:
+        return Config()
+    if (Path(target) / "config.yaml").is_file():
+        from runtime.run_dir import RunDir
+
+        return replace(RunDir(Path(target)).config(), out=target)
+    preset = configs.find_preset(target)
+    config = configs.parse(preset, [])
+    return config if config.out else replace(config, out=str(Path("runs") / preset.stem))
+
+
+def _config(name: str, target: str | None, flags: list[str]) -> Config:
+    """The configuration of a command: that of its target, then its flags."""
+    default = _stored(target)
+    if name in ("encode", "evaluate"):
+        default = default.for_inference()
+    config = configs.parse_options(Config, flags, default=default, prog=f"vqprior {name} {target or 'PRESET'}")
+    _need_target(name, target)
+    return config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0 for success, 2 for a user's mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from runtime.run_dir import package_version
+
+        print(package_version())
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+            raise UserError(f"there is no command {name!r}; {hint}")
+        target = rest.pop(0) if rest and not rest[0].startswith("-") else None
+        COMMANDS[name].call(name, target, rest)
+    except UserError as error:
+        print(f"vqprior: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        return stop.code
+    except OSError as error:  # such as a full disk under TensorBoard's own writer
+        if isinstance(error, BrokenPipeError):  # `vqprior ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        print(f"vqprior: {error}; what was on disk before is whole: make room, and type the same again", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vqprior: stopped at once; what is on disk is whole, and the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0

@@ -1,0 +1,146 @@
+"""The steps of the pipeline, each on its own or all in order; a step that is done is skipped by itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from configs import Config
+from configs.errors import UserError
+from configs.schema import Sample
+from runtime import checkpoint, run_dir
+from runtime.data import DataSet, load
+from runtime.interrupt import heeded
+from runtime.lock import lock
+from runtime.pictures import grid, save_png
+from runtime.processes import device_of_process, on_main, say, share_of_process
+from runtime.run_dir import RunDir
+from sampling.evaluate import evaluate as measure_both
+from sampling.generate import generate
+from sampling.generator import Generator, label_number
+from stage1_vqvae.encode import encode as encode_images
+from stage1_vqvae.train import reconstruct, spread
+from stage1_vqvae.train import train as train_stage1
+from stage1_vqvae.vqvae import find_vqvae, load_vqvae
+from stage2_prior.pixelcnn import PixelCNN
+from stage2_prior.train import Preview
+from stage2_prior.train import train as train_stage2
+
+PREVIEW_SEED = 0
+
+
+def _start(config: Config) -> RunDir:
+    return on_main(lambda: run_dir.start(config))
+
+
+def _existing(config: Config) -> RunDir:
+    """The run directory of a step that begins no run and changes no setting."""
+    run = RunDir(Path(config.out))
+    if not run_dir.is_run_dir(run.path):
+        raise UserError(f"there is no run in {run.path} yet; begin with `vqprior train-vqvae` or `vqprior run`")
+    return run
+
+
+def _data(config: Config) -> DataSet:
+    """The data set; the main process is first, so that a download happens once."""
+    loaded: list[DataSet] = []
+    on_main(lambda: loaded.append(load(config.data, quiet=False)))
+    return loaded[0] if loaded else load(config.data)
+
+
+def train_vqvae(config: Config) -> None:
+    """Stage one."""
+    run, data = _start(config), _data(config)
+    with heeded():
+        train_stage1(config, run, data)
+
+
+def encode(config: Config) -> None:
+    """Images -> code maps."""
+    run = _existing(config)
+    run_dir.refuse_contradictions(run, config, but="precision")
+    on_main(lambda: lock(run.path))
+    data = _data(config)
+    with heeded():
+        encode_images(config, run, data)
+
+
+def train_prior(config: Config) -> None:
+    """Stage two."""
+    _existing(config)  # refuses a run that was never begun
+    run = _start(config)
+    preview = preview_for(config, run)
+    with heeded():
+        train_stage2(config, run, preview)
+
+
+def sample(config: Config, settings: Sample) -> None:
+    """Draw images."""
+    run = _existing(config)
+    with heeded():
+        generate(settings, run)
+
+
+def evaluate(config: Config) -> None:
+    """Measure both stages."""
+    run = _existing(config)
+    run_dir.refuse_contradictions(run, config, but="precision")
+    measure_both(config, run, _data(config))
+
+
+def run(config: Config) -> None:
+    """All steps in order, and where to look."""
+    for stage in (config.stage1, config.stage2):
+        share_of_process().slice(stage.batch_size, stage.accumulate)  # refuse now what would be refused hours later
+    run, data, inference = _start(config), _data(config), config.for_inference()
+    if config.sample.label is not None:
+        label_number(config.sample.label, data.label_names)
+    with heeded():
+        train_stage1(config, run, data)
+        encode_images(inference, run, data)
+        train_stage2(config, run, preview_for(config, run))
+        pictures = generate(config.sample, run)
+    measure_both(inference, run, data)
+    reconstructions = run.path / "reconstructions.png"
+    on_main(lambda: save_reconstructions(inference, run, data, reconstructions))
+    say(
+        f"\nsamples          {pictures / 'grid.png'}\nreconstructions  {reconstructions}\n"
+        f"metrics          {run.metrics}\ncurves           tensorboard --logdir {run.path.parent}"
+    )
+
+
+STEPS: dict[str, Callable[[Config], None]] = {
+    "run": run,
+    "train-vqvae": train_vqvae,
+    "encode": encode,
+    "train-prior": train_prior,
+    "evaluate": evaluate,
+}
+
+
+def preview_for(config: Config, run: RunDir) -> Preview:
+    """What draws the sample grids that the prior's training logs: always the same images, so that they can be compared."""
+    from runtime.code_maps import CodeMaps
+
+    header = CodeMaps(run.codes, verify=False).header
+    vqvae = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
+
+    @torch.no_grad()
+    def preview(prior: PixelCNN, step: int) -> Tensor:
+        training = prior.training
+        prior.eval()
+        generator = Generator(vqvae, prior, header.label_names)
+        columns = min(len(header.label_names) or 8, 16)
+        numbers = torch.arange(columns * 4)
+        images = generator.draw(numbers, generator.labels_for(numbers), batch_size=len(numbers), seed=PREVIEW_SEED)
+        prior.train(training)
+        return grid(images, columns)
+
+    return preview
+
+
+def save_reconstructions(config: Config, run: RunDir, data: DataSet, path: Path) -> None:
+    """A picture of test images, each row above its reconstructions."""
+    model = load_vqvae(checkpoint.best(run.stage1), device_of_process())
+    save_png(path, reconstruct(model, data.test.images(spread(len(data.test), 32)), config))
