@@ -16,6 +16,10 @@ from configs.errors import UserError
 from . import interrupt
 from .interrupt import Interrupted
 from .loader import Share
+from .rendezvous import fresh_store
+
+# The others wait while the main process downloads and decodes a data set: longer than the usual ten minutes
+PATIENCE = timedelta(hours=4)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,8 +34,8 @@ def state() -> PartialState:
     """accelerate's view of the processes, made by the first call and taken down when Python ends."""
     if not PartialState._shared_state:
         atexit.register(_leave)
-    # The others wait while the main process downloads and decodes a data set: longer than the usual ten minutes
-    return PartialState(cpu=on_cpus(), timeout=timedelta(hours=4))
+        PartialState(cpu=on_cpus(), timeout=PATIENCE, **fresh_store(PATIENCE))
+    return PartialState()
 
 
 def _leave() -> None:

@@ -85,8 +85,9 @@ def _main() -> int:
         torch.set_default_dtype(torch.float64)
     if step := os.environ.get("TEST_STOP_AT"):
         _stop_at(int(step), os.environ.get("TEST_STOP_STAGE", "1"))
-    marker = os.environ.get("TEST_KILL_ONCE")
-    if (instant := os.environ.get("TEST_KILL_AT")) and not (marker and Path(marker).exists()):
+    marker = os.environ.get("TEST_KILL_ONCE")  # by the main process, since it is the one that writes
+    armed = os.environ.get("RANK", "0") == "0" and not (marker and Path(marker).exists())
+    if armed and (instant := os.environ.get("TEST_KILL_AT")):
         if marker:
             Path(marker).touch()
         _arm(instant)
