@@ -1,85 +1,182 @@
 """What a sample costs, in forward passes: the cached sampler beside one full forward and beside naive sampling.
 
-    python -m benchmarks.sampler
+    python -m benchmarks.sampler                        the whole table; --batches, --maps and --channels choose rows
+    python -m benchmarks.sampler --parts                where the time of the cached sampler goes
+    python -m benchmarks.sampler --precision bf16       both in bf16
 
 For each size of batch and map, in one run and on the same random weights: the time of one full forward, of cached sampling,
-and of naive sampling (h * w forwards; extrapolated from a few where it would take too long). Ratios are what counts; they
-are medians over repetitions, the three measured in turn. Writes the table as JSON too (`--json`).
+and of naive sampling (h * w forwards; extrapolated from one where that would take longer than `--naive_seconds`). Ratios are
+what counts; they are ratios of medians over repetitions, measured in turn. Writes the table as JSON too (`--json`).
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from configs.schema import Stage2
+from configs.schema import Precision, Stage2
+from runtime.launch import AUTOCAST, autocast
 from runtime.processes import device_of_process
+from sampling import sampler
 from sampling.noise import gumbel_noise
-from sampling.sampler import Choice, sample_cached
+from sampling.sampler import Choice, sample_by_full_forwards, sample_cached
+from stage2_prior.cached import CachedPixelCNN
 from stage2_prior.pixelcnn import PixelCNN
-
-K = 512
 
 
 def seconds(work: Callable[[], object]) -> float:
     """How long a call takes, the device's queue included."""
-    device = device_of_process()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize = torch.cuda.synchronize if device_of_process().type == "cuda" else lambda: None
+    synchronize()
     began = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize()
     return time.perf_counter() - began
 
 
-def measure(channels: int, layers: int, size: int, batch: int, repetitions: int) -> dict[str, float | int]:
-    """One row: seconds of a forward and of cached sampling, and their ratio and naive sampling's."""
-    device = device_of_process()
-    torch.manual_seed(0)
-    prior = PixelCNN(Stage2(channels=channels, layers=layers), K=K, classes=10).to(device).eval().requires_grad_(False)
-    labels, codes = torch.arange(batch, device=device) % 10, torch.randint(K, (batch, size, size), device=device)
-    noise = gumbel_noise(0, torch.arange(batch, device=device), K)
-    prior(codes[:1], labels[:1])
+@contextmanager
+def timed_parts() -> Iterator[Counter]:
+    """Inside, sampling adds the seconds of its parts up in the counter; on a device with a queue these mean nothing."""
+    spent: Counter = Counter()
+    places = [(CachedPixelCNN, "__init__", "set-up"), (CachedPixelCNN, "begin_row", "vertical stack"),
+              (CachedPixelCNN, "logits", "horizontal stack"), (CachedPixelCNN, "put", "embedding"),
+              (Choice, "__call__", "choice")]  # fmt: skip
+    real = [getattr(owner, name) for owner, name, _ in places]
+
+    def timed(function: Callable, part: str) -> Callable:
+        def call(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*arguments, **options)
+            spent[part] += time.perf_counter() - began
+            return result
+
+        return call
+
+    for (owner, name, part), function in zip(places, real):
+        setattr(owner, name, timed(function, part))
+    try:
+        yield spent
+    finally:
+        for (owner, name, _), function in zip(places, real):
+            setattr(owner, name, function)
+
+
+class Case:
+    """A prior of one size with random weights, and what is measured on it."""
+
+    def __init__(self, channels: int, layers: int, K: int, size: int, batch: int, precision: Precision):
+        device = device_of_process()
+        torch.manual_seed(0)
+        prior = PixelCNN(Stage2(channels=channels, layers=layers), K=K, classes=10).to(device).eval().requires_grad_(False)
+        self.prior = prior.to(memory_format=torch.channels_last)  # the faster layout for the forward
+        self.precision, self.device = precision, device
+        self.labels = torch.arange(batch, device=device) % 10
+        self.codes = torch.randint(K, (batch, size, size), device=device)
+        self.noise = gumbel_noise(0, torch.arange(batch, device=device), K)
+        self.shape = dict(maps=batch, height=size, width=size)
+
+    @torch.no_grad()
+    def forward(self, codes: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """One full forward of the batch."""
+        with autocast(self.device, self.precision):
+            return self.prior(self.codes if codes is None else codes, self.labels)
+
+    def cached(self) -> torch.Tensor:
+        """The codes of the batch by cached sampling."""
+        dtype = AUTOCAST.get(self.precision)
+        return sample_cached(self.prior, self.labels, self.noise, Choice(), dtype=dtype, **self.shape)
+
+    def naive(self) -> torch.Tensor:
+        """The codes of the batch by a full forward for each."""
+        return sample_by_full_forwards(self.forward, self.labels, self.noise, Choice(), device=self.device, **self.shape)
+
+
+def measure(case: Case, repetitions: int, naive_seconds: float) -> dict[str, float | bool]:
+    """One row: seconds of a forward, of cached and of naive sampling, and their ratios."""
+    case.forward(), case.cached()
     forwards, cached = [], []
     for _ in range(repetitions):
-        forwards.append(seconds(lambda: prior(codes, labels)))
-        cached.append(seconds(lambda: sample_cached(prior, labels, noise, Choice(), maps=batch, height=size, width=size)))
+        forwards.append(seconds(case.forward))
+        cached.append(seconds(case.cached))
     forward, sample = statistics.median(forwards), statistics.median(cached)
+    naive, extrapolated = forward * case.shape["height"] * case.shape["width"], True
+    if naive < naive_seconds:
+        naive, extrapolated = seconds(case.naive), False
     return {
-        "channels": channels, "layers": layers, "map": size, "batch": batch, "forward_s": forward, "cached_s": sample,
-        "cached_over_forward": sample / forward, "naive_over_cached": size * size * forward / sample,
-        "images_per_second": batch / sample,
+        "forward_s": forward, "cached_s": sample, "naive_s": naive, "naive_extrapolated": extrapolated,
+        "cached_over_forward": sample / forward, "naive_over_cached": naive / sample,
+        "images_per_second": case.shape["maps"] / sample,
     }  # fmt: skip
+
+
+def parts(case: Case, repetitions: int) -> dict[str, float]:
+    """Seconds of the parts of cached sampling, means over repetitions."""
+    case.cached()
+    case.noise = _timed_noise(case.noise, spent := Counter())
+    with timed_parts() as found:
+        total = sum(seconds(case.cached) for _ in range(repetitions))
+    found += spent
+    found["the loop around them"] = total - sum(found.values())
+    return {part: value / repetitions for part, value in found.most_common()}
+
+
+def _timed_noise(noise: sampler.Noise, spent: Counter) -> sampler.Noise:
+    def call(i: int, width: int) -> torch.Tensor:
+        began = time.perf_counter()
+        row = noise(i, width)
+        spent["noise"] += time.perf_counter() - began
+        return row
+
+    return call
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64, 256])
-    parser.add_argument("--maps", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--maps", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--layers", type=int, default=15)
+    parser.add_argument("--K", type=int, default=512)
+    parser.add_argument("--precision", choices=["no", "bf16"], default="no")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--naive_seconds", type=float, default=30.0, help="naive sampling is extrapolated beyond that")
+    parser.add_argument("--codes", type=int, default=300_000, help="leave out rows of more codes: batch * map * map")
+    parser.add_argument("--parts", action="store_true")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
-    print(f"{options.layers} layers, K={K}, fp32, {device_of_process()}, {torch.get_num_threads()} threads")
-    print("channels   map  batch   forward    cached   cached/forward   naive/cached   images/s")
-    rows = []
+    threads, rows = torch.get_num_threads(), []
+    print(f"{options.layers} layers, K={options.K}, precision {options.precision}, {device_of_process()}, {threads} threads")
+    if not options.parts:
+        print("channels   map  batch    forward     cached  cached/forward      naive  naive/cached  images/s")
     for channels in options.channels:
         for size in options.maps:
             for batch in options.batches:
-                row = measure(channels, options.layers, size, batch, options.repetitions)
+                if batch * size * size > options.codes:
+                    continue
+                case = Case(channels, options.layers, options.K, size, batch, options.precision)
+                row: dict[str, Any] = {"channels": channels, "map": size, "batch": batch}
+                if options.parts:
+                    row["parts_s"] = parts(case, options.repetitions)
+                    shares = (f"{name} {value * 1000:.0f} ms" for name, value in row["parts_s"].items())
+                    print(f"{channels} channels, {size}x{size}, batch {batch}: {', '.join(shares)}", flush=True)
+                else:
+                    row |= measure(case, options.repetitions, options.naive_seconds)
+                    sign = "~" if row["naive_extrapolated"] else " "
+                    print(f"{channels:8} {size:5} {batch:6} {row['forward_s']:8.3f} s {row['cached_s']:8.3f} s "
+                          f"{row['cached_over_forward']:15.2f} {sign}{row['naive_s']:7.0f} s {row['naive_over_cached']:12.0f}x "
+                          f"{row['images_per_second']:9.1f}", flush=True)  # fmt: skip
                 rows.append(row)
-                print(f"{channels:8} {size:5} {batch:6} {row['forward_s']:8.3f} s {row['cached_s']:8.3f} s "
-                      f"{row['cached_over_forward']:16.2f} {row['naive_over_cached']:14.0f} {row['images_per_second']:10.1f}",
-                      flush=True)  # fmt: skip
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2))
+        about = {"layers": options.layers, "K": options.K, "precision": options.precision, "threads": threads}
+        options.json.write_text(json.dumps(about | {"device": str(device_of_process()), "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

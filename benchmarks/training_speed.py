@@ -11,9 +11,11 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import configs
 from configs import Config
@@ -23,8 +25,16 @@ from stage1_vqvae.vqvae import VQVAE
 from stage2_prior.pixelcnn import PixelCNN
 
 
-def stage1_step(config: Config, precision: str, channels_last: bool, compiled: bool) -> Callable[[], None]:
-    """A function that does one step of stage one."""
+class Trained(NamedTuple):
+    """A network on made-up data."""
+
+    step: Callable[[], None]  # does one optimizer step
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def stage1(config: Config, precision: str, channels_last: bool, compiled: bool) -> Trained:
+    """The VQ-VAE of a configuration."""
     device, batch = device_of_process(), config.stage1.batch_size
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = VQVAE(config).to(device, memory_format=layout)
@@ -39,11 +49,11 @@ def stage1_step(config: Config, precision: str, channels_last: bool, compiled: b
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    return Trained(step, model, optimizer)
 
 
-def stage2_step(config: Config, precision: str, channels_last: bool, compiled: bool) -> Callable[[], None]:
-    """A function that does one step of stage two."""
+def stage2(config: Config, precision: str, channels_last: bool, compiled: bool) -> Trained:
+    """The prior of a configuration."""
     device, batch = device_of_process(), config.stage2.batch_size
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = PixelCNN(config.stage2, K=config.stage1.K, classes=10).to(device, memory_format=layout)
@@ -58,7 +68,7 @@ def stage2_step(config: Config, precision: str, channels_last: bool, compiled: b
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    return Trained(step, model, optimizer)
 
 
 def seconds(step: Callable[[], None], steps: int) -> float:
@@ -83,10 +93,10 @@ def main() -> None:
     print(f"{options.preset}, {device_of_process()}, {torch.get_num_threads()} threads")
     variants = list(itertools.product(("no", "bf16"), (False, True), (False, True) if options.compile else (False,)))
     for name, make, batch in (
-        ("stage 1", stage1_step, config.stage1.batch_size),
-        ("stage 2", stage2_step, config.stage2.batch_size),
+        ("stage 1", stage1, config.stage1.batch_size),
+        ("stage 2", stage2, config.stage2.batch_size),
     ):
-        steps = [make(config, *variant) for variant in variants]
+        steps = [make(config, *variant).step for variant in variants]
         for step in steps:
             step(), step()  # compile, allocate
         rounds = [[seconds(step, options.steps) for step in steps] for _ in range(options.repetitions)]

@@ -4,10 +4,11 @@ A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
 Precision = Literal["no", "bf16", "fp16"]
+Half = Literal["lower half", "upper half", "left half", "right half"]
 
 
 @dataclass(frozen=True)
@@ -187,13 +188,9 @@ class Stage2(Training):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """How new images are drawn."""
+class Drawing:
+    """How codes are drawn from the prior."""
 
-    n: int = 64
-    """Number of images."""
-    label: str | None = None
-    """Class of every image, by name or number; without it the classes in turn: image i has class i mod C."""
     seed: int = 0
     """Image i is a function of the checkpoints, this seed, i and the settings; not of n or the number of processes."""
     batch_size: int = 64
@@ -208,13 +205,10 @@ class Sample:
     """Draw from the likeliest codes that together have this probability; 1 for all."""
     precision: Precision = "no"
     """Autocast of the networks; `no` is fp32."""
-    out: str | None = None
-    """Folder for the pictures; without it RUN/samples."""
 
     def __post_init__(self):
-        for name in ("n", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
         if self.guidance < 0:
             raise ValueError(f"guidance is {self.guidance}; it must not be negative (1 leaves the prior as it is)")
         if self.temperature <= 0:
@@ -223,6 +217,64 @@ class Sample:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 1, or 0 for all codes")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it is a probability in (0, 1]")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is {self.precision!r}; it is one of {', '.join(get_args(Precision))}")
+
+
+@dataclass(frozen=True)
+class Sample(Drawing):
+    """How new images are drawn."""
+
+    n: int = 64
+    """Number of images."""
+    label: str | None = None
+    """Class of every image, by name or number; without it the classes in turn: image i has class i mod C."""
+    out: str | None = None
+    """Folder for the pictures; without it RUN/samples."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete(Drawing):
+    """How the hidden part of a picture is filled in. Of `mask`, `box` and `hide` one says what is hidden."""
+
+    image: str
+    """The picture, any size and mode that Pillow reads; it is resized and cropped like those that the run learnt from."""
+    mask: str | None = None
+    """A picture that is white or transparent where the other one is hidden, black where it is known; stretched to its size."""
+    box: tuple[int, int, int, int] | None = None
+    """Hide a box: its TOP row, LEFT column, HEIGHT and WIDTH in pixels of the picture."""
+    hide: Half | None = None
+    """Hide half of the picture."""
+    label: str | None = None
+    """Class of the completions, by name or number; without it the prior is told none and guidance has no effect."""
+    n: int = 6
+    """Number of completions, the likeliest first."""
+    draws: int = 0
+    """Draw this many and keep the n whose whole maps are likeliest under the prior; 0 draws n."""
+    batch_size: int = 16
+    """Completions drawn at once; other sizes give the same ones, up to ties within rounding."""
+    out: str | None = None
+    """Folder for the pictures; without it RUN/completions/NAME OF THE PICTURE."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        given = [f"--{name}" for name in ("mask", "box", "hide") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'nothing'} says what is hidden; give exactly one of --mask mask.png, "
+                "--box TOP LEFT HEIGHT WIDTH and --hide 'lower half'"
+            )
+        if self.box and (min(self.box[:2]) < 0 or min(self.box[2:]) < 1):
+            raise ValueError(f"box is {self.box}; it takes TOP and LEFT of at least 0, HEIGHT and WIDTH of at least 1 pixel")
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}; it must be at least 1")
+        if self.draws and self.draws < self.n:
+            raise ValueError(f"draws is {self.draws}; it must be at least n ({self.n}), or 0 for just as many")
 
 
 @dataclass(frozen=True)

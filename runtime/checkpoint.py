@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialize
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from configs.errors import UserError
@@ -63,6 +62,17 @@ class Checkpoint:
         return self.files[f"{self.weights}.safetensors"]
 
 
+def _write_tensors(file: Path, tensors: Tensors) -> None:
+    file.touch()
+    mode = file.stat().st_mode
+    try:
+        save_file(tensors, file)  # lets other threads run, unlike `save`, which holds Python for seconds
+    except SafetensorError as error:  # such as a full disk
+        raise OSError(f"{file} cannot be written: {error}") from error
+    file.chmod(mode)  # safetensors 0.8 leaves a file that its owner alone can read
+    sync_file(file)
+
+
 def save(folder: Path, step: int, tensors: dict[str, Tensors], meta: dict[str, Any], score: float | None) -> None:
     """Write the checkpoint of a step into a folder of checkpoints; `tensors` maps file names to their tensors."""
 
@@ -70,9 +80,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensors], meta: dict[str, A
         files = {}
         for name, content in tensors.items():
             file = temporary / f"{name}.safetensors"
-            # as bytes, so that a full disk is an OSError like any other
-            file.write_bytes(serialize({key: value.detach().cpu().contiguous() for key, value in content.items()}))
-            sync_file(file)
+            _write_tensors(file, {key: value.detach().cpu().contiguous() for key, value in content.items()})
             files[file.name] = sha256(file)
         write_json(
             temporary / "manifest.json",

@@ -134,11 +134,20 @@ class CodeMaps:
                 raise UserError(f"{folder / name} is missing or damaged; delete {folder} and encode again")
 
     def split(self, name: str) -> "CodeSplit":
-        """The codes of one split."""
+        """The codes of one split.
+
+        Raises:
+            UserError: a file is not one of numbers; nothing in it is ever executed.
+        """
         starts = [start for split, start, _ in shard_starts(self.header) if split == name]
 
         def arrays(kind: str) -> Iterator[np.ndarray]:
-            return (np.load(_shard_file(self.folder, name, start, kind), mmap_mode="r") for start in starts)
+            for start in starts:
+                file = _shard_file(self.folder, name, start, kind)
+                try:
+                    yield np.load(file, mmap_mode="r", allow_pickle=False)
+                except ValueError as error:
+                    raise UserError(f"{file} is damaged: {error}") from error
 
         labels = np.concatenate([*arrays("labels")]) if self.header.label_names else None
         return CodeSplit([*arrays("codes")], None if labels is None else torch.from_numpy(labels))

@@ -5,6 +5,7 @@ only notes the signal; the loops ask `requested()` once a step and agree over al
 A second Ctrl-C stops at once: files on disk are whole at any instant.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ def heeded() -> Iterator[None]:
     before = {number: signal.signal(number, _note) for number in HANDLED}
     try:
         yield
+    except Exception:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            # torchrun sends SIGTERM to all others once one has left: it must not change the code that they leave with
+            before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -16,8 +16,9 @@ from configs import Config
 from configs.errors import UserError
 from configs.schema import Precision
 
-from . import interrupt
-from .processes import agree, on_cpus
+from . import checkpoint, interrupt
+from .checkpoint_writer import Writer
+from .processes import agree, on_cpus, on_main
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -87,13 +88,14 @@ class Guard:
 
     Args:
         accelerator: of the run.
+        writer: of the checkpoints, to name the last one where the run ends.
         state: of a checkpoint, to go on counting.
     """
 
     PATIENCE = 10
 
-    def __init__(self, accelerator: Accelerator, state: dict[str, int] | None = None):
-        self.accelerator = accelerator
+    def __init__(self, accelerator: Accelerator, writer: Writer, state: dict[str, int] | None = None):
+        self.accelerator, self.writer = accelerator, writer
         self.skipped, self.in_a_row = (state["skipped"], state["in_a_row"]) if state else (0, 0)
 
     def state(self) -> dict[str, int]:
@@ -119,10 +121,16 @@ class Guard:
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.in_a_row >= self.PATIENCE:
             raise UserError(
-                f"loss or gradient was not finite for {self.PATIENCE} steps in a row, up to step {step}. The last "
-                "checkpoint has sound weights: start a new run with a lower learning rate, or with --precision no"
+                f"loss or gradient was not finite for {self.PATIENCE} steps in a row, up to step {step}; none of them was "
+                f"applied, and {self._last_checkpoint()}. Start a new run with a lower learning rate, or with --precision no"
             )
         return False, signal
+
+    def _last_checkpoint(self) -> str:
+        """What is left of the run, in words; the same on all processes."""
+        self.writer.finish()
+        last = on_main(lambda: checkpoint.newest(self.writer.folder))
+        return f"the last good checkpoint is {last.path}" if last else "there is no checkpoint yet"
 
 
 class WeightAverage:

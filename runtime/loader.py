@@ -7,6 +7,7 @@ t*B to (t+1)*B, of which each process takes an equal slice. To resume at step t 
 import atexit
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,13 +17,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from configs.errors import UserError
-from configs.schema import Data
 
 from .code_maps import CodeSplit
 from .data import Split
 from .data.transform import augment
 from .interrupt import ignore_in_worker
 from .randomness import generator
+
+PIPED = 2**19  # bytes of a batch; to share memory costs a millisecond, which is more than to send so little through a pipe
+
+_Made = Tensor | np.ndarray | UserError  # what a worker process makes of a batch
 
 
 class Batch(NamedTuple):
@@ -79,24 +83,22 @@ def batch_positions(step: int, batch_size: int, part: slice) -> Tensor:
 
 
 def image_batches(split: Split, *, seed: int, batch_size: int, start: int, stop: int, part: slice) -> Iterator[Batch]:
-    """The batches of steps `start` to `stop`, augmented; decoded by worker processes where the split is not held."""
-    order, labels, data = Order(len(split), seed), split.labels, split.data
+    """The batches of steps `start` to `stop`, augmented; made by worker processes where the split is not held."""
 
-    def items() -> Iterator[tuple[Tensor, Tensor]]:
+    def places() -> Iterator[tuple[Tensor, Tensor]]:
+        order = Order(len(split), seed)
         for step in range(start, stop):
             positions = batch_positions(step, batch_size, part)
             yield positions, order.at(positions)
 
-    streaming = split.held is None and data.workers > 0
-    order_of_indices = (indices for _, indices in items())
-    pictures = iter(_streamed(split, order_of_indices, data)) if streaming else map(split.canvas, order_of_indices)
-    if streaming:
-        # The workers heed no signal: left alone they would outlive an error here, and Python would wait for them
-        atexit.register(pictures._shutdown_workers)
-    for (positions, indices), canvas in zip(items(), pictures):
-        if isinstance(canvas, UserError):
-            raise canvas
-        yield Batch(augment(canvas, data, seed, positions), None if labels is None else labels[indices])
+    streaming = split.held is None and split.data.workers > 0
+    held = (augment(split.canvas(indices), split.data, seed, positions) for positions, indices in places())
+    labels = split.labels
+    with _streamed(split, seed, places()) if streaming else nullcontext(held) as batches:
+        for (_, indices), images in zip(places(), batches):
+            if isinstance(images, UserError):
+                raise images
+            yield Batch(torch.as_tensor(images), None if labels is None else labels[indices])
 
 
 def code_batches(
@@ -109,36 +111,44 @@ def code_batches(
         yield split.codes(indices), None if split.labels is None else split.labels[indices]
 
 
-def _streamed(split: Split, batches: Iterator[Tensor], data: Data) -> DataLoader:
-    return DataLoader(
-        _Readable(split),
-        batch_sampler=(batch.tolist() for batch in batches),
-        num_workers=min(data.workers, os.cpu_count() or 1),
-        collate_fn=_stack,
-        prefetch_factor=4,
-        worker_init_fn=ignore_in_worker,
-    )
+@contextmanager
+def _streamed(split: Split, seed: int, places: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Iterator[_Made]]:
+    """The batches at these places, from worker processes that end with this, and with Python at the latest.
+
+    They heed no signal: left alone they would outlive an error in the loop, and Python would wait for them.
+    """
+    asked = ((positions.tolist(), indices.tolist()) for positions, indices in places)  # tensors would go by files
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # the launcher's processes share them
+    workers = max(1, min(split.data.workers, cores))
+    how = dict(num_workers=workers, prefetch_factor=4, collate_fn=_as_it_is, worker_init_fn=ignore_in_worker)
+    batches = iter(DataLoader(_Batches(split, seed), sampler=asked, batch_size=None, **how))
+    atexit.register(batches._shutdown_workers)
+    try:
+        yield batches
+    finally:
+        atexit.unregister(batches._shutdown_workers)
+        batches._shutdown_workers()
 
 
 @dataclass(frozen=True)
-class _Readable:
-    """A split as torch's DataLoader indexes it."""
+class _Batches:
+    """The batches of a split as torch's DataLoader indexes them."""
 
     split: Split
+    seed: int
 
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> np.ndarray | UserError:
+    def __getitem__(self, places: tuple[list[int], list[int]]) -> _Made:
+        positions, indices = places
         try:
-            return self.split.read(index)
+            pictures = [self.split.read(index) for index in indices]
         except UserError as error:  # raised by the parent: torch would put this worker's traceback into the message
             return error
+        batch = augment(torch.from_numpy(np.stack(pictures)), self.split.data, self.seed, torch.tensor(positions))
+        return batch if batch.nbytes > PIPED else batch.numpy()
 
 
-def _stack(pictures: list[np.ndarray | UserError]) -> Tensor | UserError:
-    errors = [picture for picture in pictures if isinstance(picture, UserError)]
-    return errors[0] if errors else torch.from_numpy(np.stack(pictures))
+def _as_it_is(batch: _Made) -> _Made:
+    return batch
 
 
 def chunks(items: int, size: int, share: Share) -> Iterator[Tensor]:

@@ -14,29 +14,40 @@ MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
+def _shift(x: Tensor, bits: int, out: Tensor | None = None) -> Tensor:
     """Logical right shift of int64, whose own shift repeats the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return torch.bitwise_right_shift(x, bits, out=out).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def hash64(*parts: int | Tensor) -> Tensor:
-    """64 random-looking bits, int64, of integers or integer tensors; tensors are broadcast against each other."""
+def hash64(*parts: int | Tensor, buffers: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """64 random-looking bits, int64, of integers or integer tensors; tensors are broadcast against each other.
+
+    Args:
+        buffers: two int64 tensors of the result's shape to work in, for a call that is made again and again; the first
+            becomes the result.
+    """
     state = torch.zeros((), dtype=torch.int64)
-    for part in parts:
+    for index, part in enumerate(parts, 1):
         part = part if isinstance(part, Tensor) else torch.tensor(part, dtype=torch.int64)
-        x = state.to(part.device) * MIX_2 + (part + 1) * GOLDEN  # wraps around, as it should
-        x = (x ^ _shift(x, 30)) * MIX_1
-        x = (x ^ _shift(x, 27)) * MIX_2
-        state = x ^ _shift(x, 31)
+        result, shifted = buffers if buffers and index == len(parts) else (None, None)
+        state = torch.add(state.to(part.device) * MIX_2, (part + 1) * GOLDEN, out=result)  # wraps around, as it should
+        shifted = torch.empty_like(state) if shifted is None else shifted
+        for bits, factor in ((30, MIX_1), (27, MIX_2), (31, 1)):
+            state.bitwise_xor_(_shift(state, bits, out=shifted)).mul_(factor)
     return state
 
 
-def uniform(bits: Tensor) -> Tensor:
+def uniform(bits: Tensor, out: Tensor | None = None) -> Tensor:
     """Random bits, int64 -> fp32 strictly between 0 and 1.
 
     40 bits go in, so that values near 0 keep their relative precision; rounding to 1 is cut off.
+
+    Args:
+        out: fp32, for the result; the bits are overwritten then.
     """
-    return ((_shift(bits, 24).float() + 0.5) * 2.0**-40).clamp(max=1 - 2.0**-24)
+    if out is None:
+        out, bits = torch.empty(bits.shape, device=bits.device), bits.clone()
+    return out.copy_(_shift(bits, 24, out=bits)).add_(0.5).mul_(2.0**-40).clamp_(max=1 - 2.0**-24)
 
 
 def seed_of(*parts: int) -> int:

@@ -7,6 +7,7 @@ runs/NAME/
     codes/           code maps
     stage2/          checkpoints of the prior
     samples/         pictures
+    completions/     pictures that were filled in
     tensorboard/     one event folder a stage
     metrics.json     what `evaluate` measured
 """
@@ -17,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import configs
 from configs import Config
@@ -37,6 +39,10 @@ class RunDir:
     @property
     def config_file(self) -> Path:
         return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "run.json"
 
     @property
     def stage1(self) -> Path:
@@ -72,10 +78,26 @@ class RunDir:
             raise UserError(
                 f"{self.path} is no run directory: it has no config.yaml. Start one with a preset: vqprior run mnist5k"
             )
-        record = self.path / "run.json"
-        if record.is_file() and (found := json.loads(record.read_text())["format"]) > FORMAT:
-            raise UserError(f"{self.path} has format {found}, this version reads up to {FORMAT}: upgrade vqprior")
+        self.starts()
         return configs.parse(self.config_file, [])
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Version, commit and command of each start so far.
+
+        Raises:
+            UserError: the record of them is damaged, or of a newer format.
+        """
+        if not self.record.is_file():
+            return []
+        try:
+            tree = json.loads(self.record.read_text())
+            if tree["format"] > FORMAT:
+                raise UserError(f"{self.path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade vqprior")
+            return list(tree["starts"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.record} is damaged ({error}); restore it from a copy, or delete it: it only tells how the run began"
+            ) from error
 
 
 def is_run_dir(path: Path) -> bool:
@@ -101,11 +123,10 @@ def start(config: Config) -> RunDir:
             f"the run directory {run.path} cannot be made: {error.strerror}; give another one with --out"
         ) from error
     lock(run.path)
+    this = {"version": package_version(), "commit": git_commit(), "command": sys.argv[1:]}
+    starts = [*run.starts(), this]
     write_file(run.config_file, configs.dump(config))
-    record = run.path / "run.json"
-    starts = json.loads(record.read_text())["starts"] if record.is_file() else []
-    starts.append({"version": package_version(), "commit": git_commit(), "command": sys.argv[1:]})
-    write_json(record, {"format": FORMAT, "starts": starts})
+    write_json(run.record, {"format": FORMAT, "starts": starts})
     return run
 
 

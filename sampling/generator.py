@@ -1,8 +1,8 @@
-"""Two checkpoints -> new images, from Python; `generate.py` does the same to files."""
+"""New images, completions and likelihoods from Python; `generate.py` and `complete.py` do the same to files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,168 +10,202 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import Precision, Sample
-from runtime import checkpoint
-from runtime.launch import AUTOCAST, autocast
-from runtime.loader import padded
-from runtime.pictures import to_uint8
-from runtime.processes import device_of_process
-from runtime.run_dir import RunDir
-from stage1_vqvae.vqvae import VQVAE, find_vqvae, load_vqvae
-from stage2_prior.pixelcnn import PixelCNN, load_prior
 
-from .noise import gumbel_noise
-from .sampler import Choice, sample_cached
-
-Label = int | str
+from .arguments import Labels, Number, as_codes, as_images, as_mask, as_tensor, label_numbers, listed, per_image
+from .choice import Choice, Setting
+from .masks import fill, hidden_codes
+from .stages import Stages, in_chunks
 
 
-def label_number(label: Label, label_names: Sequence[str]) -> int:
-    """The number of a class given by its name or number.
+class Completions(NamedTuple):
+    """Completions of one picture, the likeliest first."""
 
-    Raises:
-        UserError: there is no such class, or there are no classes.
-    """
-    if not label_names:
-        raise UserError(f"label {label!r} was given, but the prior is unconditional: its data had no classes")
-    if str(label) in label_names:
-        return list(label_names).index(str(label))
-    if str(label).isdigit() and int(label) < len(label_names):
-        return int(label)
-    raise UserError(f"there is no class {label!r}; the classes are " + ", ".join(f"{i} {n}" for i, n in enumerate(label_names)))
+    images: np.ndarray  # uint8 [n, H, W, C], known pixels as they were
+    codes: np.ndarray  # int64 [n, h, w]
+    bits: np.ndarray  # float64 [n], what each whole map costs under the prior, given its label
+    draws: np.ndarray  # int64 [n], the number of each among all draws: that of its noise, label and settings
+    known: np.ndarray  # bool [h, w], the codes that were kept
 
 
-class Generator:
-    """Draws images from a prior and decodes them.
+class Generator(Stages):
+    """Draws images from a prior and decodes them; loaded once, it can be called again and again.
+
+    A call changes nothing in it, and what comes out depends on the arguments alone. `Generator.from_run(run, device=None)`
+    loads a run onto a device of torch ("cpu", "cuda", "mps"), a GPU where there is one. Images are arrays uint8
+    [N, H, W, C] as `sample` gives them, codes are int64 [N, h, w] in [0, K), and labels are names or numbers of classes.
 
     Args:
         vqvae: stage one, for evaluation.
         prior: stage two, trained on the codes of this very VQ-VAE.
         label_names: the classes' names, empty for an unconditional prior.
-        defaults: what `sample` takes where it is not told otherwise; those of the run's configuration in `from_run`.
+        defaults: of the settings that a call does not give; those of the run's configuration in `from_run`.
     """
 
-    def __init__(
-        self, vqvae: VQVAE, prior: PixelCNN, label_names: Sequence[str] = (), *, defaults: Sample | None = None
-    ):  # fmt: skip
-        if prior.K != vqvae.K:
-            raise UserError(f"the prior has K={prior.K} codes and the VQ-VAE K={vqvae.K}: they do not belong together")
-        self.vqvae, self.prior, self.label_names = vqvae, prior, tuple(label_names)
-        self.defaults = defaults or Sample()
-
-    @classmethod
-    def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> "Generator":
-        """The generator of a run directory, with the best checkpoints of both stages.
-
-        Raises:
-            UserError: a stage is missing, or the prior was trained on codes of another VQ-VAE.
-        """
-        places = RunDir(Path(run))
-        defaults = places.config().sample
-        found = checkpoint.best(places.stage2)
-        device = torch.device(device) if device is not None else device_of_process()
-        origin = found.meta["codes"]
-        vqvae = load_vqvae(find_vqvae(places.stage1, origin["vqvae"]), device)
-        return cls(vqvae, load_prior(found, device), origin["label_names"], defaults=defaults)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.vqvae.device
-
-    def labels_for(self, images: Tensor, label: Label | None = None) -> Tensor | None:
-        """Labels [N] of the images with these numbers [N]: the one asked for, or the classes in turn."""
-        if label is not None:
-            return torch.full_like(images, label_number(label, self.label_names))
-        return images % len(self.label_names) if self.label_names else None
-
-    def check_guidance(self, guidance: float) -> None:
-        """Refuse guidance, other than 1, of a prior that was not trained for it with a UserError."""
-        if guidance != 1 and self.prior.null_label is None:
-            raise UserError(
-                f"guidance is {guidance}, but the prior was not trained for it: "
-                "that takes classes and stage2.label_dropout above 0"
-            )
-
-    def sample_codes(
-        self, images: Tensor, labels: Tensor | None, *, seed: int = 0, choice: Choice | None = None, guidance: float = 1.0,
-        precision: Precision = "no",
-    ) -> Tensor:  # fmt: skip
-        """Code maps [B, h, w] int64 of the images with these numbers [B], given labels [B], in one pass.
-
-        Raises:
-            UserError: guidance for a prior that was not trained for it.
-        """
-        self.check_guidance(guidance)
-        height, width = self.vqvae.map_size
-        images = images.to(self.device)
-        labels = None if labels is None else labels.to(self.device)
-
-        return sample_cached(
-            self.prior, labels, gumbel_noise(seed, images, self.prior.K), choice or Choice(),
-            maps=len(images), height=height, width=width, guidance=guidance, dtype=AUTOCAST.get(precision),
-        )  # fmt: skip
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor, *, precision: Precision = "no") -> Tensor:
-        """Code maps [B, h, w] -> images [B, C, H, W] uint8 on the CPU."""
-        with autocast(self.device, precision):
-            return to_uint8(self.vqvae.decode_codes(codes.to(self.device)))
-
-    def draw(
-        self, images: Tensor, labels: Tensor | None, *, batch_size: int, seed: int = 0, choice: Choice | None = None,
-        guidance: float = 1.0, precision: Precision = "no",
-    ) -> Tensor:  # fmt: skip
-        """Images [N, C, H, W] uint8 with these numbers [N] and labels [N].
-
-        They are drawn in chunks of one padded size, so that no product changes its shape: image i is image i, whatever
-        others are drawn with it.
-        """
-        drawn = []
-        for chunk in torch.arange(len(images)).split(batch_size):
-            indices = padded(chunk, batch_size)
-            codes = self.sample_codes(
-                images[indices], None if labels is None else labels[indices], seed=seed, choice=choice, guidance=guidance,
-                precision=precision,
-            )  # fmt: skip
-            drawn.append(self.decode(codes, precision=precision)[: len(chunk)])
-        return torch.cat(drawn)
-
     def sample(
-        self, n: int | None = None, *, labels: Sequence[Label] | Label | None = None, seed: int = 0,
-        guidance: float | None = None, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
+        self, n: int | None = None, *, labels: Labels | None = None, seed: int = 0, guidance: Number | None = None,
+        temperature: Number | None = None, top_k: Sequence[int] | int | None = None, top_p: Number | None = None,
         batch_size: int | None = None, precision: Precision | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Draw images 0 to n-1 of a seed: the same as `vqprior sample` writes.
 
         Args:
             n: number of images; without it as many as there are labels.
-            labels: one for each image, or one for all, by name or number; without it the classes in turn.
-            guidance, temperature, top_k, top_p, batch_size, precision: as for `vqprior sample`; `defaults` where not given.
+            labels: one for each image, or one for all; without it the classes in turn.
+            guidance, temperature, top_k, top_p: as for `vqprior sample`, in this order; one number for all images, or one
+                for each of them; `defaults` where not given.
+            batch_size, precision: as for `vqprior sample`; `defaults` where not given.
 
         Returns:
             uint8 [n, H, W, C].
 
         Raises:
-            UserError: an unknown class, or labels that do not match `n`.
+            UserError: an unknown class, a number out of its range, or labels or numbers that do not match `n`.
         """
-        each = None if labels is None or isinstance(labels, (int, str)) else list(labels)
-        if each is not None and n not in (None, len(each)):
-            raise UserError(f"n is {n}, but there are {len(each)} labels; give one label for each image")
-        if n is None and each is None:
-            raise UserError("say how many images: n, or one label for each image")
-        numbers = torch.arange(len(each) if each is not None else n)
-        if each is not None:
-            chosen = torch.tensor([label_number(label, self.label_names) for label in each], dtype=torch.int64)
-        else:
-            chosen = self.labels_for(numbers, labels)
-        given = dict(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, batch_size=batch_size)
-        given["precision"] = precision
-        try:
-            how = replace(self.defaults, **{name: value for name, value in given.items() if value is not None}, n=len(numbers))
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        if n is None:
+            if labels is None or np.ndim(labels) == 0:
+                raise UserError("say how many images: n, or one label for each image")
+            n = len(labels)
+        how = self._how(n=n, batch_size=batch_size, precision=precision)
+        numbers = torch.arange(n)
+        chosen = self.labels_for(numbers) if labels is None else label_numbers(labels, n, self.label_names)
+        choice, guided = self._settings(n, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
         images = self.draw(
-            numbers, chosen, batch_size=how.batch_size, seed=seed, choice=Choice(how.temperature, how.top_k, how.top_p),
-            guidance=how.guidance, precision=how.precision,
-        )  # fmt: skip
+            numbers, chosen, batch_size=how.batch_size, seed=seed, choice=choice, guidance=guided, precision=how.precision
+        )
         return images.permute(0, 2, 3, 1).numpy()
+
+    def complete(
+        self, image: np.ndarray, mask: np.ndarray, *, n: int = 6, draws: int | None = None, labels: Labels | None = None,
+        seed: int = 0, guidance: Number | None = None, temperature: Number | None = None,
+        top_k: Sequence[int] | int | None = None, top_p: Number | None = None, batch_size: int = 16,
+        precision: Precision | None = None,
+    ) -> Completions:  # fmt: skip
+        """Fill in the hidden pixels of a picture, several times.
+
+        A code is kept where the mask covers nothing of its square; each other one is drawn given all codes before it in
+        raster order. What is behind the mask has no influence. Draw i uses the noise of image i.
+
+        Args:
+            image: uint8 [H, W, C] of the size of the run's pictures.
+            mask: bool [H, W], true where a pixel is hidden.
+            n: number of completions.
+            draws: how many to draw, of which the n with the likeliest whole maps are kept; without it n.
+            labels: one for each draw, or one for all; without it the prior is told none, and guidance has no effect.
+            guidance, temperature, top_k, top_p: one number for all draws, or one for each; `defaults` where not given.
+            batch_size, precision: draws at once, and autocast (`defaults` where not given).
+
+        Raises:
+            UserError: a picture or mask of another shape or type, an unknown class, none for a prior that was always told
+                the class, or a number out of its range.
+        """
+        draws = n if draws is None else draws
+        if not 1 <= n <= draws:
+            raise UserError(f"n is {n} and draws is {draws}; n must be at least 1 and at most draws")
+        picture = as_images(as_tensor(image)[None], self.vqvae)[0]  # [C, H, W]
+        hidden = as_mask(mask, self.vqvae)
+        how = self._how(batch_size=batch_size, precision=precision)
+        chosen = self._labels(labels, draws)
+        guidance = 1.0 if labels is None else guidance
+        choice, guided = self._settings(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
+
+        kept = ~hidden_codes(hidden, self.vqvae.map_size)
+        seen = self.encode(fill(picture, hidden)[None], precision=how.precision)[0]  # [h, w]
+        codes = self.draw_codes(
+            torch.arange(draws), chosen, batch_size=batch_size, seed=seed, choice=choice, guidance=guided,
+            precision=how.precision, known=torch.where(kept, seen, -1).expand(draws, -1, -1),
+        ).cpu()  # fmt: skip
+        bits = -self.log2_prob(codes, chosen, batch_size=batch_size, precision=how.precision)
+        best = bits.argsort(stable=True)[:n]
+        decoded = in_chunks(lambda at: self.decode(codes[best[at]], precision=how.precision), n, batch_size)
+        images = torch.where(hidden, decoded, picture).permute(0, 2, 3, 1)
+        return Completions(*(x.numpy() for x in (images, codes[best], bits[best], best, kept)))
+
+    def log_prob(
+        self, given: np.ndarray, labels: Labels | None = None, *, batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """log2 p(codes | label) of each image: at most 0, and minus it is what the codes cost, in bits an image.
+
+        It is the likelihood of the codes, not of the pixels: two images with the same codes have the same.
+
+        Args:
+            given: images uint8 [N, H, W, C], which are encoded first, or codes int64 [N, h, w].
+            labels: one for each, or one for all; without it the prior is told none.
+            batch_size, precision: `defaults` where not given.
+
+        Returns:
+            float64 [N].
+
+        Raises:
+            UserError: arrays of another shape, type or range, an unknown class, or none for a prior that was always told it.
+        """
+        how = self._how(batch_size=batch_size, precision=precision)
+        codes = self._codes(given, how)
+        labels = self._labels(labels, len(codes))
+        return self.log2_prob(codes, labels, batch_size=how.batch_size, precision=how.precision).numpy()
+
+    def posterior(
+        self, given: np.ndarray, *, batch_size: int | None = None, precision: Precision | None = None
+    ) -> np.ndarray:  # fmt: skip
+        """p(label | codes) of each image by Bayes' rule, all classes being equally likely before.
+
+        Args:
+            given, batch_size, precision: as for `log_prob`.
+
+        Returns:
+            float64 [N, classes], rows that sum to 1.
+
+        Raises:
+            UserError: as `log_prob`, or an unconditional prior.
+        """
+        if not self.label_names:
+            raise UserError("the prior is unconditional: its data had no classes to tell apart")
+        how = self._how(batch_size=batch_size, precision=precision)
+        codes = self._codes(given, how)
+        bits = [
+            self.log2_prob(codes, torch.full((len(codes),), label), batch_size=how.batch_size, precision=how.precision)
+            for label in range(len(self.label_names))
+        ]
+        return (torch.stack(bits, dim=1) * np.log(2)).softmax(dim=1).numpy()
+
+    def classify(
+        self, given: np.ndarray, *, batch_size: int | None = None, precision: Precision | None = None
+    ) -> np.ndarray:  # fmt: skip
+        """arg max over labels of p(codes | label), int64 [N]: a classifier for free; arguments as for `posterior`."""
+        return self.posterior(given, batch_size=batch_size, precision=precision).argmax(axis=1)
+
+    def _how(self, **given: Any) -> Sample:
+        """The defaults with what is given (not None) in its place."""
+        try:
+            return replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error)) from error
+
+    def _settings(self, count: int, *, guidance: Number | None, **given: Number | None) -> tuple[Choice, Setting]:
+        """Choice and guidance of `count` images, from one number or one for each; the defaults for None."""
+        default = lambda name, value: getattr(self.defaults, name) if value is None else value
+        each = {name: per_image(name, default(name, value), count) for name, value in given.items()}
+        guided = per_image("guidance", default("guidance", guidance), count)
+        self.check_guidance(guided)
+        return Choice(**each), guided
+
+    def _labels(self, labels: Labels | None, count: int) -> Tensor | None:
+        """The numbers [N] of classes; where none is given the one that says so, and None for an unconditional prior."""
+        if labels is not None:
+            return label_numbers(labels, count, self.label_names)
+        if not self.label_names:
+            return None
+        if self.prior.null_label is None:
+            raise UserError(
+                "the prior was told the class of every picture it learnt from (stage2.label_dropout 0), so it must be told "
+                f"here too: give a label, one of {listed(self.label_names)}"
+            )
+        return torch.full((count,), self.prior.null_label)
+
+    def _codes(self, given: np.ndarray, how: Sample) -> Tensor:
+        """The codes [N, h, w] of images, which are encoded in chunks, or the codes that are given, checked."""
+        array = as_tensor(given)
+        if array.ndim != 4:
+            return as_codes(array, self.vqvae.map_size, self.prior.K)
+        images = as_images(array, self.vqvae)
+        return in_chunks(lambda at: self.encode(images[at], precision=how.precision), len(images), how.batch_size)

@@ -12,6 +12,7 @@ import configs
 from configs import Config
 from configs.errors import UserError
 from runtime import checkpoint, pictures
+from runtime.checkpoint_writer import Writer
 from runtime.data import DataSet
 from runtime.interrupt import Interrupted
 from runtime.launch import (
@@ -68,7 +69,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             average.load(resumed.tensors("average"))
         restore_optimizer(optimizer, resumed.tensors("optimizer"))
     network, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
-    guard = Guard(accelerator, resumed.meta["guard"] if resumed else None)
+    writer = Writer(run.stage1, settings.keep)
+    guard = Guard(accelerator, writer, resumed.meta["guard"] if resumed else None)
     if resumed and accelerator.scaler:
         accelerator.scaler.load_state_dict(resumed.meta["scaler"])
 
@@ -169,7 +171,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
 
         # Once in a while: checkpoint
         if saving:
-            tracker.flush()
+            on_main(tracker.flush)
             tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer)}
             if average:
                 tensors["average"] = average.tensors
@@ -180,13 +182,14 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
                 "guard": guard.state(),
             }
-            on_main(lambda: checkpoint.save(run.stage1, step, tensors, meta, score))
-            on_main(lambda: checkpoint.prune(run.stage1, settings.keep))
+            writer.save(step, tensors, meta, score)
         if signal and step < settings.steps:
+            writer.finish()
             progress.close()
             tracker.close()
             say(f"stage 1: stopped after step {step} as told, with a checkpoint; the same command goes on")
             raise Interrupted(signal)
+    writer.finish()
     progress.close()
     tracker.close()
 

@@ -48,9 +48,14 @@ class HorizontalConv(nn.Module):
         return self.conv(F.pad(x, (self.reach, 0, 0, 0)))
 
 
-def gate(x: Tensor) -> Tensor:
-    """Equation 2: tanh of one half of the channels times sigmoid of the other, [B, 2C, h, w] -> [B, C, h, w]."""
-    a, b = x.chunk(2, dim=1)
+def gate(x: Tensor, dim: int = 1, *, out: Tensor | None = None) -> Tensor:
+    """Equation 2: tanh of one half of the channels, which lie on `dim`, times sigmoid of the other: 2C channels -> C.
+
+    With `out` nothing is allocated, and x is overwritten.
+    """
+    a, b = x.chunk(2, dim)
+    if out is not None:
+        return torch.mul(a.tanh_(), b.sigmoid_(), out=out)
     return torch.tanh(a) * torch.sigmoid(b)
 
 

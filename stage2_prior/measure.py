@@ -36,6 +36,18 @@ def bits_per_code(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: P
     return total / codes_seen / math.log(2)
 
 
+@torch.no_grad()
+def log2_prob(prior: PixelCNN, codes: Tensor, labels: Tensor | None, *, precision: Precision = "no") -> Tensor:
+    """log2 p(codes | label) of each map: codes [B, h, w] and labels [B] on the prior's device -> [B] fp64 on the CPU.
+
+    It is at most 0; minus it is what the map costs, in bits.
+    """
+    with autocast(prior.device, precision):
+        logits = prior(codes, labels)
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)  # [B, K, h, w]
+    return log_p.gather(1, codes[:, None]).cpu().double().sum((1, 2, 3)) / math.log(2)
+
+
 def position_counts(split: CodeSplit, K: int) -> Tensor:
     """How often each code stands at each place of a split's maps, [places, K] fp64; read a part at a time."""
     places = split.shards[0][0].size

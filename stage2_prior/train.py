@@ -14,6 +14,7 @@ import configs
 from configs import Config
 from configs.errors import UserError
 from runtime import checkpoint
+from runtime.checkpoint_writer import Writer
 from runtime.code_maps import CodeMaps
 from runtime.interrupt import Interrupted
 from runtime.launch import (
@@ -79,7 +80,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
             average.load(resumed.tensors("average"))
         restore_optimizer(optimizer, resumed.tensors("optimizer"))
     network, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
-    guard = Guard(accelerator, resumed.meta["guard"] if resumed else None)
+    writer = Writer(run.stage2, settings.keep)
+    guard = Guard(accelerator, writer, resumed.meta["guard"] if resumed else None)
     if resumed and accelerator.scaler:
         accelerator.scaler.load_state_dict(resumed.meta["scaler"])
 
@@ -152,7 +154,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
 
         # Once in a while: checkpoint
         if saving:
-            tracker.flush()
+            on_main(tracker.flush)
             tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer)}
             if average:
                 tensors["average"] = average.tensors
@@ -163,12 +165,13 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
                 "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
                 "guard": guard.state(),
             }
-            on_main(lambda: checkpoint.save(run.stage2, step, tensors, meta, score))
-            on_main(lambda: checkpoint.prune(run.stage2, settings.keep))
+            writer.save(step, tensors, meta, score)
         if signal and step < settings.steps:
+            writer.finish()
             progress.close()
             tracker.close()
             say(f"stage 2: stopped after step {step} as told, with a checkpoint; the same command goes on")
             raise Interrupted(signal)
+    writer.finish()
     progress.close()
     tracker.close()

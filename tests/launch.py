@@ -1,8 +1,12 @@
-"""Commands in processes of their own, for tests: several of them, in fp64, or killed at a chosen instant."""
+"""Commands in processes of their own, for tests: several of them, in fp64, watched, spoilt or killed at a chosen instant.
+
+Several commands with the word `then` between them share one start of the processes.
+"""
 
 import os
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -16,10 +20,12 @@ def run_processes(
     return subprocess.run(command, env=environment(env), capture_output=True, text=True, timeout=400)
 
 
-def start_process(arguments: list[object], *, processes: int = 1, session: bool = False) -> subprocess.Popen:
+def start_process(
+    arguments: list[object], *, processes: int = 1, torchrun: tuple[str, ...] = (), session: bool = False
+) -> subprocess.Popen:
     """The same, still running when this returns; in a process group of its own if asked."""
     return subprocess.Popen(
-        command_line(arguments, processes), env=environment(None), start_new_session=session,
+        command_line(arguments, processes, torchrun), env=environment(None), start_new_session=session,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -57,10 +63,12 @@ def _arm(instant: str) -> None:
 
 
 def _stop_at(step: int, stage: str) -> None:
-    """Receive a signal in the step with this number of a stage."""
+    """Receive a signal in the step with this number of a stage, once or twice."""
     import signal
+    import time
     from importlib import import_module
 
+    from runtime import interrupt
     from runtime.launch import Guard
 
     package = {"1": "stage1_vqvae", "2": "stage2_prior"}[stage]
@@ -69,10 +77,59 @@ def _stop_at(step: int, stage: str) -> None:
     class Told(Guard):
         def judge(self, current: int, *arguments: object) -> tuple[bool, int]:
             if current == step and os.environ.get("RANK", "0") == os.environ.get("TEST_STOP_RANK", "0"):
-                os.kill(os.getpid(), number)
+                for _ in range(int(os.environ.get("TEST_SIGNAL_TIMES", "1"))):
+                    signal.raise_signal(number)
+                    while not interrupt.requested():  # two signals in one instant are one
+                        time.sleep(0.01)
             return super().judge(current, *arguments)
 
     import_module(f"{package}.train").Guard = Told
+
+
+def _spoil(losses: set[int], gradients: set[int]) -> None:
+    """In steps with these numbers make the loss, or the gradient, of this process not a number."""
+    from accelerate import Accelerator
+
+    from runtime.launch import Guard
+
+    real_judge, real_backward = Guard.judge, Accelerator.backward
+
+    def judge(self: Guard, step: int, values: object, norm: object) -> tuple[bool, int]:
+        return real_judge(self, step, values * float("nan") if step in losses else values, norm)
+
+    def backward(self: Accelerator, loss: object) -> None:
+        self.calls = getattr(self, "calls", 0) + 1
+        real_backward(self, loss * float("nan") if self.calls in gradients else loss)
+
+    Guard.judge, Accelerator.backward = judge, backward
+
+
+def _compare_codebooks() -> None:
+    """After each update of the codebook, all it consists of must be the same bits on all processes."""
+    import hashlib
+
+    from accelerate.utils import gather_object
+
+    from runtime.processes import say
+    from stage1_vqvae.quantizer import Codebook
+
+    real = Codebook.update
+
+    def update(self: Codebook, *arguments: object, **options: object) -> object:
+        restarted = real(self, *arguments, **options)
+        state = {name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in self.state_dict().items()}
+        everywhere = gather_object([state])
+        assert all(other == state for other in everywhere), everywhere
+        say(f"{len(everywhere)} equal codebooks")
+        return restarted
+
+    Codebook.update = update
+
+
+def _steps(name: str) -> set[int]:
+    """Steps that a variable lists, if it is for this process."""
+    mine = os.environ.get("RANK", "0") in os.environ.get("TEST_NAN_RANKS", "0 1").split()
+    return {int(step) for step in os.environ.get(name, "").split()} if mine else set()
 
 
 def _main() -> int:
@@ -85,13 +142,21 @@ def _main() -> int:
         torch.set_default_dtype(torch.float64)
     if step := os.environ.get("TEST_STOP_AT"):
         _stop_at(int(step), os.environ.get("TEST_STOP_STAGE", "1"))
+    if os.environ.get("TEST_NAN_LOSS") or os.environ.get("TEST_NAN_GRADIENT"):
+        _spoil(_steps("TEST_NAN_LOSS"), _steps("TEST_NAN_GRADIENT"))
+    if os.environ.get("TEST_CODEBOOKS"):
+        _compare_codebooks()
     marker = os.environ.get("TEST_KILL_ONCE")  # by the main process, since it is the one that writes
     armed = os.environ.get("RANK", "0") == "0" and not (marker and Path(marker).exists())
     if armed and (instant := os.environ.get("TEST_KILL_AT")):
         if marker:
             Path(marker).touch()
         _arm(instant)
-    return main()
+    code, rest = 0, sys.argv[1:]
+    while rest and not code:
+        command = list(takewhile(lambda word: word != "then", rest))
+        code, rest = main(command), rest[len(command) + 1 :]
+    return code
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runtime.code_maps import CodeMaps
 from tests.conftest import TINY, write_pictures
-from tests.launch import environment
+from tests.launch import ROOT, environment
 
 
 def test_a_run_leaves_what_it_promises(finished_run):
@@ -125,27 +127,56 @@ def test_the_whole_run_under_other_settings(flags, tmp_path, command):
 
 
 def test_accumulation_gives_the_same_update(tmp_path, command):
-    import torch
-    from safetensors.torch import load_file
-
+    """In fp64, so that only a fault is more than rounding; the update of both codebooks and of the prior."""
     pictures = write_pictures(tmp_path / "pictures")
-    weights = []
-    for passes in (1, 4):
-        flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes, "--stage2.dropout", 0]
-        assert command("run", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / str(passes), *flags)[0] == 0
-        weights.append(
-            [load_file(tmp_path / str(passes) / s / "step-00000004" / "model.safetensors") for s in ("stage1", "stage2")]
-        )
-    for one, four in zip(*weights, strict=True):
-        for name, value in one.items():
-            assert torch.allclose(value, four[name], atol=1e-4), name
+    torch.set_default_dtype(torch.float64)
+    try:
+        for codebook in ("ema", "gradient"):
+            for passes in (1, 4):
+                flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes, "--stage1.codebook", codebook]
+                flags += ["--stage2.dropout", 0, "--stage1.restart", 0.9, "--data.root", pictures]
+                assert command("run", "folder", *TINY, *flags, "--out", tmp_path / f"{codebook}{passes}")[0] == 0
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for codebook in ("ema", "gradient"):
+        for file in ("stage1/step-00000004/model", "stage2/step-00000004/model", "stage2/step-00000004/average"):
+            one, four = (load_file(tmp_path / f"{codebook}{passes}" / f"{file}.safetensors") for passes in (1, 4))
+            for name, value in one.items():
+                assert value.dtype != torch.float32 and torch.allclose(value, four[name], rtol=1e-8, atol=1e-10), name
 
 
-def test_python_m_vqprior_behind_torchrun(tmp_path):
-    """Two processes, started as on two GPUs; one of them speaks."""
-    pictures = write_pictures(tmp_path / "pictures")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "vqprior", "run"]
-    flags = ["folder", *TINY, "--data.root", str(pictures), "--out", str(tmp_path / "two")]
-    done = subprocess.run([*command, *flags], env=environment(None), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("samples  ") == 1
+LAUNCHERS = {
+    "accelerate": ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"],
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],  # as on two GPUs
+}
+
+
+@pytest.fixture(params=LAUNCHERS)
+def launch(request):
+    """Run a program behind a launcher; what it printed."""
+
+    def call(*program: object) -> str:
+        words = [sys.executable, *LAUNCHERS[request.param], *map(str, program)]
+        done = subprocess.run(words, env=environment(None), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return call
+
+
+def test_python_m_vqprior_behind_a_launcher(finished_run, tmp_path, launch):
+    """However many processes there are, one of them speaks."""
+    root, out = finished_run.parent / "pictures", tmp_path / "run"
+    printed = launch("-m", "vqprior", "run", "folder", *TINY, "--data.root", root, "--out", out)
+    assert printed.count("samples  ") == 1
+    assert (out / "metrics.json").is_file() and (out / "samples" / "grid.png").is_file()
+
+
+def test_each_command_behind_a_launcher(finished_run, tmp_path, launch):
+    root, out = finished_run.parent / "pictures", tmp_path / "run"
+    steps = ["train-vqvae", "folder", *TINY, "--data.root", root, "--out", out]
+    for name in ("encode", "train-prior", "sample", "evaluate"):
+        steps += ["then", name, out]
+    printed = launch(ROOT / "tests" / "launch.py", *steps)
+    assert printed.count(f"sample: 6 images in {out}") == printed.count("test split") == 1
+    assert (out / "metrics.json").is_file() and (out / "samples" / "grid.png").is_file()

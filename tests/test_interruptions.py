@@ -1,5 +1,6 @@
 """Killed, told to stop, out of room, or fed nonsense: nothing is lost, and the run ends like an unbroken one."""
 
+import json
 import os
 import re
 import resource
@@ -57,6 +58,11 @@ def test_killed_at_the_moment_of_writing(finished_run, tmp_path, command, argume
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_told_to_stop(finished_run, tmp_path, command, arguments, number):
     """The step is finished, a checkpoint is written, the exit code names the signal, and the same command goes on."""
+    if number == signal.SIGINT:  # a second Ctrl-C does not wait for that
+        twice = {"TEST_STOP_AT": "3", "TEST_SIGNAL": str(int(number)), "TEST_SIGNAL_TIMES": "2"}
+        stopped = run_processes(arguments, env=twice)
+        assert stopped.returncode == 130 and "stopped at once" in stopped.stderr and "Traceback" not in stopped.stderr
+        assert [path.name for path in (tmp_path / "run" / "stage1").iterdir()] == ["step-00000002"]
     for stage, step in (("1", 3), ("2", 1)):
         stopped = run_processes(
             arguments, env={"TEST_STOP_AT": f"{step}", "TEST_STOP_STAGE": stage, "TEST_SIGNAL": str(int(number))}
@@ -103,17 +109,28 @@ def test_an_error_ends_the_run_though_worker_processes_heed_no_signal(finished_r
 def test_one_of_two_processes_is_told_and_both_stop(tmp_path, arguments):
     stopped = run_processes(arguments, processes=2, env={"TEST_STOP_AT": "3", "TEST_STOP_RANK": "1"})
     assert stopped.returncode != 0
+    assert re.findall(r"exitcode +: (-?\d+)", stopped.stderr) == ["143", "143"], stopped.stderr  # torchrun's report
     assert stopped.stdout.count("stopped after step 3") == 1
     assert (tmp_path / "run" / "stage1" / "step-00000003").is_dir()
     assert run_processes(arguments, processes=2).returncode == 0
 
 
-def test_sigterm_to_torchrun_reaches_the_processes(tmp_path, arguments):
-    process = start_process([*arguments, "--stage1.steps", 100000], processes=2)
+@pytest.mark.parametrize(
+    ("number", "torchrun"),
+    [
+        (signal.SIGTERM, ()),
+        (signal.SIGUSR1, ("--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")),
+    ],
+    ids=["SIGTERM", "SIGUSR1"],
+)
+def test_a_signal_to_torchrun_reaches_the_processes(tmp_path, arguments, number, torchrun):
+    process = start_process([*arguments, "--stage1.steps", 100000], processes=2, torchrun=torchrun)
     wait_for(tmp_path / "run" / "stage1" / "step-00000004", process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     printed, _ = process.communicate(timeout=60)
-    assert "as told, with a checkpoint" in printed
+    step = re.search(r"stopped after step (\d+) as told, with a checkpoint", printed)
+    assert step, printed
+    assert (tmp_path / "run" / "stage1" / f"step-{int(step[1]):08d}").is_dir()
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -131,6 +148,7 @@ def test_a_lost_process_is_started_again_by_torchrun(finished_run, tmp_path, arg
     done = run_processes(arguments, processes=2, env=env, torchrun=("--max-restarts", "3"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "marker" / "killed").exists()
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["starts"]) == 2  # torchrun did start it again
     unbroken = [*arguments[:-1], tmp_path / "unbroken"]
     assert run_processes(unbroken, processes=2).returncode == 0
     assert_equal_runs(tmp_path / "run", tmp_path / "unbroken")
@@ -171,6 +189,20 @@ def test_a_full_disk(finished_run, tmp_path, command, steps):
         assert (run / file).read_bytes() == (finished_run / file).read_bytes(), file
 
 
+def test_a_checkpoint_that_cannot_be_written_ends_all_processes_with_one_message(tmp_path, arguments):
+    """The write goes on behind the loop's back, on the main process alone, and still no process misses its failure."""
+    command = ["train-vqvae", *arguments[1:]]
+    assert run_processes([*command, "--stage1.steps", 2], processes=2).returncode == 0
+    blocked = tmp_path / "run" / "stage1" / "step-00000004.tmp"
+    blocked.touch()  # where the folder of that name is about to be made
+    failed = run_processes(command, processes=2)
+    assert failed.returncode != 0 and failed.stderr.count(f"vqprior: File exists: {blocked}.") == 2
+    assert not [line for line in failed.stderr.splitlines() if line.startswith("Traceback")][1:]  # torchrun's own
+    blocked.unlink()
+    assert run_processes(command, processes=2).returncode == 0
+    assert (tmp_path / "run" / "stage1" / "step-00000004").is_dir()
+
+
 def test_a_step_that_is_not_finite_is_left_out_and_ten_end_the_run(tmp_path, command, monkeypatch):
     import torch
 
@@ -197,6 +229,30 @@ def test_a_step_that_is_not_finite_is_left_out_and_ten_end_the_run(tmp_path, com
     code, printed = command(*arguments, "--out", tmp_path / "b")
     assert code == 2 and "up to step 22" in printed
     assert all(value.isfinite().all() for value in newest(tmp_path / "b" / "stage1").tensors("model").values())
+
+
+def test_a_step_that_is_not_finite_on_one_of_two_processes_is_left_out_by_both(tmp_path, arguments):
+    """In each stage the loss of step 3 and the gradient of step 4; ten more in stage two end the run."""
+    nan = {"TEST_NAN_LOSS": "3", "TEST_NAN_GRADIENT": " ".join(map(str, [4, *range(13, 30)]))}
+    flags = ["--stage2.steps", 30, "--stage2.keep", 20]
+    for name, ranks in (("one", "1"), ("both", "0 1")):
+        command = [*arguments[:-1], tmp_path / name, *flags]
+        ended = run_processes(command, processes=2, env=nan | {"TEST_NAN_RANKS": ranks})
+        last = tmp_path / name / "stage2" / "step-00000020"
+        assert (
+            f"10 steps in a row, up to step 22; none of them was applied, and the last good checkpoint is {last}"
+            in ended.stderr
+        )
+        assert re.findall(r"exitcode +: (-?\d+)", ended.stderr) == ["2", "2"], ended.stderr
+        for stage, skipped in (("stage1", [0, 0, 1, 2]), ("stage2", [0, 0, 1, 2, *[2] * 8, *range(3, 12)])):
+            events = EventAccumulator(str(tmp_path / name / "tensorboard" / stage)).Reload().Scalars("train/skipped_steps")
+            assert [event.value for event in events] == skipped
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.safetensors")]
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "both" / file).read_bytes(), file
+    for stage, before, after in (("stage1", 2, 4), ("stage2", 2, 4), ("stage2", 12, 20)):
+        sound, kept = (tmp_path / "one" / stage / f"step-{n:08d}" / "model.safetensors" for n in (before, after))
+        assert sound.read_bytes() == kept.read_bytes()
 
 
 def test_all_checkpoints_damaged_is_refused_and_one_damaged_is_passed_over(finished_run, tmp_path, command):

@@ -1,5 +1,6 @@
 """Several processes compute what one computes."""
 
+import json
 import shutil
 
 import numpy as np
@@ -12,15 +13,26 @@ from tests.launch import run_processes
 
 STEPS = ["--stage1.steps", 50, "--stage2.steps", 50, "--stage1.save_every", 25, "--stage1.eval_every", 50]
 STEPS += ["--stage2.save_every", 25, "--stage2.eval_every", 50, "--stage2.dropout", 0]
+STEPS += ["--inference_batch", 2]  # the splits are of 21, 3 and 13 pictures: no share is like another
+CURVES = {
+    "stage1": ["loss/total", "loss/commitment", "validation/mse", "validation/perplexity"],
+    "stage2": ["train/bits_per_code", "validation/bits_per_code"],
+}
 
 
 def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm((a - b).ravel()) / max(np.linalg.norm(b.ravel()), 1e-12))
 
 
-def losses(run, stage: str, tag: str) -> list[float]:
-    events = EventAccumulator(str(run / "tensorboard" / stage)).Reload()
-    return [event.value for event in events.Scalars(tag)]
+def curve(run, stage: str, tag: str) -> tuple[list[int], list[float]]:
+    events = EventAccumulator(str(run / "tensorboard" / stage)).Reload().Scalars(tag)
+    return [event.step for event in events], [event.value for event in events]
+
+
+def figures(run) -> dict:
+    """What `evaluate` measured on the test split, both stages."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    return {name: value for stage in ("stage1", "stage2") for name, value in metrics[stage].items() if name != "map"}
 
 
 def compare(run, one, tolerance: float) -> None:
@@ -32,16 +44,20 @@ def compare(run, one, tolerance: float) -> None:
             assert not any("module." in name for name in found)
             for name, value in expected.items():
                 assert relative_difference(found[name], value) < tolerance, (stage, file, name)
-    for stage, tag in (("stage1", "loss/total"), ("stage1", "loss/commitment"), ("stage2", "train/bits_per_code")):
-        assert np.allclose(losses(run, stage, tag), losses(one, stage, tag), rtol=max(tolerance, 1e-6)), tag
+    for stage, tags in CURVES.items():
+        for tag in tags:
+            (steps, values), (expected_steps, expected) = curve(run, stage, tag), curve(one, stage, tag)
+            assert steps == expected_steps, tag
+            assert np.allclose(values, expected, rtol=max(tolerance, 1e-6)), tag  # TensorBoard keeps fp32
+    assert figures(run) == pytest.approx(figures(one), rel=tolerance)
 
 
 @pytest.mark.parametrize(
     ("precision", "tolerance", "processes", "flags"),
     [
-        ("fp64", 1e-8, 2, ["--stage1.codebook", "ema"]),
+        ("fp64", 1e-8, 2, ["--stage1.codebook", "ema"]),  # and each of the two takes two passes
         ("fp64", 1e-8, 4, ["--stage1.codebook", "ema", "--stage1.restart", 0.9]),  # restarts in nearly every step
-        ("fp64", 1e-8, 2, ["--stage1.codebook", "gradient", "--stage1.restart", 0.5, "--stage1.average", 0.9]),
+        ("fp64", 1e-8, 2, ["--stage1.codebook", "gradient", "--stage1.restart", 0.9, "--stage1.average", 0.9]),
         # enough places in a batch that a near tie, which fp32 may flip, is a drop in the ocean
         (
             "fp32",
@@ -55,41 +71,45 @@ def compare(run, one, tolerance: float) -> None:
 def test_training_on_several_processes_is_training_on_one(tmp_path, precision, tolerance, processes, flags):
     pictures = write_pictures(tmp_path / "pictures", 37)  # neither 37 nor its splits divide by 2
     env = {"TEST_FP64": "1"} if precision == "fp64" else {}
-    for count, name in ((1, "one"), (processes, "many")):
-        arguments = ["run", "folder", *TINY, *STEPS, *flags, "--data.root", pictures, "--out", tmp_path / name]
-        done = run_processes(arguments, processes=count, env=env)
+    passes = ["--stage1.accumulate", 2, "--stage2.accumulate", 2] if flags[-1] == "ema" else []
+    for count, name, more in ((1, "one", []), (processes, "many", passes)):
+        arguments = ["run", "folder", *TINY, *STEPS, *flags, *more, "--data.root", pictures, "--out", tmp_path / name]
+        done = run_processes(arguments, processes=count, env=env | {"TEST_CODEBOOKS": "1"})
         assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count(f"{count} equal codebooks") == 50  # after each step
     compare(tmp_path / "many", tmp_path / "one", tolerance)
 
 
-def test_encoding_and_sampling_are_shared_out_and_the_files_are_those_of_one(finished_run, tmp_path):
+def test_encoding_sampling_and_evaluation_are_shared_out_and_the_files_are_those_of_one(finished_run, tmp_path, command):
+    evaluate = ["evaluate", tmp_path / "run1", "--inference_batch", 2]  # of 9 test pictures
+    shutil.copytree(finished_run, tmp_path / "run1")
+    assert command(*evaluate)[0] == 0
+    expected = figures(tmp_path / "run1")
     for processes in (2, 3, 4):
         run = tmp_path / f"run{processes}"
         shutil.copytree(finished_run, run)
         shutil.rmtree(run / "codes")
-        done = run_processes(["encode", run], processes=processes)
+        samples = tmp_path / f"samples{processes}"
+        steps = ["encode", run, "then", "sample", run, "--out", samples, "then", "evaluate", run, *evaluate[2:]]
+        done = run_processes(steps, processes=processes)
         assert done.returncode == 0, done.stderr[-3000:]
         for file in (finished_run / "codes").iterdir():
             assert (run / "codes" / file.name).read_bytes() == file.read_bytes(), file.name
-        done = run_processes(["sample", run, "--out", tmp_path / f"samples{processes}"], processes=processes)
-        assert done.returncode == 0, done.stderr[-3000:]
-        samples = tmp_path / f"samples{processes}" / "samples.npz"
-        assert samples.read_bytes() == (finished_run / "samples" / "samples.npz").read_bytes()
+        assert (samples / "samples.npz").read_bytes() == (finished_run / "samples" / "samples.npz").read_bytes()
+        assert figures(run) == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_checkpoint_of_four_goes_on_with_two_and_one(tmp_path):
+def test_a_run_of_four_goes_on_with_two_and_one_and_takes_the_same_steps(tmp_path):
+    """Stage one begins on four processes and ends on two, stage two begins on those and ends on one."""
     pictures = write_pictures(tmp_path / "pictures", 37)
-    base = ["train-vqvae", "folder", *TINY, *STEPS, "--stage1.steps", 50, "--data.root", pictures]
-    assert run_processes([*base, "--out", tmp_path / "one"], env={"TEST_FP64": "1"}).returncode == 0
-    for processes, steps in ((4, 20), (2, 35), (1, 50)):
-        done = run_processes(
-            [*base, "--out", tmp_path / "mixed"], processes=processes, env={"TEST_FP64": "1", "TEST_STOP_AT": str(steps)}
-        )
-        assert (done.returncode == 0) == (steps == 50), done.stderr[-3000:]
-        assert (tmp_path / "mixed" / "stage1" / f"step-{steps:08d}").is_dir(), done.stderr[-3000:]
-    found, expected = (load_file(tmp_path / n / "stage1" / "step-00000050" / "model.safetensors") for n in ("mixed", "one"))
-    for name, value in expected.items():
-        assert relative_difference(found[name], value) < 1e-8, name
+    base = ["run", "folder", *TINY, *STEPS, "--data.root", pictures, "--out"]
+    assert run_processes([*base, tmp_path / "one"], env={"TEST_FP64": "1"}).returncode == 0
+    for processes, stage, step in ((4, 1, 20), (2, 2, 30), (1, 2, 0)):
+        stop = {"TEST_STOP_STAGE": str(stage), "TEST_STOP_AT": str(step)}
+        done = run_processes([*base, tmp_path / "mixed"], processes=processes, env={"TEST_FP64": "1", **stop})
+        assert (done.returncode == 0) == (step == 0), done.stderr[-3000:]
+        assert f"stage {stage}: stopped after step {step} as told" in done.stdout or step == 0
+    compare(tmp_path / "mixed", tmp_path / "one", 1e-8)
 
 
 def test_a_batch_that_does_not_divide_is_refused_by_all(tmp_path):

@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import configs
 from configs import Config
 from configs.errors import UserError
-from configs.schema import Sample
+from configs.schema import Complete, Drawing, Sample
 from runtime.interrupt import Interrupted
 
 
@@ -41,12 +41,25 @@ def _sample(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.sample(stored, settings)
 
 
+def _complete(name: str, target: str | None, flags: list[str]) -> None:
+    """`complete` has settings of its own; how codes are drawn is set in the run's section `sample`, as for `sample`."""
+    stored = _stored(target)
+    drawing = {field.name: getattr(stored.sample, field.name) for field in fields(Drawing) if field.name != "batch_size"}
+    flags = [*configs.as_flags(drawing), *flags]
+    settings = configs.parse_options(Complete, flags, prog=f"vqprior {name} {target or 'RUN'}")
+    _need_target(name, target)
+    from vqprior import pipeline
+
+    pipeline.complete(stored, settings)
+
+
 COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
     "train-vqvae": Command("stage one: train the VQ-VAE", _step),
     "encode": Command("images -> code maps, with the trained VQ-VAE", _step),
     "train-prior": Command("stage two: train the prior on the code maps", _step),
     "sample": Command("draw new images from the prior and decode them", _sample),
+    "complete": Command("fill in the hidden part of a picture, several times", _complete),
     "evaluate": Command("measure both stages and write metrics.json", _step),
 }
 

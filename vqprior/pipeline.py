@@ -8,7 +8,7 @@ from torch import Tensor
 
 from configs import Config
 from configs.errors import UserError
-from configs.schema import Sample
+from configs.schema import Complete, Sample
 from runtime import checkpoint, run_dir
 from runtime.data import DataSet, load
 from runtime.interrupt import heeded
@@ -16,9 +16,11 @@ from runtime.lock import lock
 from runtime.pictures import grid, save_png
 from runtime.processes import device_of_process, on_main, say, share_of_process
 from runtime.run_dir import RunDir
+from sampling.arguments import label_number
+from sampling.complete import complete as complete_picture
 from sampling.evaluate import evaluate as measure_both
 from sampling.generate import generate
-from sampling.generator import Generator, label_number
+from sampling.generator import Generator
 from stage1_vqvae.encode import encode as encode_images
 from stage1_vqvae.train import reconstruct, spread
 from stage1_vqvae.train import train as train_stage1
@@ -80,6 +82,12 @@ def sample(config: Config, settings: Sample) -> None:
     run = _existing(config)
     with heeded():
         generate(settings, run)
+
+
+def complete(config: Config, settings: Complete) -> None:
+    """Fill in the hidden part of a picture: little work, which the main process does."""
+    run = _existing(config)
+    on_main(lambda: complete_picture(settings, run))
 
 
 def evaluate(config: Config) -> None:

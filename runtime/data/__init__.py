@@ -59,7 +59,7 @@ class Split:
     def canvas(self, indices: Tensor) -> Tensor:
         """Pictures [n, C, H + m, W + m] uint8, with the margin from which training takes its windows."""
         if self.held is not None:
-            return self.held[indices]
+            return self.held.index_select(0, indices)  # several times as fast as held[indices]
         return torch.from_numpy(np.stack([*_decoders(self.data.workers).map(self.read, indices.tolist())]))
 
     def images(self, indices: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from configs import UserError
 from runtime import checkpoint
@@ -19,6 +20,11 @@ def test_round_trip(tmp_path):
     assert (found.step, found.score, found.meta["note"]) == (7, 0.5, [1, 2])
     assert torch.equal(found.tensors("model")["w"], torch.full((3, 2), 7.0))
     assert found.weights == "model" and len(found.fingerprint) == 64
+
+
+def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(tmp_path):
+    save(tmp_path, 1)
+    assert len({path.stat().st_mode for path in (tmp_path / "step-00000001").iterdir()}) == 1
 
 
 def test_nothing_there_is_none_and_best_says_so(tmp_path):
@@ -73,7 +79,11 @@ def test_a_damaged_checkpoint_is_passed_over_in_words(tmp_path, damage, name):
 
 def test_a_killed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     save(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "serialize", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -87,18 +97,22 @@ def test_a_newer_format_is_refused(tmp_path):
         checkpoint.read(manifest.parent)
 
 
-def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path):
+@pytest.mark.parametrize("write", [lambda payload, file: file.write_bytes(pickle.dumps(payload)), torch.save])
+def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path, write):
     class Payload:
         def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
+            return (open, (str(executed), "w"))
 
+    executed = tmp_path / "executed"
+    pickle.loads(pickle.dumps(Payload())).close()  # that it would do harm
+    executed.unlink()
     save(tmp_path, 1)
     weights = tmp_path / "step-00000001" / "model.safetensors"
-    weights.write_bytes(pickle.dumps(Payload()))
+    write(Payload(), weights)
     manifest = weights.with_name("manifest.json")
     tree = json.loads(manifest.read_text())
     tree["files"][weights.name] = checkpoint.sha256(weights)  # the attacker writes a right checksum
     manifest.write_text(json.dumps(tree))
     with pytest.raises(UserError, match="damaged"):
         checkpoint.newest(tmp_path, warn=lambda text: None).tensors("model")
-    assert not (tmp_path / "executed").exists()
+    assert not executed.exists()

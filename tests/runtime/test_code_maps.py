@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -56,6 +57,23 @@ def test_what_is_missing_or_damaged_is_refused(tmp_path):
     shard.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
         CodeMaps(tmp_path / "codes")
+
+
+def test_a_pickle_in_code_maps_is_never_executed(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(executed), "w"))
+
+    executed, shard = tmp_path / "executed", tmp_path / "codes" / "train-00000.codes.npy"
+    pickle.loads(pickle.dumps(Payload())).close()  # that it would do harm
+    executed.unlink()
+    write(tmp_path / "codes", header())
+    for content in (pickle.dumps(Payload()), np.array([Payload()], dtype=object)):
+        shard.write_bytes(content) if isinstance(content, bytes) else np.save(shard, content)
+        code_maps.finish(tmp_path / "codes", header())  # the attacker writes right checksums
+        with pytest.raises(UserError, match="damaged"):
+            CodeMaps(tmp_path / "codes").split("train")
+        assert not executed.exists()
 
 
 def test_an_unfinished_dump_is_not_read(tmp_path):

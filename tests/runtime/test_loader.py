@@ -1,11 +1,13 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from configs import UserError
+from runtime.code_maps import CodeSplit
 from runtime.data import load
-from runtime.loader import Order, Share, batch_positions, chunks, image_batches, padded
+from runtime.loader import Order, Share, batch_positions, chunks, code_batches, image_batches, padded
 
 
 def test_one_pass_of_the_order_has_each_item_once_and_passes_differ():
@@ -33,6 +35,18 @@ def test_slices_of_the_processes_make_up_the_global_batch(tiny, processes):
     for t, batch in enumerate(whole):
         assert torch.equal(batch.images, torch.cat([share[t].images for share in shares]))
         assert torch.equal(batch.labels, torch.cat([share[t].labels for share in shares]))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_slices_of_code_maps_make_up_the_global_batch(processes):
+    split = CodeSplit([np.arange(44).reshape(11, 2, 2)], torch.arange(11))
+    how = dict(seed=5, batch_size=8, start=3, stop=6)
+    whole = list(code_batches(split, part=Share().slice(8), **how))
+    shares = [list(code_batches(split, part=Share(r, processes).slice(8), **how)) for r in range(processes)]
+    for t, (codes, labels) in enumerate(whole):
+        assert torch.equal(codes, torch.cat([share[t][0] for share in shares])) and len(codes) == 8
+        assert torch.equal(labels, torch.cat([share[t][1] for share in shares]))
+        assert torch.equal(labels * 4, codes[:, 0, 0])
 
 
 def test_streamed_batches_are_those_held_in_memory(tiny):

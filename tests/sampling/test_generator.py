@@ -1,10 +1,13 @@
 import copy
+import gc
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from configs import UserError
+from tests.sampling.tiny import tiny_generator
 from vqprior import Generator
 
 
@@ -66,3 +69,86 @@ def test_codes_decode_to_the_images(generator):
     codes = generator.sample_codes(numbers, generator.labels_for(numbers))
     assert codes.shape == (3, 2, 2) and codes.max() < 16
     assert np.array_equal(generator.decode(codes).permute(0, 2, 3, 1).numpy(), generator.sample(3, batch_size=3))
+
+
+SETTINGS = dict(
+    labels=["a", "b", "c", "a", 1],
+    guidance=[1.0, 3.0, 0.0, 1.5, 1.0],
+    temperature=[1.0, 0.5, 1.0, 2.0, 0.7],
+    top_k=[0, 3, 0, 2, 5],
+    top_p=[1.0, 0.9, 0.4, 1.0, 0.8],
+)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 5, 64])
+def test_each_image_may_have_settings_of_its_own(batch_size):
+    """Image i under its own numbers is image i of a call with these numbers for all."""
+    generator = tiny_generator()
+    images = generator.sample(**SETTINGS, seed=1, batch_size=batch_size)
+    for i in range(5):
+        own = {name: values[i] for name, values in SETTINGS.items()}
+        assert np.array_equal(generator.sample(5, **own, seed=1)[i], images[i])
+    assert len({image.tobytes() for image in images}) == 5
+
+
+def test_numbers_for_each_image_may_be_arrays_and_tensors():
+    generator = tiny_generator()
+    expected = generator.sample(**SETTINGS)
+    settings = SETTINGS | {"labels": np.array([0, 1, 2, 0, 1]), "top_k": torch.tensor(SETTINGS["top_k"])}
+    assert np.array_equal(generator.sample(**settings | {"guidance": np.array(SETTINGS["guidance"])}), expected)
+
+
+def test_guidance_of_one_among_others_is_no_guidance():
+    """Also in one chunk with guided images, where both forwards are run for all."""
+    generator, labels = tiny_generator(), ["b"] * 6
+    mixed = generator.sample(labels=labels, guidance=[1, 4, 1, 1, 0, 1], seed=1)
+    plain = generator.sample(labels=labels, seed=1)
+    same = [np.array_equal(a, b) for a, b in zip(mixed, plain)]
+    assert same == [True, False, True, True, False, True]
+
+
+def test_mistakes_in_numbers_for_each_image_are_answered(generator):
+    for call, words in (
+        (lambda: generator.sample(3, temperature=[1.0, 2.0]), "temperature .* for 3 images"),
+        (lambda: generator.sample(2, temperature=[1.0, 0.0]), "temperature is 0; it must be above 0"),
+        (lambda: generator.sample(2, top_p=1.5), "top_p is 1.5"),
+        (lambda: generator.sample(2, top_k=[1, 2.5]), "whole number"),
+        (lambda: generator.sample(2, guidance=[1.0, -1.0]), "guidance is -1; it must be at least 0"),
+        (lambda: generator.sample(2, guidance=[1.0, 2.0]), "guidance is 2, but the prior was not trained for it"),
+        (lambda: generator.sample(2, batch_size=0), "batch_size is 0"),
+        (lambda: generator.sample(2, precision="fp8"), "no, bf16, fp16"),
+        (lambda: generator.sample(0), "at least 1"),
+    ):
+        with pytest.raises(UserError, match=words):
+            call()
+
+
+def test_a_hundred_calls_disturb_each_other_in_nothing_and_leave_nothing_behind():
+    """Other labels, sizes of batch and kinds of call in between; then live tensors and memory are what they were."""
+    generator = tiny_generator()
+    image, mask = generator.sample(1, labels="a")[0], np.arange(16)[:, None].repeat(20, 1) > 7
+    weights = {name: value.clone() for name, value in generator.prior.state_dict().items()}
+    expected = generator.sample(**SETTINGS, batch_size=5)
+
+    def call(i: int) -> None:
+        if i % 10 == 3:
+            generator.complete(image, mask, n=2, labels=i % 3, batch_size=2)
+        elif i % 10 == 7:
+            generator.classify(image[None].repeat(1 + i % 4, 0))
+        else:
+            generator.sample(1 + i % 7, labels="abc"[i % 3], seed=i, guidance=1 + i % 2, batch_size=1 + i % 5)
+
+    def in_use() -> tuple[int, int]:
+        gc.collect()
+        return sum(type(thing) is torch.Tensor for thing in gc.get_objects()), psutil.Process().memory_info().rss
+
+    for i in range(20):
+        call(i)
+    tensors, memory = in_use()
+    for i in range(100):
+        call(i)
+    tensors_after, memory_after = in_use()
+    assert tensors_after == tensors
+    assert memory_after - memory < 8 * 2**20
+    assert np.array_equal(generator.sample(**SETTINGS, batch_size=5), expected)
+    assert all(torch.equal(value, weights[name]) for name, value in generator.prior.state_dict().items())

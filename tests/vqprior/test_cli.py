@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY, write_pictures
+from vqprior.cli import COMMANDS
 
 
 @pytest.fixture
@@ -60,6 +61,31 @@ MISTAKES = {
     "other layers than begun with": (["train-prior", "RUN", "--stage2.layers", "3"], "stage2.layers is 2 there"),
     "other seed than begun with": (["run", "RUN", "--seed", "5"], "--out"),
     "a folder that is no run": (["sample", "PICTURES"], "no config.yaml"),
+    "completion without a picture": (["complete", "RUN", "--hide", "lower half"], "--image"),
+    "completion with nothing hidden": (["complete", "RUN", "--image", "PHOTO"], "nothing says what is hidden"),
+    "hidden in two ways": (
+        ["complete", "RUN", "--image", "PHOTO", "--hide", "left half", "--box", "0", "0", "2", "2"],
+        "--box and --hide says what is hidden; give exactly one",
+    ),
+    "no such half": (["complete", "RUN", "--image", "PHOTO", "--hide", "lower"], "lower half"),
+    "no such picture": (["complete", "RUN", "--image", "NOWHERE", "--hide", "left half"], "which --image names"),
+    "no picture": (["complete", "RUN", "--image", "TEXT", "--hide", "left half"], "cannot be read as an image"),
+    "no such mask": (["complete", "RUN", "--image", "PHOTO", "--mask", "NOWHERE"], "which --mask names"),
+    "box outside": (["complete", "RUN", "--image", "PHOTO", "--box", "12", "0", "2", "2"], "12 rows and 10 columns"),
+    "box of no size": (["complete", "RUN", "--image", "PHOTO", "--box", "1", "1", "0", "2"], "at least 1 pixel"),
+    "completion of a class it must be told": (
+        ["complete", "RUN", "--image", "PHOTO", "--hide", "left half"],
+        "give a label, one of 0 ant, 1 bee",
+    ),
+    "completion of no such class": (
+        ["complete", "RUN", "--image", "PHOTO", "--hide", "left half", "--label", "wasp"],
+        "0 ant, 1 bee",
+    ),
+    "fewer draws than completions": (
+        ["complete", "RUN", "--image", "PHOTO", "--hide", "left half", "--n", "6", "--draws", "3"],
+        "at least n (6)",
+    ),
+    "completion before there is a run": (["complete", "mnist5k", "--image", "PHOTO", "--hide", "left half"], "there is no run"),
     "prior before codes": (["train-prior", "folder", "--out", "FRESH"], "train-vqvae"),
 }
 
@@ -69,6 +95,7 @@ def test_mistake(mistake, command, run, tmp_path):
     arguments, words = MISTAKES[mistake]
     pictures = write_pictures(tmp_path / "pictures")
     places = {"RUN": run, "NOWHERE": tmp_path / "nowhere", "PICTURES": pictures, "FRESH": tmp_path / "fresh"}
+    places |= {"PHOTO": pictures / "ant" / "picture0.png", "TEXT": run / "config.yaml"}
     before = files(run)
     out = ["--out", str(tmp_path / "new")] if arguments[1:2] == ["folder"] and "--out" not in arguments else []
     code, printed = command(*[places.get(a, a) for a in arguments], *out)
@@ -117,13 +144,28 @@ def test_other_pictures_are_noticed(command, run, tmp_path):
         assert code == 2 and "other pictures" in printed
 
 
-@pytest.mark.parametrize("name", ["run", "train-vqvae", "encode", "train-prior", "evaluate", "sample"])
+@pytest.mark.parametrize("record", ['{"format": 2, "runs": {}}', '{"form', '{"format": 1}', "[]", "\0"])
+def test_a_run_of_a_newer_version_or_with_a_damaged_record_is_refused_by_all(command, run, record):
+    words = "format 2, this version reads up to 1: upgrade vqprior" if "2" in record else "run.json is damaged"
+    (run / "run.json").write_text(record)
+    before = files(run)
+    for arguments in [[name, run] for name in COMMANDS] + [["run", "folder", *TINY, "--out", run]]:
+        code, printed = command(*arguments)
+        assert code == 2 and words in printed and "Traceback" not in printed, printed
+    assert files(run) == before
+    (run / "config.yaml").unlink()
+    code, printed = command("run", "folder", *TINY, "--out", run)
+    assert code == 2 and words in printed and not (run / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_explains_every_flag(command, name):
     code, printed = command(name, "--help")
     assert code == 0
-    flags = ("--top_p", "--label", "--out") if name == "sample" else ("--stage1.beta", "--data.root", "--out", "--precision")
+    draws = name in ("sample", "complete")
+    flags = ("--top_p", "--label", "--out") if draws else ("--stage1.beta", "--data.root", "--out", "--precision")
     assert all(flag in printed for flag in flags)
-    assert ("likeliest codes" if name == "sample" else "moves the encoder") in " ".join(printed.replace("│", " ").split())
+    assert ("likeliest codes" if draws else "moves the encoder") in " ".join(printed.replace("│", " ").split())
 
 
 def test_bare_call_shows_the_commands(command):

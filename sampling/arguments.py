@@ -1,0 +1,118 @@
+"""What a user hands in from Python, checked, as the tensors that the networks take.
+
+Legend: N images, C channels, H x W their size, h x w the code map, K codes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.errors import UserError
+from stage1_vqvae.vqvae import VQVAE
+
+from .choice import Setting
+
+Label = int | str
+Labels = Sequence[Label] | Label
+Number = Sequence[float] | float
+
+
+def listed(label_names: Sequence[str]) -> str:
+    """The classes with their numbers, as text."""
+    return ", ".join(f"{number} {name}" for number, name in enumerate(label_names))
+
+
+def label_number(label: Label, label_names: Sequence[str]) -> int:
+    """The number of a class given by its name or number.
+
+    Raises:
+        UserError: there is no such class, or there are no classes.
+    """
+    if not label_names:
+        raise UserError(f"label {label!r} was given, but the prior is unconditional: its data had no classes")
+    if str(label) in label_names:
+        return list(label_names).index(str(label))
+    if str(label).isdigit() and int(label) < len(label_names):
+        return int(label)
+    raise UserError(f"there is no class {label!r}; the classes are {listed(label_names)}")
+
+
+def label_numbers(labels: Labels, count: int, label_names: Sequence[str]) -> Tensor:
+    """The numbers [N] int64 of the classes of `count` images, given one for each or one for all.
+
+    Raises:
+        UserError: there is no such class, or they are of another count.
+    """
+    labels = labels.tolist() if hasattr(labels, "tolist") else labels  # of numpy and torch
+    each = [labels] * count if isinstance(labels, (int, str)) else list(labels)
+    if len(each) != count:
+        raise UserError(f"there are {count} images, but {len(each)} labels; give one label for each image, or one for all")
+    return torch.tensor([label_number(label, label_names) for label in each], dtype=torch.int64)
+
+
+def per_image(name: str, given: float | Sequence[float], count: int) -> Setting:
+    """What a user gives for `count` images, one number or one for each, as a `Setting` on the CPU.
+
+    Raises:
+        UserError: these are no numbers, or of another count.
+    """
+    kind, kinds, dtype = ("whole number", "iu", np.int64) if name == "top_k" else ("number", "iuf", np.float32)
+    try:
+        values = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
+    except ValueError:  # lists of several lengths in one
+        values = np.empty((0, 0))
+    if values.dtype.kind not in kinds or values.shape not in ((), (count,)):
+        found = given if values.ndim == 0 else f"{values.dtype} of shape {values.shape}"
+        raise UserError(f"{name} is {found} for {count} images; it takes one {kind}, or one for each image")
+    return values.item() if values.ndim == 0 else torch.from_numpy(values.astype(dtype))
+
+
+def as_tensor(given: np.ndarray | Tensor) -> Tensor:
+    """An array or tensor as a tensor on the CPU."""
+    return given.cpu() if isinstance(given, Tensor) else torch.tensor(np.asarray(given))
+
+
+def _described(array: Tensor) -> str:
+    return f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)}"
+
+
+def as_images(given: np.ndarray | Tensor, vqvae: VQVAE) -> Tensor:
+    """Images uint8 [N, H, W, C] of the size that the VQ-VAE takes, as [N, C, H, W].
+
+    Raises:
+        UserError: they are of another shape or type, or there are none.
+    """
+    array, (height, width) = as_tensor(given), vqvae.image_size
+    if array.dtype != torch.uint8 or array.shape[1:] != (height, width, vqvae.channels) or not len(array):
+        raise UserError(f"got images {_described(array)}; this run takes uint8 [N, {height}, {width}, {vqvae.channels}]")
+    return array.permute(0, 3, 1, 2)
+
+
+def as_mask(given: np.ndarray | Tensor, vqvae: VQVAE) -> Tensor:
+    """A mask bool [H, W] of the size that the VQ-VAE takes.
+
+    Raises:
+        UserError: it is of another shape or type.
+    """
+    mask = as_tensor(given)
+    if mask.dtype != torch.bool or mask.shape != vqvae.image_size:
+        raise UserError(f"got a mask {_described(mask)}; it takes bool {list(vqvae.image_size)}, true where a pixel is hidden")
+    return mask
+
+
+def as_codes(given: np.ndarray | Tensor, map_size: tuple[int, int], K: int) -> Tensor:
+    """Codes [N, h, w] int64 in [0, K).
+
+    Raises:
+        UserError: they are of another shape, type or range, or there are none.
+    """
+    array, (h, w) = as_tensor(given), map_size
+    whole = not array.is_floating_point() and not array.is_complex() and array.dtype != torch.bool
+    if not whole or array.ndim != 3 or array.shape[1:] != map_size or not len(array):
+        raise UserError(f"got {_described(array)}; codes are integers [N, {h}, {w}], images uint8 [N, H, W, C]")
+    codes = array.long()
+    if codes.min() < 0 or codes.max() >= K:
+        raise UserError(f"the codes are from {codes.min()} to {codes.max()}; those of this run are from 0 to {K - 1}")
+    return codes

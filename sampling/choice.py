@@ -1,0 +1,93 @@
+"""How a code is chosen from logits: the temperature, then top-k, then top-p, then Gumbel-max.
+
+Each setting, guidance included, is one for all maps or one for each of them.
+
+Legend: B maps, K codes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from configs.errors import UserError
+
+Setting = float | Tensor
+"""One number for all maps, or one for each: [B], fp32, or int64 for top-k."""
+
+
+def check(name: str, setting: Setting, fits: Callable[[Tensor], Tensor], words: str) -> None:
+    """Refuse, with a UserError, a setting of which some number does not fit, or is not finite."""
+    values = torch.as_tensor(setting).flatten()
+    wrong = values[~(fits(values) & values.isfinite())]
+    if len(wrong):
+        raise UserError(f"{name} is {wrong[0].item():g}; it must be {words}")
+
+
+def of_maps(setting: Setting, maps: Tensor, device: torch.device) -> Setting:
+    """The setting of the maps with these indices [n], on the device; one number where they share it: that is faster."""
+    if not isinstance(setting, Tensor):
+        return setting
+    values = setting[maps]
+    return values[0].item() if (values == values[0]).all() else values.to(device)
+
+
+def along(setting: Setting, logits: Tensor) -> Setting:
+    """The setting in a shape that meets logits [B, ...]."""
+    return setting.view(-1, *[1] * (logits.ndim - 1)) if isinstance(setting, Tensor) else setting
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """How a code is chosen from logits: first the temperature, then top-k, then top-p.
+
+    Raises:
+        UserError: a number out of its range.
+    """
+
+    temperature: Setting = 1.0
+    top_k: int | Tensor = 0  # 0: all codes
+    top_p: Setting = 1.0  # 1: all codes
+
+    def __post_init__(self):
+        check("temperature", self.temperature, lambda t: t > 0, "above 0 (1 leaves the prior as it is)")
+        check("top_k", self.top_k, lambda k: k >= 0, "at least 1, or 0 for all codes")
+        check("top_p", self.top_p, lambda p: (p > 0) & (p <= 1), "a probability in (0, 1]")
+
+    def of_maps(self, maps: Tensor, device: torch.device) -> "Choice":
+        """The choice of the maps with these indices [n], on the device."""
+        return replace(self, **{name: of_maps(setting, maps, device) for name, setting in vars(self).items()})
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        """Logits [B, K] -> the same over the temperature, with -inf for the codes that may not be drawn.
+
+        top-k keeps the k largest; top-p keeps the fewest likeliest whose probabilities, renormalised after top-k, add
+        up to at least p (Holtzman et al. 2019, arXiv 1904.09751). Equal logits are kept or dropped together in top-k.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / along(self.temperature, logits)
+        K = logits.shape[-1]
+        if isinstance(self.top_k, Tensor):
+            rank = along((self.top_k.clamp(max=K) - 1) % K, logits)  # of the last one kept; of the very last for 0
+            logits = logits.masked_fill(logits < logits.sort(dim=-1, descending=True).values.gather(-1, rank), -torch.inf)
+        elif 0 < self.top_k < K:
+            least = logits.topk(self.top_k, dim=-1).values[..., -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        if isinstance(self.top_p, Tensor) or self.top_p < 1:
+            ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+            probabilities = ordered.softmax(dim=-1)
+            before = probabilities.cumsum(dim=-1) - probabilities  # of all likelier codes
+            enough = before >= along(self.top_p, logits)
+            if isinstance(self.top_p, Tensor):
+                enough &= along(self.top_p < 1, logits)  # 1 keeps all, however the sum is rounded
+            dropped = torch.zeros_like(enough).scatter(-1, order, enough)
+            logits = logits.masked_fill(dropped, -torch.inf)
+        return logits
+
+    def __call__(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """Gumbel-max: logits and noise [B, K] -> codes [B].
+
+        Under rounding of the logits it is far steadier than the inverse of a cumulative sum: a code changes only
+        where the two best perturbed logits tie.
+        """
+        return (self.restrict(logits) + noise).argmax(dim=-1)

@@ -1,0 +1,127 @@
+"""A picture with a hidden part -> completions of it on disk.
+
+OUT/
+    completions.png    the picture | what is known of it | completions, the likeliest first
+    completions.npz    images uint8 [n, H, W, C], codes int64 [n, h, w], bits and draws [n], hidden bool [H, W], known [h, w]
+    completions.json   the settings and the bits of each; written last
+
+Everything hidden is painted over from the known pixels BEFORE the picture is resized: resizing mixes neighbours, and what is
+behind the mask must reach no known pixel.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from configs.errors import UserError
+from configs.schema import Complete, Data
+from runtime import checkpoint
+from runtime.data.transform import central, prepare
+from runtime.files import write_file, write_json
+from runtime.pictures import grid, save_png
+from runtime.processes import say
+from runtime.run_dir import RunDir
+
+from .generator import Completions, Generator
+from .masks import GREY, box, fill, half
+
+COLUMNS = 10  # of the picture, at most
+
+
+def complete(settings: Complete, run: RunDir) -> Path:
+    """Complete a picture as `settings` say and write what comes out; the folder it is in.
+
+    Raises:
+        UserError: a file that is missing or no picture, a box outside of it, an unknown class or none where one is needed,
+            guidance of a prior that was not trained for it, or a run that is not finished.
+    """
+    data = run.config().data
+    photo = read_picture(settings.image, "image")
+    original = _prepared(photo, data)
+    whole = _whole(photo, data)  # [C, H', W'], the size of the photo
+    mask = _mask(settings, *whole.shape[1:])
+    # A pixel that is partly covered is hidden; resizing spreads what was painted a little beyond, and nothing hidden
+    seen, hidden = _prepared(_picture(fill(whole, mask)), data), _covered(mask, data)
+
+    generator = Generator.from_run(run.path)
+    done = generator.complete(
+        seen.permute(1, 2, 0).numpy(), hidden.numpy(), n=settings.n, draws=settings.draws or settings.n,
+        labels=settings.label, seed=settings.seed, guidance=settings.guidance, temperature=settings.temperature,
+        top_k=settings.top_k, top_p=settings.top_p, batch_size=settings.batch_size, precision=settings.precision,
+    )  # fmt: skip
+
+    out = Path(settings.out) if settings.out else run.path / "completions" / Path(settings.image).stem
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "completions.json").unlink(missing_ok=True)
+    shown = torch.cat([torch.stack([original, torch.where(hidden, GREY, seen)]), _stacked(done)])
+    save_png(out / "completions.png", grid(shown, min(len(shown), COLUMNS)))
+    write_file(out / "completions.npz", lambda path: _save(path, done, hidden))
+    figures = {"codes_known": int(done.known.sum()), "codes_drawn": int((~done.known).sum()), "bits": done.bits.tolist()}
+    write_json(out / "completions.json", asdict(settings) | {"prior": checkpoint.best(run.stage2).fingerprint} | figures)
+    say(
+        f"complete: {done.known.sum()} of {done.known.size} codes are known; "
+        f"{settings.n} of {settings.draws or settings.n} draws, from {done.bits[0]:.1f} to {done.bits[-1]:.1f} bits a map, "
+        f"in {out / 'completions.png'}"
+    )
+    return out
+
+
+def read_picture(path: str, flag: str) -> Image.Image:
+    """A picture in a file, upright.
+
+    Raises:
+        UserError: there is no such file, or it is no picture.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}, which --{flag} names")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damaged files
+        raise UserError(f"{path}, which --{flag} names, cannot be read as an image ({error})") from error
+
+
+def _whole(photo: Image.Image, data: Data) -> Tensor:
+    """The photo, converted but not resized, as uint8 [C, H', W']."""
+    return torch.tensor(prepare(photo, replace(data, size=(photo.height, photo.width), crop=0, margin=0)))
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """uint8 [C, H', W'] as a picture of Pillow."""
+    return Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy())
+
+
+def _prepared(photo: Image.Image, data: Data) -> Tensor:
+    """The photo as the networks see it, uint8 [C, H, W]."""
+    return central(torch.tensor(prepare(photo, data))[None], data)[0]
+
+
+def _covered(mask: Tensor, data: Data) -> Tensor:
+    """The pixels of the prepared picture, bool [H, W], of which a mask of the photo, bool [H', W'], covers any part."""
+    share = prepare(Image.fromarray(mask.numpy()).convert("L"), replace(data, channels=1), resampling=Image.Resampling.BOX)
+    return central(torch.tensor(share)[None], data)[0, 0] > 0
+
+
+def _mask(settings: Complete, height: int, width: int) -> Tensor:
+    """What the settings hide of a photo, bool [H', W']."""
+    if settings.hide:
+        return half(settings.hide, height, width)
+    if settings.box:
+        return box(*settings.box, height, width)
+    drawn = _whole(read_picture(settings.mask, "mask"), Data(channels=1))[0].numpy()
+    return torch.tensor(np.asarray(Image.fromarray(drawn).resize((width, height), Image.Resampling.NEAREST)) >= 128)
+
+
+def _stacked(done: Completions) -> Tensor:
+    """The images of the completions, [n, C, H, W]."""
+    return torch.from_numpy(done.images).permute(0, 3, 1, 2)
+
+
+def _save(path: Path, done: Completions, hidden: Tensor) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, **done._asdict(), hidden=hidden.numpy())

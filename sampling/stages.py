@@ -1,0 +1,156 @@
+"""The two networks of a run, loaded once, and passes of many maps through them in chunks of one size."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from configs.errors import UserError
+from configs.schema import Precision, Sample
+from runtime import checkpoint
+from runtime.launch import AUTOCAST, autocast
+from runtime.loader import padded
+from runtime.pictures import to_float, to_uint8
+from runtime.processes import device_of_process
+from runtime.run_dir import RunDir
+from stage1_vqvae.vqvae import VQVAE, find_vqvae, load_vqvae
+from stage2_prior.measure import log2_prob
+from stage2_prior.pixelcnn import PixelCNN, load_prior
+
+from .arguments import Label, label_number
+from .choice import Choice, Setting, check, of_maps
+from .noise import gumbel_noise
+from .sampler import sample_cached
+
+
+def in_chunks(work: Callable[[Tensor], Tensor], count: int, size: int) -> Tensor:
+    """The results of `work` for the indices 0 to count-1, joined.
+
+    It gets `size` indices at a time, the last one repeated where there are fewer: no product changes its shape, and what
+    comes out for an index does not depend on the others.
+    """
+    return torch.cat([work(padded(chunk, size))[: len(chunk)] for chunk in torch.arange(count).split(size)])
+
+
+class Stages:
+    """A VQ-VAE and the prior over its codes.
+
+    Args:
+        vqvae: stage one, for evaluation.
+        prior: stage two, trained on the codes of this very VQ-VAE.
+        label_names: the classes' names, empty for an unconditional prior.
+        defaults: of the settings that a call does not give; those of the run's configuration in `from_run`.
+    """
+
+    def __init__(
+        self, vqvae: VQVAE, prior: PixelCNN, label_names: Sequence[str] = (), *, defaults: Sample | None = None
+    ):  # fmt: skip
+        if prior.K != vqvae.K:
+            raise UserError(f"the prior has K={prior.K} codes and the VQ-VAE K={vqvae.K}: they do not belong together")
+        self.vqvae, self.prior, self.label_names = vqvae, prior, tuple(label_names)
+        self.defaults = defaults or Sample()
+
+    @classmethod
+    def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
+        """The networks of a run directory: the best checkpoints of both stages, on the device (a GPU where there is one).
+
+        Raises:
+            UserError: a stage is missing, or the prior was trained on codes of another VQ-VAE.
+        """
+        places = RunDir(Path(run))
+        defaults = places.config().sample
+        found = checkpoint.best(places.stage2)
+        device = torch.device(device) if device is not None else device_of_process()
+        origin = found.meta["codes"]
+        vqvae = load_vqvae(find_vqvae(places.stage1, origin["vqvae"]), device)
+        return cls(vqvae, load_prior(found, device), origin["label_names"], defaults=defaults)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.vqvae.device
+
+    def labels_for(self, images: Tensor, label: Label | None = None) -> Tensor | None:
+        """Labels [N] of the images with these numbers [N]: the one asked for, or the classes in turn."""
+        if label is not None:
+            return torch.full_like(images, label_number(label, self.label_names))
+        return images % len(self.label_names) if self.label_names else None
+
+    def check_guidance(self, guidance: Setting) -> None:
+        """Refuse guidance, other than 1, of a prior that was not trained for it with a UserError."""
+        check("guidance", guidance, lambda g: g >= 0, "at least 0 (1 leaves the prior as it is)")
+        others = guidance[guidance != 1].tolist() if isinstance(guidance, Tensor) else [guidance] * (guidance != 1)
+        if others and self.prior.null_label is None:
+            raise UserError(
+                f"guidance is {others[0]:g}, but the prior was not trained for it: "
+                "that takes classes and stage2.label_dropout above 0"
+            )
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, *, precision: Precision = "no") -> Tensor:
+        """Images [B, C, H, W] uint8 -> their codes [B, h, w] int64 on the CPU."""
+        with autocast(self.device, precision):
+            return self.vqvae.encode(to_float(images, self.device)).codes.cpu()
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, *, precision: Precision = "no") -> Tensor:
+        """Code maps [B, h, w] -> images [B, C, H, W] uint8 on the CPU."""
+        with autocast(self.device, precision):
+            return to_uint8(self.vqvae.decode_codes(codes.to(self.device)))
+
+    def sample_codes(
+        self, images: Tensor, labels: Tensor | None, *, seed: int = 0, choice: Choice | None = None, guidance: Setting = 1.0,
+        precision: Precision = "no", known: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Code maps [B, h, w] int64 of the images with these numbers [B], given labels [B], in one pass.
+
+        Args:
+            choice, guidance: numbers, or tensors [B] on the device.
+            known: codes [B, h, w] to keep, -1 where one is to be drawn.
+
+        Raises:
+            UserError: guidance for a prior that was not trained for it.
+        """
+        self.check_guidance(guidance)
+        height, width = self.vqvae.map_size
+        images, labels, known = (None if x is None else x.to(self.device) for x in (images, labels, known))
+        return sample_cached(
+            self.prior, labels, gumbel_noise(seed, images, self.prior.K), choice or Choice(), maps=len(images),
+            height=height, width=width, guidance=guidance, dtype=AUTOCAST.get(precision), known=known,
+        )  # fmt: skip
+
+    def draw_codes(
+        self, images: Tensor, labels: Tensor | None, *, batch_size: int, seed: int = 0, choice: Choice | None = None,
+        guidance: Setting = 1.0, precision: Precision = "no", known: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """`sample_codes` of any number of images [N], in chunks; choice and guidance are numbers or tensors [N] on the CPU."""
+        choice = choice or Choice()
+
+        def draw(at: Tensor) -> Tensor:
+            return self.sample_codes(
+                images[at], None if labels is None else labels[at], seed=seed, choice=choice.of_maps(at, self.device),
+                guidance=of_maps(guidance, at, self.device), precision=precision, known=None if known is None else known[at],
+            )  # fmt: skip
+
+        return in_chunks(draw, len(images), batch_size)
+
+    def draw(
+        self, images: Tensor, labels: Tensor | None, *, batch_size: int, seed: int = 0, choice: Choice | None = None,
+        guidance: Setting = 1.0, precision: Precision = "no",
+    ) -> Tensor:  # fmt: skip
+        """Images [N, C, H, W] uint8 with these numbers [N] and labels [N], in chunks; arguments as for `draw_codes`."""
+        codes = self.draw_codes(
+            images, labels, batch_size=batch_size, seed=seed, choice=choice, guidance=guidance, precision=precision
+        )
+        return in_chunks(lambda at: self.decode(codes[at], precision=precision), len(codes), batch_size)
+
+    def log2_prob(self, codes: Tensor, labels: Tensor | None, *, batch_size: int, precision: Precision = "no") -> Tensor:
+        """log2 p(codes | label) [N] fp64 of maps [N, h, w] and labels [N], in chunks."""
+
+        def measure(at: Tensor) -> Tensor:
+            given = None if labels is None else labels[at].to(self.device)
+            return log2_prob(self.prior, codes[at].to(self.device), given, precision=precision)
+
+        return in_chunks(measure, len(codes), batch_size)

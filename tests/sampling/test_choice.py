@@ -1,0 +1,92 @@
+"""Settings of their own for each map."""
+
+import pytest
+import torch
+
+from configs import UserError
+from sampling.arguments import per_image
+from sampling.choice import Choice, along, of_maps
+from sampling.noise import gumbel_noise
+from sampling.sampler import sample_by_full_forwards
+from tests.sampling.test_sampler import P, chi_square
+
+TEMPERATURES, TOP_K, TOP_P = torch.tensor([1.0, 0.5, 2.0, 1.0]), torch.tensor([0, 2, 99, 1]), torch.tensor([0.7, 1.0, 0.3, 1.0])
+
+
+def test_each_row_is_restricted_as_if_it_were_alone():
+    logits = torch.randn(4, 11, generator=torch.Generator().manual_seed(0))
+    together = Choice(TEMPERATURES, TOP_K, TOP_P).restrict(logits)
+    for row in range(4):
+        alone = Choice(TEMPERATURES[row].item(), TOP_K[row].item(), TOP_P[row].item()).restrict(logits[row : row + 1])
+        assert torch.equal(together[row : row + 1], alone)
+
+
+def test_top_p_of_one_keeps_all_however_the_sum_is_rounded():
+    logits = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0)) * 20
+    choice = Choice(top_p=torch.full((50,), 1.0).index_fill(0, torch.tensor([0]), 0.5))
+    assert choice.restrict(logits)[1:].isfinite().all()
+
+
+def test_frequencies_of_maps_with_settings_of_their_own():
+    """One fake prior without memory, four settings in turn: each map's codes follow its own, by chi-square."""
+
+    def prior(codes: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        return P.log()[None, :, None, None].expand(len(codes), -1, *codes.shape[1:])
+
+    settings = [
+        (dict(top_k=2), [4 / 7, 3 / 7, 0, 0]),
+        (dict(top_p=0.75), [4 / 9, 3 / 9, 2 / 9, 0]),
+        (dict(temperature=0.5, top_k=3), [16 / 29, 9 / 29, 4 / 29, 0]),
+        (dict(), [0.4, 0.3, 0.2, 0.1]),
+    ]
+    maps = 4000
+    kind = torch.arange(maps) % len(settings)
+    default = dict(temperature=1.0, top_k=0, top_p=1.0)
+    each = {name: torch.tensor([given.get(name, value) for given, _ in settings])[kind] for name, value in default.items()}
+    codes = sample_by_full_forwards(
+        prior, None, gumbel_noise(0, torch.arange(maps), 4), Choice(**each), maps=maps, height=2, width=3,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    for number, (_, expected) in enumerate(settings):
+        assert chi_square(codes[kind == number].flatten(), torch.tensor(expected)) < 16.3  # once in 1000 seeds
+
+
+def test_a_setting_that_some_maps_share_becomes_a_number():
+    cpu = torch.device("cpu")
+    assert of_maps(TOP_P, torch.tensor([1, 3]), cpu) == 1.0
+    assert torch.equal(of_maps(TOP_P, torch.tensor([0, 3]), cpu), torch.tensor([0.7, 1.0]))
+    assert of_maps(0.3, torch.tensor([0]), cpu) == 0.3
+    choice = Choice(TEMPERATURES, TOP_K, 0.5).of_maps(torch.tensor([3, 3]), cpu)
+    assert (choice.temperature, choice.top_k, choice.top_p) == (1.0, 1, 0.5)
+    assert along(TOP_P, torch.zeros(4, 5, 2, 2)).shape == (4, 1, 1, 1)
+
+
+def test_what_users_give_for_each_image():
+    assert per_image("top_k", 3, 5) == 3 and isinstance(per_image("top_k", torch.tensor(3), 5), int)
+    assert torch.equal(per_image("guidance", [1, 2], 2), torch.tensor([1.0, 2.0]))
+    assert per_image("top_k", (0, 4), 2).dtype == torch.int64
+
+
+@pytest.mark.parametrize("given", [[1.0, 2.0], [], "high", [[1.0]] * 3, [1.0, None, 2.0], [[1], [2, 3], [4]], True])
+def test_what_is_no_number_for_each_image_is_refused(given):
+    with pytest.raises(UserError, match="for 3 images; it takes one number, or one for each image"):
+        per_image("temperature", given, 3)
+
+
+def test_a_share_of_a_code_is_refused():
+    with pytest.raises(UserError, match="whole number"):
+        per_image("top_k", [1.5, 2.0], 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (dict(temperature=torch.tensor([1.0, 0.0])), "temperature is 0; it must be above 0"),
+        (dict(temperature=float("nan")), "temperature is nan"),
+        (dict(top_k=torch.tensor([3, -1])), "top_k is -1"),
+        (dict(top_p=torch.tensor([0.5, 1.5])), r"top_p is 1.5; it must be a probability in \(0, 1\]"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(wrong, words):
+    with pytest.raises(UserError, match=words):
+        Choice(**wrong)

@@ -1,0 +1,181 @@
+"""Completions: from Python, then as pictures on disk."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from configs import UserError
+from runtime.data.transform import prepare
+from runtime.run_dir import RunDir
+from sampling.masks import hidden_codes
+from tests.conftest import colour
+from tests.sampling.tiny import tiny_generator
+
+HEIGHT, WIDTH = 16, 20  # codes 4 x 5
+RNG = np.random.default_rng(0)
+IMAGE, OTHER = RNG.integers(0, 256, (2, HEIGHT, WIDTH, 3), dtype=np.uint8)
+NOTHING, EVERYTHING = np.zeros((HEIGHT, WIDTH), bool), np.ones((HEIGHT, WIDTH), bool)
+BLOT = np.hypot(np.arange(HEIGHT)[:, None] - 5, np.arange(WIDTH) - 9) < 4.5
+STRAY = RNG.random((HEIGHT, WIDTH)) < 0.03  # single pixels here and there
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return tiny_generator()
+
+
+@pytest.mark.parametrize("label", ["a", 2, None])
+@pytest.mark.parametrize("mask", [BLOT, STRAY, ~BLOT], ids=["blot", "stray", "frame"])
+def test_known_codes_and_pixels_are_kept_and_hidden_ones_have_no_influence(generator, mask, label):
+    done = generator.complete(IMAGE, mask, n=5, labels=label)
+    assert done.images.shape == (5, HEIGHT, WIDTH, 3) and done.codes.shape == (5, 4, 5)
+    assert np.array_equal(done.known, ~hidden_codes(torch.from_numpy(mask), (4, 5)).numpy())
+    assert (done.codes[:, done.known] == done.codes[0, done.known]).all()
+    assert (done.codes[:, ~done.known] != done.codes[0, ~done.known]).any()
+    assert (done.images[:, ~mask] == IMAGE[~mask]).all()
+
+    behind = generator.complete(np.where(mask[..., None], OTHER, IMAGE), mask, n=5, labels=label)
+    assert all(np.array_equal(a, b) for a, b in zip(done, behind, strict=True))
+
+
+def test_a_known_code_is_that_of_the_picture_where_the_encoder_sees_nothing_hidden(generator):
+    """One hidden corner: codes far from it are those of the whole picture."""
+    mask = NOTHING.copy()
+    mask[-1, -1] = True
+    done = generator.complete(IMAGE, mask, n=1)
+    whole = generator.encode(torch.from_numpy(IMAGE).permute(2, 0, 1)[None])[0].numpy()
+    assert done.known.sum() == 19 and np.array_equal(done.codes[0, 0, :3], whole[0, :3])
+
+
+def test_a_mask_that_covers_nothing_gives_the_picture_back(generator):
+    done = generator.complete(IMAGE, NOTHING, n=3, labels="b")
+    assert done.known.all() and (done.images == IMAGE).all()
+    assert np.array_equal(done.codes[0], generator.encode(torch.from_numpy(IMAGE).permute(2, 0, 1)[None])[0].numpy())
+    assert done.draws.tolist() == [0, 1, 2]  # equally likely: in their order
+
+
+def test_a_mask_that_covers_everything_is_sampling(generator):
+    done = generator.complete(IMAGE, EVERYTHING, n=6, labels="b", seed=3, temperature=0.8, guidance=1.5)
+    sampled = generator.sample(6, labels="b", seed=3, temperature=0.8, guidance=1.5, batch_size=16)
+    assert not done.known.any() and sorted(done.draws) == [*range(6)]
+    assert np.array_equal(done.images, sampled[done.draws])
+
+
+def test_the_likeliest_come_first_and_are_kept(generator):
+    some = generator.complete(IMAGE, BLOT, n=3, draws=20, labels="c")
+    each = generator.complete(IMAGE, BLOT, n=20, labels="c")
+    assert (np.diff(each.bits) >= 0).all() and len(set(each.bits)) > 10
+    for name in ("images", "codes", "bits", "draws"):
+        assert np.array_equal(getattr(some, name), getattr(each, name)[:3]), name
+    assert np.allclose(each.bits, -generator.log_prob(each.codes, "c"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 50])
+def test_completion_i_is_completion_i_for_every_batch_size_and_n(generator, batch_size):
+    each = generator.complete(IMAGE, BLOT, n=7, labels="a", batch_size=7)
+    some = generator.complete(IMAGE, BLOT, n=5, labels="a", batch_size=batch_size)
+    place = {draw: index for index, draw in enumerate(each.draws.tolist())}
+    assert np.array_equal(some.codes, each.codes[[place[draw] for draw in some.draws.tolist()]])
+
+
+def test_draws_may_have_labels_and_settings_of_their_own(generator):
+    done = generator.complete(IMAGE, BLOT, n=4, labels=["a", 1, "c", "a"], top_k=[1, 1, 0, 1], guidance=[1.0, 3.0, 1.0, 0.5])
+    alone = [generator.complete(IMAGE, BLOT, n=1, labels=label, top_k=1, guidance=g) for label, g in (("a", 1), ("b", 3))]
+    place = done.draws.tolist().index
+    assert np.array_equal(done.codes[place(0)], alone[0].codes[0])
+    assert np.array_equal(done.codes[place(1)], alone[1].codes[0])
+
+
+def test_grey_pictures_and_priors_without_classes():
+    generator = tiny_generator(classes=0, channels=1)
+    done = generator.complete(IMAGE[..., :1], BLOT, n=2)
+    assert done.images.shape == (2, HEIGHT, WIDTH, 1) and (done.images[:, ~BLOT] == IMAGE[~BLOT, :1]).all()
+
+
+def test_mistakes_are_answered(generator):
+    for call, words in (
+        (lambda: generator.complete(IMAGE[:8], BLOT), r"uint8 \[8, 20, 3\]|uint8 \[1, 8, 20, 3\]"),
+        (lambda: generator.complete(IMAGE, BLOT[:8]), r"bool \[8, 20\]; it takes bool \[16, 20\]"),
+        (lambda: generator.complete(IMAGE, BLOT.astype(int)), "int64"),
+        (lambda: generator.complete(IMAGE, BLOT, n=4, draws=3), "at most draws"),
+        (lambda: generator.complete(IMAGE, BLOT, n=0), "at least 1"),
+        (lambda: generator.complete(IMAGE, BLOT, labels="wasp"), "0 a, 1 b, 2 c"),
+        (lambda: generator.complete(IMAGE, BLOT, n=3, labels=["a"]), "3 images, but 1 labels"),
+        (lambda: generator.complete(IMAGE, BLOT, n=3, top_p=[1.0, 0.5]), "top_p .* for 3 images"),
+        (lambda: tiny_generator(label_dropout=0).complete(IMAGE, BLOT), "give a label"),
+    ):
+        with pytest.raises(UserError, match=words):
+            call()
+
+
+# On disk, with a picture that is larger than the run's 8 x 8
+
+
+def write(path, pixels: np.ndarray) -> str:
+    Image.fromarray(pixels).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def photo(tmp_path) -> str:
+    return write(tmp_path / "photo.png", np.asarray(colour(5, height=33, width=47)))
+
+
+def arrays(folder) -> dict[str, np.ndarray]:
+    return dict(np.load(folder / "completions.npz"))
+
+
+def test_the_command_writes_one_picture_and_its_numbers(finished_run, tmp_path, command, photo):
+    out = tmp_path / "out"
+    how = ["--hide", "lower half", "--label", "bee", "--n", 3, "--draws", 5, "--seed", 2, "--temperature", 0.9, "--top_p", 0.9]
+    code, printed = command("complete", finished_run, "--image", photo, *how, "--out", out)
+    assert code == 0 and "2 of 4 codes are known; 3 of 5 draws" in printed
+    found, record = arrays(out), json.loads((out / "completions.json").read_text())
+    assert found["images"].shape == (3, 8, 8, 3) and found["known"].tolist() == [[True, True], [False, False]]
+    assert record["bits"] == found["bits"].tolist() and record["label"] == "bee" and record["codes_known"] == 2
+
+    picture = np.asarray(Image.open(out / "completions.png"))  # panels of 8 x 8 pixels, each enlarged 12 times
+    panels = [picture[2:98:12, 2 + 98 * i : 2 + 98 * i + 96 : 12] for i in range(5)]
+    data = RunDir(finished_run).config().data
+    original = prepare(Image.open(photo), data).transpose(1, 2, 0)
+    assert picture.shape == (100, 5 * 98 + 2, 3)
+    assert np.array_equal(panels[0], original)
+    assert (panels[1][found["hidden"]] == 128).all() and np.array_equal(panels[1][:2], original[:2])
+    assert all(np.array_equal(panel, image) for panel, image in zip(panels[2:], found["images"], strict=True))
+
+
+@pytest.mark.parametrize("how", ["mask", "box", "hide"])
+def test_what_is_behind_the_mask_of_a_photo_changes_no_completion(finished_run, tmp_path, command, photo, how):
+    """Though the photo is resized, which mixes neighbours."""
+    pixels = np.asarray(Image.open(photo)).copy()
+    small = np.zeros((6, 5), dtype=np.uint8)  # a mask of another size, stretched
+    small[3:, 2:] = 255
+    flags = {
+        "mask": ["--mask", write(tmp_path / "mask.png", small)],
+        "box": ["--box", 13, 9, 11, 10],
+        "hide": ["--hide", "left half"],
+    }[how]
+    hidden = {
+        "mask": np.asarray(Image.fromarray(small).resize((47, 33), Image.Resampling.NEAREST)) > 127,
+        "box": np.pad(np.ones((11, 10), bool), ((13, 33 - 24), (9, 47 - 19))),
+        "hide": np.broadcast_to(np.arange(47) < 23, (33, 47)),
+    }[how]
+    pixels[hidden] = RNG.integers(0, 256, (hidden.sum(), 3))
+    other = write(tmp_path / "other.png", pixels)
+    for image, out in ((photo, "a"), (other, "b")):
+        code, printed = command("complete", finished_run, "--image", image, *flags, "--label", 0, "--out", tmp_path / out)
+        assert code == 0, printed
+    one, two = arrays(tmp_path / "a"), arrays(tmp_path / "b")
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert one["hidden"].any() and not one["hidden"].all()
+
+
+def test_a_picture_with_nothing_hidden_comes_back(finished_run, tmp_path, command, photo):
+    black = write(tmp_path / "black.png", np.zeros((33, 47), dtype=np.uint8))
+    flags = ["--image", photo, "--mask", black, "--label", "ant", "--n", 2, "--out", tmp_path / "out"]
+    assert command("complete", finished_run, *flags)[0] == 0
+    prepared = prepare(Image.open(photo), RunDir(finished_run).config().data).transpose(1, 2, 0)
+    assert (arrays(tmp_path / "out")["images"] == prepared).all()

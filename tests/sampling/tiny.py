@@ -1,0 +1,25 @@
+"""A generator with random weights and opinions, small enough to try everything."""
+
+from dataclasses import replace
+
+import torch
+
+from configs import Config
+from configs.schema import Data, Stage1, Stage2
+from stage1_vqvae.vqvae import VQVAE
+from stage2_prior.pixelcnn import PixelCNN
+from vqprior import Generator
+
+
+def tiny_generator(
+    K: int = 7, size: tuple[int, int] = (16, 20), classes: int = 3, *, channels: int = 3, label_dropout: float = 0.1
+) -> Generator:  # fmt: skip
+    """Maps of `size` / 4; the classes are called a, b, c."""
+    torch.manual_seed(0)
+    stage1 = Stage1(K=K, D=3, width=8, blocks=1, block_width=4, factor=4)
+    vqvae = VQVAE(replace(Config(), data=Data(size=size, channels=channels), stage1=stage1)).eval().requires_grad_(False)
+    prior = PixelCNN(Stage2(channels=6, layers=3, head=8, label_dropout=label_dropout), K=K, classes=classes).eval()
+    torch.nn.init.normal_(vqvae.quantizer.embedding)
+    for parameter in [*vqvae.parameters(), *prior.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.5)
+    return Generator(vqvae, prior.requires_grad_(False), "abc"[:classes])
