@@ -93,7 +93,7 @@ def what_was_done(out: Path) -> str:
     """How far a killed run had come."""
     if (out / "samples" / "samples.json").is_file():
         return "evaluate"
-    if (out / "samples" / "chunks").is_dir():
+    if (out / "samples" / ".unfinished").is_dir():
         return "sample"
     for stage, name in (("stage2", "train-prior"), ("stage1", "train-vqvae")):
         if steps := sorted((out / stage).glob("step-????????")):

@@ -54,7 +54,7 @@ from stage1_vqvae.vqvae import VQVAE
 from stage2_prior.pixelcnn import PixelCNN
 
 BESIDE = 5  # steps beside a save, which ends before they do
-WARM_UP = 12  # steps after which a stream of pictures is as far ahead as it will be
+AHEAD = 12  # steps after which a stream of pictures is as far ahead as it will be
 
 
 def checkpoint_cost(trained: Trained, average: bool, rounds: int) -> dict[str, float]:
@@ -128,18 +128,17 @@ def stage1_feeds(config: Config, folder: Path) -> tuple[Feeds, float]:
     return feeds, statistics.median(times) * len(one.images)
 
 
-def stage2_feeds(config: Config, folder: Path) -> tuple[Feeds, float]:
-    """What stage two may be fed with, and 0: there is nothing to decode."""
+def stage2_feeds(config: Config, folder: Path) -> Feeds:
+    """What stage two may be fed with."""
     mapped = CodeMaps(folder).split("train")
     held = CodeSplit([np.array(shard) for shard in mapped.shards], mapped.labels)
     how = dict(seed=0, batch_size=config.stage2.batch_size, part=share_of_process().slice(config.stage2.batch_size))
     one = next(code_batches(held, start=0, stop=1, **how))
-    feeds = {
+    return {
         "one batch": lambda start: repeat(one),
         "memory": lambda start: code_batches(held, start=start, stop=2**40, **how),
         "disk": lambda start: code_batches(mapped, start=start, stop=2**40, **how),
     }
-    return feeds, 0.0
 
 
 def stage1_step(config: Config) -> Callable[..., None]:
@@ -184,13 +183,15 @@ def cpu_seconds() -> float:
     return sum(sum(process.cpu_times()[:2]) for process in (me, *me.children(recursive=True)))
 
 
-def feed_in_turn(feeds: Feeds, step: Callable[..., None], rounds: int, steps: int) -> dict[str, list[tuple[float, float]]]:
+def feed_in_turn(
+    feeds: Feeds, step: Callable[..., None], *, rounds: int, steps: int, warm_up: int
+) -> dict[str, list[tuple[float, float]]]:
     """Seconds of a step, and CPU seconds that it takes all processes together, for each feed and round."""
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in feeds}
     for number in range(rounds):
         for name in sorted(feeds, key=lambda name: (list(feeds).index(name) + number) % len(feeds)):
-            batches = feeds[name](number * (WARM_UP + steps))
-            for items in islice(batches, WARM_UP if name == "disk" else 1):
+            batches = feeds[name](number * (warm_up + steps))
+            for items in islice(batches, warm_up):
                 step(*items)
             wait()
             began, cpu = time.perf_counter(), cpu_seconds()
@@ -202,24 +203,33 @@ def feed_in_turn(feeds: Feeds, step: Callable[..., None], rounds: int, steps: in
     return took
 
 
+def compared(took: dict[str, list[tuple[float, float]]], batch: int) -> dict[str, dict[str, Any]]:
+    """What each feed reaches, and in proportion to one batch, which comes first."""
+    one = next(iter(took.values()))
+    return {
+        feed: {
+            "images_per_second": batch / statistics.median(wall for wall, _ in rows),
+            "speed": statistics.median(a[0] / b[0] for a, b in zip(one, rows)),
+            "cpu": statistics.median(b[1] / a[1] for a, b in zip(one, rows)),
+            "rounds": rows,
+        }
+        for feed, rows in took.items()
+    }
+
+
 def feed_two_processes(config: Config, folder: Path, rounds: int) -> None:
     """One of the two processes; the main one writes feeds.json into the folder."""
-    found = {}
-    for name, feeds_of, step_of, batch, steps in (
-        ("stage1", stage1_feeds, stage1_step, config.stage1.batch_size, 20),
-        ("stage2", stage2_feeds, stage2_step, config.stage2.batch_size, 5),
-    ):
-        feeds, decoding = feeds_of(config, folder / ("pictures" if name == "stage1" else "codes"))
-        took = feed_in_turn(feeds, step_of(config), rounds, steps)
-        found[name] = {"decoding": decoding / statistics.median(wall for wall, _ in took["one batch"]), "feeds": {}}
-        for feed, rows in took.items():
-            pairs = list(zip(took["one batch"], rows))
-            found[name]["feeds"][feed] = {
-                "images_per_second": batch / statistics.median(wall for wall, _ in rows),
-                "speed": statistics.median(one[0] / this[0] for one, this in pairs),
-                "cpu": statistics.median(this[1] / one[1] for one, this in pairs),
-                "rounds": rows,
-            }
+    batch = config.stage1.batch_size
+    feeds, decoding = stage1_feeds(config, folder / "pictures")
+    step, disk = stage1_step(config), feeds.pop("disk")
+    found = {"stage1": compared(feed_in_turn(feeds, step, rounds=4 * rounds, steps=4, warm_up=1), batch)}
+    took = feed_in_turn({"one batch": feeds["one batch"], "disk": disk}, step, rounds=rounds, steps=20, warm_up=AHEAD)
+    found["stage1"]["disk"] = compared(took, batch)["disk"]
+    found["stage1"]["disk"]["decoding"] = decoding / statistics.median(wall for wall, _ in took["one batch"])
+
+    feeds, step = stage2_feeds(config, folder / "codes"), stage2_step(config)
+    took = feed_in_turn(feeds, step, rounds=2 * rounds, steps=2, warm_up=1)
+    found["stage2"] = compared(took, config.stage2.batch_size)
     if is_main():
         (folder / "feeds.json").write_text(json.dumps(found))
 
@@ -270,11 +280,10 @@ def main() -> None:
         )
     for name, found in data_cost(options, config).items():
         result[name]["data"] = found
-        for feed, row in found["feeds"].items():
+        for feed, row in found.items():
             rate, speed, cpu = row["images_per_second"], row["speed"], row["cpu"]
             print(f"{name}  2 processes fed from {feed:<10} {rate:7.0f} images/s  speed {speed:6.1%}  CPU time {cpu:6.1%}")
-        if found["decoding"]:
-            print(f"{name}  decoding takes {found['decoding']:.1%} of a step's time")
+    print(f"stage1  decoding takes {result['stage1']['data']['disk']['decoding']:.1%} of the time of a step fed from one batch")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2))
 

@@ -231,6 +231,8 @@ class Sample(Drawing):
     """Class of every image, by name or number; without it the classes in turn: image i has class i mod C."""
     out: str | None = None
     """Folder for the pictures; without it RUN/samples."""
+    npz_key: Literal["images", "arr_0"] = "images"
+    """Name of the images in samples.npz; arr_0 is what guided-diffusion's evaluator reads (others read the folder images)."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -61,16 +61,21 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     temporary.mkdir(parents=True)
     try:
         fill(temporary)
-        sync_file(temporary)
-        if path.exists():
-            old = path.with_name(path.name + ".old" + TEMPORARY)
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(path.with_name(path.name + ".old" + TEMPORARY), ignore_errors=True)
+        move_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def move_folder(source: Path, path: Path) -> None:
+    """Give a finished folder its name, in place of one that may have it."""
+    sync_file(source)
+    old = path.with_name(path.name + ".old" + TEMPORARY)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+    os.replace(source, path)
+    shutil.rmtree(old, ignore_errors=True)
     sync_file(path.parent)
 
 

@@ -5,11 +5,18 @@ OUT/
     images/00000.png ...
     samples.npz      images uint8 [N, H, W, C] and labels int64 [N] (-1 where there are no classes)
     samples.json     the settings; written last
+
+Until then each chunk of images that is done lies in OUT/.unfinished, as an array and as PNGs. No process ever holds more
+images than a chunk, however many are asked for.
 """
 
 import json
+import os
 import shutil
+import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +27,7 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.schema import Sample
 from runtime import checkpoint
-from runtime.files import write_array, write_file, write_folder, write_json
+from runtime.files import move_folder, write_array, write_file, write_json
 from runtime.pictures import grid, save_png
 from runtime.processes import each_in_turn, on_main, say
 from runtime.run_dir import RunDir
@@ -57,7 +64,11 @@ def generate(settings: Sample, run: RunDir) -> Path:
                 images, None if labels is None else labels[images], batch_size=settings.batch_size, seed=settings.seed,
                 choice=choice, guidance=settings.guidance, precision=settings.precision,
             )  # fmt: skip
-            write_array(file, drawn.permute(0, 2, 3, 1).numpy())
+            arrays = drawn.permute(0, 2, 3, 1).numpy()
+            for number, array in zip(images.tolist(), arrays):
+                picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+                picture.save(_chunks(out) / "images" / f"{number:05d}.png")
+            write_array(file, arrays)  # last: where it is, the chunk is done
 
     each_in_turn(chunks, draw, "sample")
     columns = len(generator.label_names) if generator.label_names and settings.label is None else 8
@@ -75,17 +86,25 @@ def _chunk_file(out: Path, index: int) -> Path:
     return _chunks(out) / f"{index:06d}.npy"
 
 
+def _holds(path: Path, settings: dict) -> bool:
+    """Whether a file is there, intact, and of these settings."""
+    try:
+        return json.loads(path.read_text()) == settings
+    except (OSError, ValueError):
+        return False
+
+
 def _prepare(out: Path, asked: dict) -> bool:
     """Whether all is done; makes or empties the folder of the chunks, if they are of other settings."""
     done, begun = out / "samples.json", _chunks(out) / "settings.json"
     if (out / "images").exists() and not done.is_file() and not begun.is_file():
         raise UserError(f"{out / 'images'} is there already and was not written by `sample`; give another folder with --out")
-    if done.is_file() and json.loads(done.read_text()) == asked:
+    if _holds(done, asked):
+        shutil.rmtree(_chunks(out), ignore_errors=True)  # of a call that was killed at its very end
         return True
-    if not begun.is_file() or json.loads(begun.read_text()) != asked:
-        begun.parent.mkdir(parents=True, exist_ok=True)
-        for chunk in _chunks(out).glob("*.npy"):
-            chunk.unlink()
+    if not _holds(begun, asked):
+        shutil.rmtree(_chunks(out), ignore_errors=True)
+        (_chunks(out) / "images").mkdir(parents=True)
         write_json(begun, asked)
     return False
 
@@ -93,19 +112,29 @@ def _prepare(out: Path, asked: dict) -> bool:
 def _assemble(out: Path, chunks: int, labels: Tensor | None, columns: int, asked: dict) -> None:
     """Chunks -> the files that are asked for, then forget the chunks."""
     (out / "samples.json").unlink(missing_ok=True)
-    images = np.concatenate([np.load(_chunk_file(out, index)) for index in range(chunks)])
-    numbers = np.full(len(images), -1) if labels is None else labels.numpy()
 
-    def save_npz(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.savez(file, images=images, labels=numbers.astype(np.int64))
+    def arrays() -> Iterator[np.ndarray]:
+        return (np.load(_chunk_file(out, index)) for index in range(chunks))
 
-    def save_images(folder: Path) -> None:
-        for index, image in enumerate(images):
-            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(folder / f"{index:05d}.png")
-
-    write_file(out / "samples.npz", save_npz)
-    write_folder(out / "images", save_images)
-    save_png(out / "grid.png", grid(torch.from_numpy(images[:SHOWN]).permute(0, 3, 1, 2), columns))
+    numbers = np.full(asked["n"], -1) if labels is None else labels.numpy()
+    write_file(out / "samples.npz", lambda path: _write_npz(path, asked["npz_key"], arrays(), numbers.astype(np.int64)))
+    if (_chunks(out) / "images").is_dir():  # else an earlier call was killed after this
+        os.sync()  # the PNGs, all at once
+        move_folder(_chunks(out) / "images", out / "images")
+    first = torch.from_numpy(np.stack(list(islice(chain.from_iterable(arrays()), SHOWN))))
+    save_png(out / "grid.png", grid(first.permute(0, 3, 1, 2), columns))
     write_json(out / "samples.json", asked)
     shutil.rmtree(_chunks(out))
+
+
+def _write_npz(path: Path, key: str, arrays: Iterator[np.ndarray], labels: np.ndarray) -> None:
+    """What `numpy.savez(path, **{key: images, "labels": labels})` writes, with one chunk of images in memory at a time."""
+    first = next(arrays)
+    header = np.lib.format.header_data_from_array_1_0(first) | {"shape": (len(labels), *first.shape[1:])}
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for array in chain([first], arrays):
+                file.write(array.tobytes())
+        with archive.open("labels.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, labels)

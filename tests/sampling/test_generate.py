@@ -1,0 +1,115 @@
+"""Sampling to files: in chunks, resumable, the same bytes however it is shared out."""
+
+import io
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sampling import generate
+
+
+@pytest.fixture(scope="module")
+def drawn(finished_run, tmp_path_factory):
+    """Eleven images in chunks of four."""
+    from tests.launch import run_processes
+
+    out = tmp_path_factory.mktemp("drawn") / "samples"
+    done = run_processes(["sample", finished_run, "--n", 11, "--batch_size", 4, "--seed", 5, "--out", out])
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def load(out, key: str = "images") -> np.ndarray:
+    with np.load(out / "samples.npz") as arrays:
+        return arrays[key]
+
+
+def test_the_files_hold_the_same_images(drawn):
+    images = load(drawn)
+    assert images.shape == (11, 8, 8, 3) and images.dtype == np.uint8
+    assert load(drawn, "labels").tolist() == [0, 1] * 5 + [0] and load(drawn, "labels").dtype == np.int64
+    files = sorted((drawn / "images").iterdir())
+    assert [file.name for file in files] == [f"{i:05d}.png" for i in range(11)]
+    assert all(np.array_equal(np.asarray(Image.open(file)), image) for file, image in zip(files, images))
+    assert not (drawn / ".unfinished").exists()
+
+
+def test_the_archive_is_what_numpy_writes(drawn):
+    buffer = io.BytesIO()
+    np.savez(buffer, images=load(drawn), labels=load(drawn, "labels"))
+    with zipfile.ZipFile(buffer) as expected, zipfile.ZipFile(drawn / "samples.npz") as found:
+        assert found.namelist() == expected.namelist()
+        assert all(found.read(name) == expected.read(name) for name in found.namelist())
+
+
+def test_image_i_is_image_i_for_every_n_and_chunk(drawn, finished_run, tmp_path, command):
+    for n, batch_size in ((3, 4), (7, 4), (11, 3), (11, 64)):
+        out = tmp_path / f"{n}-{batch_size}"
+        code, printed = command("sample", finished_run, "--n", n, "--batch_size", batch_size, "--seed", 5, "--out", out)
+        assert code == 0, printed
+        assert np.array_equal(load(out), load(drawn)[:n])
+
+
+def test_a_killed_call_draws_only_what_is_missing(drawn, finished_run, tmp_path, command, monkeypatch):
+    """Killed after two chunks, with a picture of the third one half-written; then once more, after the folder was moved."""
+    out, real, calls = tmp_path / "samples", generate.write_array, []
+
+    def dies(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    arguments = ["sample", finished_run, "--n", 11, "--batch_size", 4, "--seed", 5, "--out", out]
+    monkeypatch.setattr(generate, "write_array", dies)
+    assert command(*arguments)[0] == 130
+    (out / ".unfinished" / "images" / "00008.png").write_bytes(b"half")
+    monkeypatch.setattr(generate, "save_png", dies)
+    calls[:] = [None]
+    assert command(*arguments)[0] == 130 and len(calls) == 3  # the third chunk, and then the grid
+    assert (out / "images").is_dir() and not (out / "samples.json").exists()
+    monkeypatch.undo()
+    assert command(*arguments)[0] == 0
+    for file in ("samples.npz", "grid.png", "samples.json", "images/00008.png"):
+        assert (out / file).read_bytes() == (drawn / file).read_bytes(), file
+    assert "done" in command(*arguments)[1]
+
+
+def test_no_more_than_a_chunk_is_held(finished_run, tmp_path, command, monkeypatch):
+    """Whatever is loaded or drawn is let go of before the next: counted on the arrays themselves."""
+    import gc
+    import weakref
+
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def counted(path):
+        nonlocal most
+        array = real(path)
+        alive.append(weakref.ref(array))
+        gc.collect()
+        most = max(most, sum(reference() is not None for reference in alive))
+        return array
+
+    real = np.load
+    monkeypatch.setattr(np, "load", counted)
+    assert command("sample", finished_run, "--n", 160, "--batch_size", 5, "--out", tmp_path / "samples")[0] == 0
+    assert len(alive) > 32 and most <= 20 + 2  # the grid shows a hundred images, which are twenty chunks
+
+
+def test_the_key_of_the_evaluator_of_guided_diffusion(finished_run, tmp_path, command):
+    out = tmp_path / "samples"
+    assert command("sample", finished_run, "--n", 3, "--npz_key", "arr_0", "--out", out)[0] == 0
+    assert load(out, "arr_0").shape == (3, 8, 8, 3)
+    shutil.rmtree(out)
+
+
+def test_a_damaged_record_is_drawn_again(drawn, finished_run, tmp_path, command):
+    out = tmp_path / "samples"
+    shutil.copytree(drawn, out)
+    (out / "samples.json").write_text("{")
+    assert command("sample", finished_run, "--n", 3, "--out", out)[0] == 0
+    assert len(load(out)) == 3 and len(list((out / "images").iterdir())) == 3
