@@ -40,22 +40,11 @@ def make_pictures(root: Path, count: int = 120) -> None:
         small.resize((16, 16), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
 
 
-def start(pictures: Path, out: Path, processes: int) -> subprocess.Popen:
+def start(pictures: Path, out: Path, processes: int, flags: list[str] = FLAGS) -> subprocess.Popen:
     """The run, in a process group of its own."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    command = [
-        sys.executable,
-        *launcher,
-        "-m",
-        "vqprior",
-        "run",
-        "folder",
-        *FLAGS,
-        "--data.root",
-        str(pictures),
-        "--out",
-        str(out),
-    ]
+    command = [sys.executable, *launcher, "-m", "vqprior", "run", "folder", *flags]
+    command += ["--data.root", str(pictures), "--out", str(out)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
