@@ -2,15 +2,16 @@
 
     python -m benchmarks.kill_test --kills 30
 
-Half of the kills hit one process, half two gloo processes behind torchrun; SIGKILL goes to every process of the run. The
-instants are spread at random over the time in which an unbroken run works, its imports left out. Prints a line a kill
-and a summary, and writes both as JSON.
+Half of the kills hit one process, half two gloo processes behind torchrun; SIGKILL goes to every process of the run. The five
+steps are hit in turn, each at a random instant of the time that it takes in an unbroken run. Prints a line a kill and a
+summary, and writes both as JSON.
 """
 
 import argparse
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import random
 import subprocess
@@ -28,6 +29,9 @@ FLAGS = """--data.size 16 16 --data.validation 0.2 --data.test 0.2 --stage1.K 16
 --stage1.steps 200 --stage1.batch_size 8 --stage1.log_every 1 --stage1.save_every 10 --stage1.eval_every 50
 --stage2.steps 200 --stage2.batch_size 8 --stage2.log_every 1 --stage2.save_every 10 --stage2.eval_every 50
 --stage2.channels 16 --stage2.layers 3 --stage2.head 16 --sample.n 64 --sample.batch_size 2 --inference_batch 8""".split()
+
+STEPS = ("train-vqvae", "encode", "train-prior", "sample", "evaluate")
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it remarks on every resumed curve
 
 
 def make_pictures(root: Path, count: int = 120) -> None:
@@ -78,17 +82,33 @@ def fingerprint(out: Path) -> dict[str, str]:
     return found
 
 
-def what_was_done(out: Path) -> str:
-    """How far a killed run had come."""
-    if (out / "samples" / "samples.json").is_file():
-        return "evaluate"
-    if (out / "samples" / ".unfinished").is_dir():
-        return "sample"
-    for stage, name in (("stage2", "train-prior"), ("stage1", "train-vqvae")):
-        if steps := sorted((out / stage).glob("step-????????")):
-            done = int(steps[-1].name.removeprefix("step-"))
-            return f"{name} after {done}" if done < 200 else {"stage2": "sample", "stage1": "encode"}[stage]
-    return "train-vqvae"
+def begun(out: Path) -> set[str]:
+    """The steps of `vqprior run` that have begun in a run directory."""
+    signs = {
+        "train-vqvae": out / "stage1" / "step-00000010",
+        "encode": out / "codes.partial",
+        "train-prior": out / "stage2",
+        "sample": out / "stage2" / "step-00000200",
+        "evaluate": out / "samples" / "samples.json",
+    }
+    found = {step for step, sign in signs.items() if sign.exists()}
+    return found | ({"encode"} if (out / "codes").exists() else set())
+
+
+def wait_for(step: str, out: Path, process: subprocess.Popen) -> float:
+    """Wait until a step has begun or the run has ended; the time at which that was."""
+    while step not in begun(out) and process.poll() is None:
+        time.sleep(0.005)
+    return time.monotonic()
+
+
+def durations(pictures: Path, out: Path, processes: int) -> dict[str, float]:
+    """Seconds that each step of an unbroken run takes."""
+    process = start(pictures, out, processes)
+    times = [wait_for(step, out, process) for step in STEPS]
+    finish(process)
+    times.append(time.monotonic())
+    return {step: end - begin for step, begin, end in zip(STEPS, times, times[1:])}
 
 
 def main() -> None:
@@ -104,27 +124,22 @@ def main() -> None:
         root = Path(folder)
         make_pictures(root / "pictures")
         for processes in (1, 2):
-            began = time.time()
-            process = start(root / "pictures", root / f"unbroken{processes}", processes)
-            while not (root / f"unbroken{processes}" / "stage1").exists() and process.poll() is None:
-                time.sleep(0.01)
-            working = time.time() - began
-            finish(process)
-            seconds = time.time() - began
-            expected = fingerprint(root / f"unbroken{processes}")
+            unbroken = root / f"unbroken{processes}"
+            seconds = durations(root / "pictures", unbroken, processes)
+            expected = fingerprint(unbroken)
             for index in range(options.kills // 2):
-                out = root / f"run{processes}-{index}"
-                instant = chance.uniform(0.9 * working, seconds)
+                out, step = root / f"run{processes}-{index}", STEPS[index % len(STEPS)]
+                instant = chance.uniform(0, seconds[step])
                 process = start(root / "pictures", out, processes)
+                wait_for(step, out, process)
                 time.sleep(instant)
                 kill(process)
-                where = what_was_done(out)
                 finish(start(root / "pictures", out, processes))
                 found = fingerprint(out)
                 different = [name for name in expected if found.get(name) != expected[name]]
-                rows.append({"processes": processes, "second": round(instant, 2), "during": where, "different": different})
-                print(f"{processes} process(es), killed at {instant:5.2f} s in {where:<22} "
-                      + ("equal" if not different else f"DIFFERENT: {', '.join(different)}"), flush=True)  # fmt: skip
+                rows.append({"processes": processes, "step": step, "second": round(instant, 3), "different": different})
+                verdict = f"DIFFERENT: {', '.join(different)}" if different else "equal"
+                print(f"{processes} process(es), killed {instant:6.3f} s into {step:<11} {verdict}", flush=True)
     equal = sum(not row["different"] for row in rows)
     print(f"{equal} of {len(rows)} killed runs ended equal to an unbroken run")
     if options.json:
