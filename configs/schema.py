@@ -3,12 +3,13 @@
 A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of them (`--stage1.K 512`).
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
 Precision = Literal["no", "bf16", "fp16"]
 Half = Literal["lower half", "upper half", "left half", "right half"]
+Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies"]
 
 
 @dataclass(frozen=True)
@@ -320,3 +321,39 @@ class Config:
     def for_inference(self) -> "Config":
         """The same run with the networks in fp32, as `encode` and `evaluate` use them by default."""
         return replace(self, precision="no")
+
+
+@dataclass(frozen=True)
+class Evaluation(Config):
+    """What is measured of a run; `sample.*` says how the samples are drawn that are measured."""
+
+    n: int = 10_000
+    """Images in each row of the ladder, and for each classifier of CAS; at most as many as the test split has."""
+    only: tuple[Part, ...] = ()
+    """Parts to measure; without it all. Figures of the other parts stay as they are."""
+    features: str = "classifier"
+    """Features of the distances: `classifier` (trained on the run's own labels), or an extractor of torch-fidelity, such as
+    inception-v3-compat, dinov2-vit-s-14, clip-vit-b-32 or vgg16 (pip install 'vqprior[eval]')."""
+    features_weights: str | None = None
+    """File with the weights of that extractor; without it torch-fidelity downloads them."""
+    classifier_steps: int = 1000
+    """Training steps of each classifier, on batches of 128."""
+
+    @classmethod
+    def of(cls, config: Config, **settings: Any) -> Self:
+        """These settings for a run."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(Config)}, **settings)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("n", "classifier_steps"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 2")
+
+
+@dataclass(frozen=True)
+class Report(Evaluation):
+    """What goes into a report; its samples are drawn as `sample.*` says."""
+
+    file: str | None = None
+    """The page to write; without it RUN/report.html."""

@@ -9,6 +9,7 @@ runs/NAME/
     samples/         pictures
     completions/     pictures that were filled in
     tensorboard/     one event folder a stage
+    evaluation/      images and figures of each part of an evaluation
     metrics.json     what `evaluate` measured
 """
 
@@ -63,6 +64,10 @@ class RunDir:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
 
     @property
     def metrics(self) -> Path:

@@ -1,100 +1,118 @@
-"""What the numbers say of both stages: the figures of `metrics.json`."""
+"""What the numbers say of a run: the figures of `metrics.json`, part by part; parts that are done are kept."""
 
-import math
+import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from configs import Config
 from configs.errors import UserError
-from runtime import checkpoint
-from runtime.code_maps import CodeMaps
+from configs.schema import Evaluation
 from runtime.data import DataSet
 from runtime.files import write_json
-from runtime.processes import device_of_process, on_main, say
+from runtime.lock import lock
+from runtime.processes import on_main, say
 from runtime.run_dir import RunDir, git_commit, package_version
-from stage1_vqvae.measure import measure
-from stage1_vqvae.vqvae import find_vqvae, load_vqvae
-from stage2_prior.measure import bits_per_code, per_position_bits, position_counts, unigram_bits
-from stage2_prior.pixelcnn import load_prior
+
+from .evaluation import tables
+from .evaluation.features import CLASSIFIER
+from .evaluation.parts import PARTS
+from .evaluation.subject import SEED, Subject
 
 Metrics = dict[str, Any]
+FORMAT = 1  # of the figures of a part: others are measured anew
 
 
-def evaluate(config: Config, run: RunDir, data: DataSet) -> Metrics:
-    """Measure both stages on the test split, print a table and write `metrics.json`.
+def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
+    """Measure the parts of a run that `config.only` names, print their tables and write `metrics.json`.
 
     Raises:
-        UserError: a stage is missing, the stages do not belong together, or the data are not those they learnt from.
+        UserError: a stage is missing, the stages do not belong together, the data are not those they learnt from, or a
+            part cannot be measured on them.
+        Interrupted: the command was told to stop; parts that are done stay.
     """
-    maps = CodeMaps(run.codes)
-    if maps.header.data_fingerprint != data.fingerprint:
-        raise UserError(f"{run.codes} was encoded from other pictures than data.root ({config.data.root}) holds now")
-    found = on_main(lambda: find_vqvae(run.stage1, maps.header.vqvae, warn=say))
-    vqvae = load_vqvae(found, device_of_process())
-    channels_last = torch.channels_last if config.channels_last else torch.contiguous_format
-    vqvae.to(memory_format=channels_last)
-    how = dict(batch=config.inference_batch, precision=config.precision)
-    stage1 = measure(vqvae, data.test, channels_last=config.channels_last, **how)
-
-    prior_found = on_main(lambda: checkpoint.best(run.stage2))
-    if prior_found.meta["codes"]["vqvae"] != maps.header.vqvae:
-        raise UserError(f"{prior_found.path} was trained on other codes than {run.codes} holds; train the prior again")
-    prior = load_prior(prior_found, device_of_process()).to(memory_format=channels_last)
-    splits = {name: maps.split(name) for name in ("train", "test")}
-    nll = bits_per_code(prior, splits["test"], **how)
-    nll_train = bits_per_code(prior, splits["train"], images=len(splits["test"]), **how)
-    K = maps.header.level.K
-    counts = [position_counts(splits[name], K) for name in ("train", "test")]
-    places = maps.header.level.height * maps.header.level.width
-
-    metrics: Metrics = {
-        "stage1": {**stage1.figures(), "K": K, "map": [maps.header.level.height, maps.header.level.width]},
-        "stage2": {
-            "bits_per_code": nll,
-            "nats_per_code": nll * math.log(2),
-            "bits_per_image": nll * places,
-            "bits_per_code_train": nll_train,
-            "unigram_bits_per_code": unigram_bits(*counts),
-            "per_position_bits_per_code": per_position_bits(*counts),
-        },
-        "protocol": {
-            "split": "test",
-            "images": len(data.test),
-            "precision": config.precision,
-            "seed": config.seed,
-            "steps": {"stage1": found.step, "stage2": prior_found.step},
-            "vqvae": found.fingerprint,
-            "prior": prior_found.fingerprint,
-            "data": asdict(config.data) | {"fingerprint": data.fingerprint},
-            "version": package_version(),
-            "commit": git_commit(),
-            "torch": torch.__version__,
-        },
-    }
-    on_main(lambda: write_json(run.metrics, metrics))
-    say(table(metrics))
+    subject = Subject.open(config, run, data)
+    on_main(lambda: _claim(subject.folder))
+    for name in config.only or possible(subject):
+        asked = depends_on(name, subject)
+        if on_main(lambda: _read(subject.folder, name, asked)) is None:
+            figures = PARTS[name](subject)
+            on_main(lambda: _write(subject.folder, name, asked, figures))
+        else:
+            say(f"evaluate: {name} is done")
+    metrics = on_main(lambda: _assemble(subject))
+    say(tables.text(metrics))
     return metrics
 
 
-def table(metrics: Metrics) -> str:
-    """The figures as text."""
-    one, two = metrics["stage1"], metrics["stage2"]
-    height, width = one["map"]
-    rows = [
-        ("stage 1: reconstruction", ""),
-        ("  MSE on [0, 1]", f"{one['mse']:.5f}"),
-        ("  MSE / variance", f"{one['relative_mse']:.4f}"),
-        ("  PSNR", f"{one['psnr']:.2f} dB"),
-        ("  codebook perplexity", f"{one['perplexity']:.1f} of {one['K']}"),
-        ("  codes used", f"{one['usage']:.1%}"),
-        (f"stage 2: prior of {height}x{width} codes", ""),
-        ("  NLL", f"{two['bits_per_code']:.3f} bits/code ({two['nats_per_code']:.3f} nats/code)"),
-        ("  NLL of an image", f"{two['bits_per_image']:.1f} bits"),
-        ("  NLL on train", f"{two['bits_per_code_train']:.3f} bits/code"),
-        ("  per-position model", f"{two['per_position_bits_per_code']:.3f} bits/code"),
-        ("  unigram model", f"{two['unigram_bits_per_code']:.3f} bits/code"),
-    ]
-    title = f"test split, {metrics['protocol']['images']:,} images"
-    return "\n".join([title, "-" * len(title), *(f"{name:<32}{value}".rstrip() for name, value in rows)])
+def _claim(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    lock(folder)
+
+
+def possible(subject: Subject) -> Iterable[str]:
+    """The parts that can be measured on these data; the others are named."""
+    if subject.label_names or subject.config.features != CLASSIFIER:
+        return PARTS if subject.label_names else [name for name in PARTS if name != "labels"]
+    say("evaluate: no ladder without classes or another network: pip install 'vqprior[eval]', --features inception-v3-compat")
+    return [name for name in PARTS if name not in ("ladder", "labels")]
+
+
+def depends_on(name: str, subject: Subject) -> dict[str, Any]:
+    """The settings that the figures of a part are a function of.
+
+    Raises:
+        UserError: labels are asked for, and there are none.
+    """
+    config, asked = subject.config, {"format": FORMAT} | subject.origin()
+    if name == "labels" and not subject.label_names:
+        raise UserError("the part `labels` needs classes, and these data have none")
+    if name != "reconstruction":
+        asked |= {"n": subject.n}
+    if name in ("ladder", "labels", "copies"):
+        asked |= {"drawing": subject.drawing(), "label": config.sample.label, "classifier_steps": config.classifier_steps}
+        asked |= {"features": config.features, "weights": config.features_weights, "seed": SEED}
+    return asked
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _read(folder: Path, name: str, asked: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """A part that is there, `asked` and `figures`; None where there is none, or one of other settings."""
+    try:
+        part = json.loads(_file(folder, name).read_text())
+        return part if asked in (None, part["asked"]) and part["asked"]["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(folder: Path, name: str, asked: dict[str, Any], figures: dict[str, Any]) -> None:
+    write_json(_file(folder, name), {"asked": asked, "figures": figures})
+
+
+def _assemble(subject: Subject) -> Metrics:
+    """All parts that are there, of these networks and data, into `metrics.json`."""
+    config, origin = subject.config, subject.origin()
+    parts = {name: part for name in PARTS if (part := _read(subject.folder, name)) and origin.items() <= part["asked"].items()}
+    names = {"reconstruction": "stage1", "likelihood": "stage2"}
+    metrics: Metrics = {names.get(name, name): part["figures"] for name, part in parts.items()}
+    metrics["protocol"] = {
+        "split": "test",
+        "images": len(subject.data.test),
+        "precision": config.precision,
+        "seed": config.seed,
+        "steps": {"stage1": subject.vqvae_found.step, "stage2": subject.prior_found.step},
+        "vqvae": subject.vqvae_found.fingerprint,
+        "prior": subject.prior_found.fingerprint,
+        "data": asdict(config.data) | {"fingerprint": subject.data.fingerprint},
+        "parts": {names.get(name, name): part["asked"] for name, part in parts.items()},
+        "version": package_version(),
+        "commit": git_commit(),
+        "torch": torch.__version__,
+    }
+    write_json(subject.run.metrics, metrics)
+    return metrics

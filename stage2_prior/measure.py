@@ -17,23 +17,45 @@ from .pixelcnn import PixelCNN
 
 
 @torch.no_grad()
-def bits_per_code(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None) -> float:
-    """Mean negative log-likelihood of a split's codes (or of its first `images` maps), in bits a code."""
-    device, total, codes_seen = prior.device, 0.0, 0
+def bits_by_position(
+    prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None
+) -> Tensor:  # fmt: skip
+    """Mean negative log-likelihood, in bits, of the code at each place of a split's (first) maps, [h, w] fp64."""
+    device, count = prior.device, min(len(split), images or len(split))
+    total = torch.zeros(split.shards[0].shape[1:], dtype=torch.float64)
     training = prior.training
     prior.eval()
-    for chunk in chunks(min(len(split), images or len(split)), batch, share_of_process()):
+    for chunk in chunks(count, batch, share_of_process()):
         indices = padded(chunk, batch)
         codes = split.codes(indices).to(device)
         labels = split.labels[indices].to(device) if prior.classes else None
         with autocast(device, precision):
             logits = prior(codes, labels).float()
-        logits = rearrange(logits[: len(chunk)], "b k h w -> (b h w) k")
-        loss = F.cross_entropy(logits, codes[: len(chunk)].flatten(), reduction="sum")
-        total, codes_seen = total + loss.item(), codes_seen + codes[: len(chunk)].numel()
+        rows = rearrange(logits[: len(chunk)], "b k h w -> (b h w) k")
+        nats = F.cross_entropy(rows, codes[: len(chunk)].flatten(), reduction="none")
+        total += nats.view(len(chunk), *total.shape).cpu().double().sum(0)
     prior.train(training)
-    total, codes_seen = sum_numbers([total, codes_seen])
-    return total / codes_seen / math.log(2)
+    nats = torch.tensor(sum_numbers(total.flatten().tolist()), dtype=torch.float64)
+    return nats.view_as(total) / count / math.log(2)
+
+
+def bits_per_code(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None) -> float:
+    """The mean of `bits_by_position` over the places, in bits a code."""
+    return bits_by_position(prior, split, batch=batch, precision=precision, images=images).mean().item()
+
+
+@torch.no_grad()
+def posterior_accuracy(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int) -> float:
+    """Share of a split's first maps whose own label is arg max over y of p(codes | y): a classifier for free."""
+    hits, count = 0, min(len(split), images)
+    for chunk in chunks(count, batch, share_of_process()):
+        codes = split.codes(padded(chunk, batch)).to(prior.device)
+        bits = [
+            log2_prob(prior, codes, torch.full((batch,), label, device=prior.device), precision=precision)
+            for label in range(prior.classes)
+        ]
+        hits += (torch.stack(bits, 1).argmax(1)[: len(chunk)] == split.labels[chunk]).sum().item()
+    return sum_numbers([hits])[0] / count
 
 
 @torch.no_grad()
@@ -58,14 +80,17 @@ def position_counts(split: CodeSplit, K: int) -> Tensor:
     return counts.view(places, K).double()
 
 
-def unigram_bits(train: Tensor, held_out: Tensor) -> float:
-    """Bits a code of held-out counts [places, K] under the frequencies of training counts (one added to each code)."""
-    p = train.sum(0) + 1
-    return -(held_out.sum(0) * (p / p.sum()).log2()).sum().item() / held_out.sum().item()
+def code_frequencies(train: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities from counts [places, K] of training codes: a unigram's [K] and a per-position model's [places, K].
 
-
-def per_position_bits(train: Tensor, held_out: Tensor) -> float:
-    """As `unigram_bits`, with frequencies of its own at each place; K draws from the unigram are added to each."""
+    One is added to the count of each code; each place adds K draws from the unigram to its own counts.
+    """
     unigram = train.sum(0) + 1
-    p = train + unigram / unigram.sum() * len(unigram)
-    return -(held_out * (p / p.sum(1, keepdim=True)).log2()).sum().item() / held_out.sum().item()
+    unigram = unigram / unigram.sum()
+    places = train + unigram * len(unigram)
+    return unigram, places / places.sum(1, keepdim=True)
+
+
+def cross_entropy_bits(held_out: Tensor, p: Tensor) -> float:
+    """Bits a code of held-out counts [places, K] under probabilities [K], or [places, K]."""
+    return -(held_out * p.log2()).sum().item() / held_out.sum().item()

@@ -11,7 +11,7 @@ from pathlib import Path
 import configs
 from configs import Config
 from configs.errors import UserError
-from configs.schema import Complete, Drawing, Sample
+from configs.schema import Complete, Drawing, Evaluation, Report, Sample
 from runtime.interrupt import Interrupted
 
 
@@ -29,6 +29,17 @@ def _step(name: str, target: str | None, flags: list[str]) -> None:
     from vqprior import pipeline
 
     pipeline.STEPS[name](config)
+
+
+def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
+    """`evaluate` and `report` take the whole configuration, and settings of their own."""
+    schema = {"evaluate": Evaluation, "report": Report}[name]
+    default = schema.of(_stored(target).for_inference())
+    config = configs.parse_options(schema, flags, default=default, prog=f"vqprior {name} {target or 'RUN'}")
+    _need_target(name, target)
+    from vqprior import pipeline
+
+    pipeline.MEASURES[name](config)
 
 
 def _sample(name: str, target: str | None, flags: list[str]) -> None:
@@ -60,7 +71,8 @@ COMMANDS = {
     "train-prior": Command("stage two: train the prior on the code maps", _step),
     "sample": Command("draw new images from the prior and decode them", _sample),
     "complete": Command("fill in the hidden part of a picture, several times", _complete),
-    "evaluate": Command("measure both stages and write metrics.json", _step),
+    "evaluate": Command("measure a run, from reconstructions to samples, into metrics.json", _evaluate),
+    "report": Command("one HTML file with the pictures, figures and curves of a run", _evaluate),
 }
 
 USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]
@@ -99,7 +111,7 @@ def _stored(target: str | None) -> Config:
 def _config(name: str, target: str | None, flags: list[str]) -> Config:
     """The configuration of a command: that of its target, then its flags."""
     default = _stored(target)
-    if name in ("encode", "evaluate"):
+    if name == "encode":
         default = default.for_inference()
     config = configs.parse_options(Config, flags, default=default, prog=f"vqprior {name} {target or 'PRESET'}")
     _need_target(name, target)

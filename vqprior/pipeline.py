@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from configs import Config
 from configs.errors import UserError
-from configs.schema import Complete, Sample
+from configs.schema import Complete, Evaluation, Report, Sample
 from runtime import checkpoint, run_dir
 from runtime.data import DataSet, load
 from runtime.interrupt import heeded
@@ -18,9 +19,10 @@ from runtime.processes import device_of_process, on_main, say, share_of_process
 from runtime.run_dir import RunDir
 from sampling.arguments import label_number
 from sampling.complete import complete as complete_picture
-from sampling.evaluate import evaluate as measure_both
+from sampling.evaluate import evaluate as measure
 from sampling.generate import generate
 from sampling.generator import Generator
+from sampling.report import report as write_report
 from stage1_vqvae.encode import encode as encode_images
 from stage1_vqvae.train import reconstruct, spread
 from stage1_vqvae.train import train as train_stage1
@@ -90,11 +92,20 @@ def complete(config: Config, settings: Complete) -> None:
     on_main(lambda: complete_picture(settings, run))
 
 
-def evaluate(config: Config) -> None:
-    """Measure both stages."""
+def evaluate(config: Evaluation) -> None:
+    """Measure a run."""
     run = _existing(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    measure_both(config, run, _data(config))
+    data = _data(config)
+    with heeded():
+        measure(config, run, data)
+
+
+def report(config: Report) -> None:
+    """Write the page of a run."""
+    run = _existing(config)
+    run_dir.refuse_contradictions(run, config, but="precision")
+    write_report(config, run, _data(config))
 
 
 def run(config: Config) -> None:
@@ -109,12 +120,13 @@ def run(config: Config) -> None:
         encode_images(inference, run, data)
         train_stage2(config, run, preview_for(config, run))
         pictures = generate(config.sample, run)
-    measure_both(inference, run, data)
+        measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
     reconstructions = run.path / "reconstructions.png"
     on_main(lambda: save_reconstructions(inference, run, data, reconstructions))
     say(
         f"\nsamples          {pictures / 'grid.png'}\nreconstructions  {reconstructions}\n"
-        f"metrics          {run.metrics}\ncurves           tensorboard --logdir {run.path.parent}"
+        f"metrics          {run.metrics}; of the samples too: vqprior evaluate {run.path}\n"
+        f"curves           tensorboard --logdir {run.path.parent}"
     )
 
 
@@ -123,8 +135,9 @@ STEPS: dict[str, Callable[[Config], None]] = {
     "train-vqvae": train_vqvae,
     "encode": encode,
     "train-prior": train_prior,
-    "evaluate": evaluate,
 }
+
+MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report}
 
 
 def preview_for(config: Config, run: RunDir) -> Preview:

@@ -3,7 +3,14 @@ import math
 import torch
 
 from runtime.code_maps import CodeSplit
-from stage2_prior.measure import bits_per_code, per_position_bits, position_counts, unigram_bits
+from stage2_prior.measure import (
+    bits_by_position,
+    bits_per_code,
+    code_frequencies,
+    cross_entropy_bits,
+    position_counts,
+    posterior_accuracy,
+)
 
 
 class Fixed(torch.nn.Module):
@@ -46,11 +53,35 @@ def test_position_counts():
 def test_unigram_and_per_position_bits():
     train = counts([[[0, 1]], [[0, 1]], [[0, 1]]], 2)  # place 0 is always 0, place 1 always 1
     held_out = counts([[[0, 1]]], 2)
-    assert abs(unigram_bits(train, held_out) - 1) < 1e-9
+    unigram, per_position = code_frequencies(train)
+    assert abs(cross_entropy_bits(held_out, unigram) - 1) < 1e-9
     # at each place: 3 right ones and a pseudo-count of unigram * K = 1 for each code
-    assert abs(per_position_bits(train, held_out) + math.log2(4 / 5)) < 1e-9
+    assert abs(cross_entropy_bits(held_out, per_position) + math.log2(4 / 5)) < 1e-9
 
 
 def test_a_code_never_seen_in_training_costs_finitely_many_bits():
     train, held_out = counts([[[0, 0]]] * 4, 2), counts([[[1, 1]]], 2)
-    assert math.isfinite(unigram_bits(train, held_out)) and math.isfinite(per_position_bits(train, held_out))
+    assert all(math.isfinite(cross_entropy_bits(held_out, p)) for p in code_frequencies(train))
+
+
+def test_bits_by_position_are_those_of_each_place():
+    prior, codes = Fixed(5, 2, 3), split(11, 5, 1)
+    log_p = prior.table.log_softmax(0)  # [K, h, w]
+    expected = -log_p.expand(11, -1, -1, -1).gather(1, codes.codes(torch.arange(11))[:, None]).mean((0, 1)) / math.log(2)
+    assert torch.allclose(bits_by_position(prior, codes, batch=4, precision="no").float(), expected, atol=1e-5)
+
+
+def test_the_posterior_finds_the_label_that_made_the_codes():
+    class Told(Fixed):
+        """A prior that is almost sure that all codes are the label."""
+
+        def forward(self, codes, labels=None):
+            return 9.0 * torch.nn.functional.one_hot(labels, self.K)[:, :, None, None].expand(-1, -1, 2, 3)
+
+    prior, labels = Told(4, 2, 3), torch.arange(11) % 4
+    prior.classes = 4
+    maps = CodeSplit([labels[:, None, None].expand(-1, 2, 3).numpy()], labels)
+    wrong = CodeSplit([((labels + 1) % 4)[:, None, None].expand(-1, 2, 3).numpy()], labels)
+    for batch in (3, 20):
+        assert posterior_accuracy(prior, maps, batch=batch, precision="no", images=7) == 1
+        assert posterior_accuracy(prior, wrong, batch=batch, precision="no", images=7) == 0

@@ -1,0 +1,87 @@
+"""Features that distances between sets of images are measured in: of torch-fidelity's networks, or of a classifier.
+
+The classifier learns the classes of the run's own training images, so it needs no weights from elsewhere; its Frechet
+distance is called FD(classifier), and is not comparable with any FID.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from configs.errors import UserError
+from runtime.loader import chunks, padded
+from runtime.pictures import to_float
+from runtime.processes import device_of_process, share_of_process, sum_tensor
+
+from .classifier import Classifier
+from .rows import Images
+
+CLASSIFIER = "classifier"
+
+
+class Extractor(NamedTuple):
+    """A network that sees features in images."""
+
+    name: str
+    distance: str  # what the Frechet distance in them is called
+    features: Callable[[Tensor], Tensor]  # uint8 [B, C, H, W] -> [B, F] fp32 on the CPU
+
+
+def of_classifier(model: Classifier, device: torch.device) -> Extractor:
+    """The features of a trained classifier."""
+
+    @torch.no_grad()
+    def features(images: Tensor) -> Tensor:
+        return model.features(to_float(images, device, channels_last=True)).float().cpu()
+
+    return Extractor(CLASSIFIER, "FD(classifier)", features)
+
+
+def of_torch_fidelity(name: str, weights: str | None, device: torch.device) -> Extractor:
+    """A registered feature extractor of torch-fidelity; its weights are downloaded, or read from a file.
+
+    Raises:
+        UserError: torch-fidelity is not installed, knows no such extractor, or the weights cannot be had.
+    """
+    try:
+        from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
+        from torch_fidelity.utils import create_feature_extractor
+    except ImportError as error:
+        raise UserError(
+            f"the features {name!r} are those of torch-fidelity, which is not installed ({error}): "
+            "pip install 'vqprior[eval]', or take --features classifier"
+        ) from error
+    if name not in known:
+        raise UserError(f"there are no features {name!r}; there are {', '.join([CLASSIFIER, *sorted(known)])}")
+    if weights and not Path(weights).is_file():
+        raise UserError(f"--features_weights {weights} is no file")
+    layer = known[name].get_default_feature_layer_for_metric("fid")
+    try:
+        network = create_feature_extractor(
+            name, [layer], cuda=device.type == "cuda", feature_extractor_weights_path=weights, verbose=False
+        )
+    except Exception as error:  # of urllib, torch.hub, or a state dict that does not fit
+        raise UserError(
+            f"the weights of {name!r} cannot be had: {error}. "
+            "Give a file with --features_weights, or take --features classifier"
+        ) from error
+
+    @torch.no_grad()
+    def features(images: Tensor) -> Tensor:
+        colour = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
+        return network(colour.to(device))[0].float().flatten(1).cpu()
+
+    return Extractor(name, "FID" if name.startswith("inception-v3") else f"FD({name})", features)
+
+
+def features_of(extractor: Extractor, images: Images, count: int, batch: int) -> Tensor:
+    """Features [count, F] fp32 on the CPU of images 0 to count-1, in chunks of one size, shared out over the processes."""
+    share = share_of_process()
+    width = extractor.features(images(torch.zeros(batch, dtype=torch.int64))).shape[1]
+    found = torch.zeros(count, width)
+    for chunk in chunks(count, batch, share):
+        found[chunk] = extractor.features(images(padded(chunk, batch)))[: len(chunk)]
+    return sum_tensor(found.to(device_of_process())).cpu()  # each row is zero on all processes but one

@@ -1,0 +1,153 @@
+"""The parts of an evaluation: each looks at a subject and gives figures by name."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runtime.loader import chunks, padded
+from runtime.pictures import pairs, save_png, to_float
+from runtime.processes import on_main, share_of_process, sum_numbers
+from stage1_vqvae.measure import measure
+from stage2_prior.measure import bits_by_position, cross_entropy_bits, position_counts, posterior_accuracy
+
+from .classifier import Classifier
+from .distances import Gaussian, frechet, kid, prdc
+from .features import Extractor, features_of
+from .nearest import copy_share, nearest
+from .rows import Images
+from .ssim import ssim
+from .subject import ROWS, SEED, Subject
+
+Figures = dict[str, Any]
+PAGE = 32  # samples shown beside their nearest training images
+NEIGHBOURS = 5  # k of precision, recall, density and coverage
+
+
+def reconstruction(subject: Subject) -> Figures:
+    """Distortion and codebook use on the whole test split."""
+    config, test = subject.config, subject.data.test
+    found = measure(subject.vqvae, test, channels_last=config.channels_last, **subject.how)
+    total = 0.0
+    for chunk in chunks(len(test), config.inference_batch, share_of_process()):
+        images = test.images(padded(chunk, config.inference_batch))
+        x, x_hat = (to_float(part[: len(chunk)], torch.device("cpu")) for part in (images, subject.reconstruct(images)))
+        total += ssim(x, x_hat).double().sum().item()
+    figures = found.figures() | {"ssim": sum_numbers([total])[0] / len(test), "images": len(test)}
+    return figures | {"K": subject.K, "map": [*subject.vqvae.map_size], "code_counts": found.counts.tolist()}
+
+
+def likelihood(subject: Subject) -> Figures:
+    """What held-out codes cost under the prior, and under models that know no neighbours."""
+    train, test = (subject.maps.split(name) for name in ("train", "test"))
+    by_position = bits_by_position(subject.prior, test, **subject.how)
+    seen = bits_by_position(subject.prior, train, images=len(test), **subject.how)
+    bits, held_out = by_position.mean().item(), position_counts(test, subject.K)
+    unigram, per_position = subject.frequencies
+    figures: Figures = {
+        "bits_per_code": bits,
+        "nats_per_code": bits * math.log(2),
+        "bits_per_image": bits * by_position.numel(),
+        "bits_per_code_train": seen.mean().item(),
+        "unigram_bits_per_code": cross_entropy_bits(held_out, unigram),
+        "per_position_bits_per_code": cross_entropy_bits(held_out, per_position),
+        "bits_by_position": by_position.tolist(),
+        "images": len(test),
+    }
+    if subject.label_names:
+        count = min(len(test), subject.config.n)
+        figures["posterior_accuracy"] = posterior_accuracy(subject.prior, test, images=count, **subject.how)
+        figures["posterior_images"] = count
+    return figures
+
+
+def ladder(subject: Subject) -> Figures:
+    """Each row against real test images, in one space of features."""
+    extractor, count = subject.extractor, subject.n
+    real = _features(subject, extractor, "test")
+    gaussian = on_main(lambda: Gaussian.of(real))
+
+    def compare(name: str) -> Figures:
+        fake = _features(subject, extractor, name)
+        return on_main(lambda: _distances(real, gaussian, fake))
+
+    rows = {name: compare(name) for name in ROWS}
+    return {"features": extractor.name, "distance": extractor.distance, "images": count, "rows": rows}
+
+
+def _features(subject: Subject, extractor: Extractor, name: str) -> Tensor:
+    return features_of(extractor, subject.row(name), subject.n, subject.config.inference_batch)
+
+
+def _distances(real: Tensor, gaussian: Gaussian, fake: Tensor) -> Figures:
+    mean, deviation = kid(real, fake, seed=SEED)
+    found = prdc(real, fake, k=min(NEIGHBOURS, len(real) - 1))
+    return {"frechet": frechet(gaussian, Gaussian.of(fake)), "kid": mean, "kid_std": deviation, **found}
+
+
+def labels(subject: Subject) -> Figures:
+    """Whether samples carry the label asked for, and what a classifier learns from them (CAS)."""
+    real, count = subject.classifier("all"), subject.n
+    test, every = subject.data.test, len(subject.data.test)
+    accuracy = lambda model, images, truth: _accuracy(subject, model, images, truth)
+    asked = subject.sample_labels()
+    _, chosen = subject.real(test)
+    figures: Figures = {
+        "images": count,
+        "classifier_accuracy": accuracy(real, test.images, test.labels),
+        "label_accuracy": accuracy(real, subject.row("samples"), asked),
+        "label_accuracy_reconstructions": accuracy(real, subject.row("reconstructions"), test.labels[chosen]),
+        "cas": {},
+    }
+    for name in ("train", "train_reconstructions", "samples"):
+        figures["cas"][name] = accuracy(subject.classifier(name), test.images, test.labels)
+    return figures | {"test_images": every}
+
+
+def _accuracy(subject: Subject, model: Classifier, images: Images, truth: Tensor) -> float:
+    """Share of images to which the classifier gives their label."""
+    hits, batch = 0, subject.config.inference_batch
+    for chunk in chunks(len(truth), batch, share_of_process()):
+        with torch.no_grad():
+            logits = model(to_float(images(padded(chunk, batch)), subject.stages.device, channels_last=True))
+        hits += (logits.argmax(1).cpu()[: len(chunk)] == truth[chunk]).sum().item()
+    return sum_numbers([hits])[0] / len(truth)
+
+
+def copies(subject: Subject) -> Figures:
+    """Whether samples are nearer to training images than new real images are, in pixels and in features."""
+    batch, count, train = subject.config.inference_batch, subject.n, subject.data.train
+    spaces = {"pixels": lambda images, size: _pixels(images, size, batch)}
+    if subject.label_names or subject.config.features != "classifier":
+        network = subject.extractor
+        spaces["features"] = lambda images, size: features_of(network, images, size, batch)
+    figures: Figures = {"images": count, "page": PAGE}
+    for space, read in spaces.items():
+        seen, new, drawn = read(train.images, len(train)), read(subject.row("test"), count), read(subject.row("samples"), count)
+
+        def compare() -> tuple[float, list[float], list[int]]:
+            (distances, which), (usual, _) = nearest(drawn, seen), nearest(new, seen)
+            return copy_share(distances, usual), distances[:PAGE].tolist(), which[:PAGE].tolist()
+
+        share, distances, which = on_main(compare)
+        figures[space] = {"share": share, "distances": distances, "nearest": which}
+        page = torch.arange(len(which))
+        picture = pairs(subject.row("samples")(page), train.images(torch.tensor(which)))
+        on_main(lambda: save_png(subject.folder / f"nearest_{space}.png", picture))
+    return figures
+
+
+def _pixels(images: Images, count: int, batch: int) -> Tensor:
+    """Images 0 to count-1 as rows [count, C * H * W] of numbers in [0, 1]."""
+    return torch.cat([to_float(images(at), torch.device("cpu")).flatten(1) for at in torch.arange(count).split(batch)])
+
+
+PARTS = {
+    "reconstruction": reconstruction,
+    "likelihood": likelihood,
+    "ladder": ladder,
+    "labels": labels,
+    "copies": copies,
+}
+"""By the names of `Evaluation.only`."""

@@ -1,0 +1,76 @@
+"""The rows of the ladder: sets of as many images, from real ones down to uniform codes, each made once and kept on disk.
+
+RUN/evaluation/
+    ROW-DIGEST.npy    the images of a row, uint8 [n, C, H, W]; the digest is of all that they depend on
+    PART.json         the figures of a part, and what they depend on
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.files import TEMPORARY, sync_file
+from runtime.loader import padded
+from runtime.processes import each_in_turn, on_main
+
+Images = Callable[[Tensor], Tensor]
+"""indices [n] int64 -> images uint8 [n, C, H, W]."""
+
+
+def digest(asked: dict[str, Any]) -> str:
+    """Ten hexadecimal digits that are a function of settings."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def read_row(path: Path) -> Images:
+    """The images of a row on disk."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return lambda indices: torch.from_numpy(array[indices.numpy()])
+
+
+def keep_row(folder: Path, name: str, asked: dict[str, Any], make: Images, *, count: int, batch: int) -> Images:
+    """The images 0 to count-1 that `make` gives, written once; a row of other settings makes room for it.
+
+    Args:
+        make: gets `batch` indices at a time, the last repeated where there are fewer; shared out over the processes.
+
+    Raises:
+        UserError: an image cannot be made or written.
+        Interrupted: the command was told to stop; the row is begun anew by the next one.
+    """
+    path = folder / f"{name}-{digest(asked)}.npy"
+    unfinished = path.with_name(path.name + TEMPORARY)
+    if on_main(path.is_file):
+        return read_row(path)
+    shape = make(torch.zeros(batch, dtype=torch.int64)).shape[1:]
+    data_begins = on_main(lambda: _begin(folder, name, unfinished, (count, *shape)))
+    size = int(np.prod(shape))
+
+    def write(indices: Tensor) -> None:
+        images = make(padded(indices, batch))[: len(indices)]
+        with open(unfinished, "r+b") as file:
+            file.seek(data_begins + int(indices[0]) * size)
+            file.write(images.contiguous().numpy().tobytes())
+            file.flush()
+
+    each_in_turn(list(torch.arange(count).split(batch)), write, name)
+    on_main(lambda: (sync_file(unfinished), unfinished.replace(path), None)[-1])
+    return read_row(path)
+
+
+def _begin(folder: Path, name: str, path: Path, shape: tuple[int, ...]) -> int:
+    """An .npy file of that shape, without its data, and where the data begin; other rows of the name are deleted."""
+    for old in [*folder.glob(f"{name}-??????????.npy"), *folder.glob(f"{name}-??????????.npy{TEMPORARY}")]:
+        old.unlink()
+    with open(path, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        begins = file.tell()
+        file.truncate(begins + int(np.prod(shape)))
+    return begins

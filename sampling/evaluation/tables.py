@@ -1,0 +1,70 @@
+"""The figures of an evaluation as text."""
+
+from typing import Any
+
+from .subject import LEARNT, ROWS
+
+Metrics = dict[str, Any]
+
+
+def text(metrics: Metrics) -> str:
+    """All parts that were measured."""
+    tables = {"stage1": _stage1, "stage2": _stage2, "ladder": _ladder, "labels": _labels, "copies": _copies}
+    return "\n\n".join(table(metrics[name]) for name, table in tables.items() if name in metrics)
+
+
+def _titled(title: str, rows: list[tuple[str, str]]) -> str:
+    return "\n".join([title, "-" * len(title), *(f"  {name:<36}{value}".rstrip() for name, value in rows)])
+
+
+def _stage1(one: Metrics) -> str:
+    rows = [
+        ("MSE on [0, 1]", f"{one['mse']:.5f}"),
+        ("MSE / variance", f"{one['relative_mse']:.4f}"),
+        ("PSNR, SSIM", f"{one['psnr']:.2f} dB, {one['ssim']:.3f}"),
+        ("codebook perplexity", f"{one['perplexity']:.1f} of {one['K']}"),
+        ("codes used", f"{one['usage']:.1%}"),
+    ]
+    return _titled(f"stage 1: reconstruction of {one['images']:,} test images", rows)
+
+
+def _stage2(two: Metrics) -> str:
+    rows = [
+        ("NLL", f"{two['bits_per_code']:.3f} bits/code ({two['nats_per_code']:.3f} nats/code)"),
+        ("NLL of an image", f"{two['bits_per_image']:.1f} bits"),
+        ("NLL on train", f"{two['bits_per_code_train']:.3f} bits/code"),
+        ("per-position model", f"{two['per_position_bits_per_code']:.3f} bits/code"),
+        ("unigram model", f"{two['unigram_bits_per_code']:.3f} bits/code"),
+    ]
+    if "posterior_accuracy" in two:
+        rows.append(("arg max p(codes | label) is right", f"{two['posterior_accuracy']:.2%} of {two['posterior_images']:,}"))
+    return _titled(f"stage 2: prior of the codes of {two['images']:,} test images", rows)
+
+
+def _ladder(ladder: Metrics) -> str:
+    title = f"against {ladder['images']:,} real test images, as many in each row, features: {ladder['features']}"
+    columns = {"frechet": ladder["distance"], "kid": "KID", "precision": "precision", "recall": "recall"}
+    columns |= {"density": "density", "coverage": "coverage"}
+    header = f"  {'':<36}" + "".join(f"{name:>16}" for name in columns.values())
+    rows = [
+        f"  {ROWS[name]:<36}" + "".join(f"{figures[column]:>16.4g}" for column in columns)
+        for name, figures in ladder["rows"].items()
+    ]
+    return "\n".join([title, "-" * len(title), header, *rows])
+
+
+def _labels(labels: Metrics) -> str:
+    rows = [
+        ("real test images", f"{labels['classifier_accuracy']:.2%}"),
+        ("reconstructions", f"{labels['label_accuracy_reconstructions']:.2%}"),
+        ("samples", f"{labels['label_accuracy']:.2%}"),
+    ]
+    agreement = _titled("a classifier of real images gives the label asked for", rows)
+    rows = [(f"learnt from {LEARNT[name]}", f"{accuracy:.2%}") for name, accuracy in labels["cas"].items()]
+    title = f"classification accuracy score: {labels['images']:,} images to learn from, {labels['test_images']:,} test images"
+    return f"{agreement}\n\n{_titled(title, rows)}"
+
+
+def _copies(copies: Metrics) -> str:
+    rows = [(f"in {space}", f"{copies[space]['share']:.2%}") for space in ("pixels", "features") if space in copies]
+    return _titled(f"{copies['images']:,} samples: nearer to a training image than 99 % of test images are", rows)

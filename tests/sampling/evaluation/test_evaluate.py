@@ -1,0 +1,87 @@
+"""The whole of `vqprior evaluate` on a tiny run."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from tests.conftest import TINY, write_pictures
+from tests.launch import run_processes
+
+FLAGS = ("--classifier_steps", 5, "--inference_batch", 4)
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished_run, tmp_path_factory):
+    """A finished tiny run with all its figures; tests must not change it."""
+    run = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(finished_run, run)
+    assert run_processes(["evaluate", run, *FLAGS]).returncode == 0
+    return run
+
+
+def metrics(run) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_all_parts_are_in_the_metrics_and_in_the_table(evaluated, tmp_path, command):
+    found = metrics(evaluated)
+    assert {"stage1", "stage2", "ladder", "labels", "copies", "protocol"} <= set(found)
+    assert [*found["ladder"]["rows"]] == ["train", "reconstructions", "samples", "per_position", "unigram", "uniform"]
+    assert found["ladder"]["distance"] == "FD(classifier)"
+    for row in found["ladder"]["rows"].values():
+        assert row["frechet"] >= 0 and all(0 <= row[share] <= 1 for share in ("precision", "recall", "coverage"))
+    assert {*found["labels"]["cas"]} == {"train", "train_reconstructions", "samples"}
+    assert len(found["stage2"]["bits_by_position"]) == 2 and 0 <= found["stage2"]["posterior_accuracy"] <= 1
+    assert sum(map(sum, found["stage2"]["bits_by_position"])) == pytest.approx(found["stage2"]["bits_per_image"])
+    assert -1 <= found["stage1"]["ssim"] <= 1 and sum(found["stage1"]["code_counts"]) == 4 * found["stage1"]["images"]
+    assert Image.open(evaluated / "evaluation" / "nearest_pixels.png").size[0] > 16
+    shutil.copytree(evaluated, tmp_path / "run")
+    _, printed = command("evaluate", tmp_path / "run", *FLAGS)
+    assert "FD(classifier)" in printed and "FID" not in printed and "reconstructions of test images" in printed
+
+
+def test_parts_that_are_done_are_kept_and_the_others_measured(evaluated, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    before = {path.name: path.stat().st_mtime_ns for path in (run / "evaluation").iterdir() if path.name != ".lock"}
+    code, printed = command("evaluate", run, *FLAGS)
+    assert code == 0 and printed.count("is done") == 5 and metrics(run) == metrics(evaluated)
+    assert before == {path.name: path.stat().st_mtime_ns for path in (run / "evaluation").iterdir() if path.name != ".lock"}
+    code, printed = command("evaluate", run, *FLAGS, "--only", "ladder", "--sample.seed", 5)
+    assert code == 0 and "is done" not in printed
+    old, new = metrics(evaluated)["ladder"]["rows"], metrics(run)["ladder"]["rows"]
+    assert old["uniform"] == new["uniform"] and old["samples"] != new["samples"]
+    assert metrics(run)["labels"] == metrics(evaluated)["labels"]
+
+
+def test_from_nothing_again_the_figures_are_the_same_on_two_processes_too(evaluated, tmp_path):
+    expected = metrics(evaluated)
+    for processes in (1, 2):
+        run = tmp_path / f"run{processes}"
+        shutil.copytree(evaluated, run)
+        shutil.rmtree(run / "evaluation")
+        done = run_processes(["evaluate", run, *FLAGS], processes=processes)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found = metrics(run)
+        for part in ("ladder", "labels", "copies"):
+            assert json.dumps(found[part]) == json.dumps(expected[part]), part
+        assert found["stage2"]["bits_per_code"] == pytest.approx(expected["stage2"]["bits_per_code"], rel=1e-9)
+
+
+def test_data_without_classes_have_the_parts_that_they_can_have(tmp_path, command):
+    pictures, run = write_pictures(tmp_path / "pictures", classes=()), tmp_path / "run"
+    assert command("run", "folder", *TINY, "--data.root", pictures, "--out", run)[0] == 0
+    code, printed = command("evaluate", run, *FLAGS)
+    assert code == 0 and "no ladder without classes" in printed
+    assert {*metrics(run)} == {"stage1", "stage2", "copies", "protocol"} and "features" not in metrics(run)["copies"]
+    for part, said in (("labels", "needs classes"), ("ladder", "inception")):
+        code, printed = command("evaluate", run, "--only", part)
+        assert code == 2 and said in printed
+
+
+def test_features_that_do_not_exist_are_refused(finished_run, tmp_path, command):
+    shutil.copytree(finished_run, tmp_path / "run")
+    code, printed = command("evaluate", tmp_path / "run", "--features", "inception-v9", "--only", "ladder")
+    assert code == 2 and ("there are no features 'inception-v9'" in printed or "pip install 'vqprior[eval]'" in printed)

@@ -1,0 +1,73 @@
+"""The page of a run: what is on it, that it asks for nothing, and what a browser makes of it."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.launch import run_processes
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def reported(finished_run, tmp_path_factory):
+    """A tiny run with all its figures and its page."""
+    run = tmp_path_factory.mktemp("reported") / "run"
+    shutil.copytree(finished_run, run)
+    done = run_processes(["evaluate", run, "--classifier_steps", 3, "then", "report", run])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run
+
+
+def test_everything_is_in_the_one_file(reported):
+    page = (reported / "report.html").read_text()
+    for words in ("Samples", "Reconstructions", "The ladder", "FD(classifier)", "Nearest training images", "Where the bits go",
+                  "Use of the codes", "The codebook", "ant, bee", "learning_rate"):  # fmt: skip
+        assert words in page, words
+    assert page.count("data:image/png;base64,") == 5 and page.count("<svg") == 5
+
+
+def test_no_request_leaves_the_page(reported):
+    page = (reported / "report.html").read_text()
+    assert "default-src 'none'" in page
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
+    assert "<script" not in page and "@import" not in page and not re.findall(r"url\((?!#)", page)
+
+
+def test_a_report_before_the_figures_or_of_other_weights_is_refused(finished_run, reported, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    assert command("report", run, "--file", tmp_path / "page.html")[0] == 0  # `run` has measured two parts
+    page = (tmp_path / "page.html").read_text()
+    assert "The ladder" not in page and "bits/code" in page
+    (run / "metrics.json").unlink()
+    code, printed = command("report", run)
+    assert code == 2 and f"vqprior evaluate {run}" in printed
+    assert command("evaluate", run, "--only", "reconstruction")[0] == 0
+    assert command("train-prior", run, "--stage2.steps", 6)[0] == 0
+    code, printed = command("report", run)
+    assert (code, "other weights" in printed) == (2, True)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.parametrize("width", [1400, 400])
+def test_a_browser_shows_all_of_it_within_the_window(reported, tmp_path, width):
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--window-size={width},900",
+    ]
+    page = (reported / "report.html").read_text()
+    probe = tmp_path / "page.html"  # as it is, but allowed to say how large it came out
+    script = (
+        "<script>addEventListener('load', () => document.title = [document.documentElement.scrollWidth <= innerWidth,"
+        "[...document.images].every(i => i.complete && i.naturalWidth > 0)].join())</script>"
+    )
+    probe.write_text(page.replace("style-src", "script-src 'unsafe-inline'; style-src").replace("</head>", script + "</head>"))
+    done = subprocess.run([CHROMIUM, *flags, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120)
+    assert re.search("<title>(.*?)</title>", done.stdout).group(1) == "true,true", done.stderr[-2000:]
+    assert re.search(r"<img[^>]*data:image/png", done.stdout)
