@@ -22,7 +22,7 @@ from .evaluation.parts import PARTS
 from .evaluation.subject import SEED, Subject
 
 Metrics = dict[str, Any]
-FORMAT = 1  # of the figures of a part: others are measured anew
+FORMAT = 2  # of the figures of a part: others are measured anew
 
 
 def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:

@@ -102,7 +102,7 @@ def _codebook(subject: Subject) -> Tensor:
     middle = slice(2 * factor, 3 * factor)
     tiles = images[:, :, middle, middle]
     tiles = tiles.repeat_interleave(max(1, 16 // factor), 2).repeat_interleave(max(1, 16 // factor), 3)
-    return make_grid(tiles, nrow=min(32, count), padding=1, pad_value=128).permute(1, 2, 0)
+    return make_grid(tiles, nrow=min(16 if count <= 256 else 32, count), padding=1, pad_value=128).permute(1, 2, 0)
 
 
 def _png(picture: Tensor) -> str:
@@ -184,7 +184,7 @@ def _draw_usage(axes: Any, counts: list[int]) -> None:
     total = max(sum(counts), 1)
     axes.bar(range(len(counts)), sorted((count / total for count in counts), reverse=True), width=1.0)
     axes.axhline(1 / len(counts), color=INK, linewidth=0.8, linestyle="--")
-    axes.set_xlabel(f"codes, the commonest first (dashed: all equally common); {sum(c > 0 for c in counts)} occur")
+    axes.set_xlabel(f"the {sum(c > 0 for c in counts)} codes that occur, by rank; dashed: all alike")
     axes.set_ylabel("share of all places")
 
 

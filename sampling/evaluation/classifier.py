@@ -48,11 +48,11 @@ class Classifier(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> features [B, 128], at least 0."""
-        return F.relu(self.linear(self.body(x - 0.5)))
+        """Images [B, C, H, W] in [0, 1] -> features [B, 128], each image's of mean 0 and variance 1."""
+        return F.layer_norm(self.linear(self.body(x - 0.5)), (FEATURES,))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+        return self.head(F.relu(self.features(x)))
 
 
 def shifted(images: Tensor, seed: int, positions: Tensor) -> Tensor:

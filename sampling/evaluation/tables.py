@@ -14,7 +14,7 @@ def text(metrics: Metrics) -> str:
 
 
 def _titled(title: str, rows: list[tuple[str, str]]) -> str:
-    return "\n".join([title, "-" * len(title), *(f"  {name:<36}{value}".rstrip() for name, value in rows)])
+    return "\n".join([title, "-" * len(title), *(f"  {name:<44}{value}".rstrip() for name, value in rows)])
 
 
 def _stage1(one: Metrics) -> str:
@@ -45,9 +45,9 @@ def _ladder(ladder: Metrics) -> str:
     title = f"against {ladder['images']:,} real test images, as many in each row, features: {ladder['features']}"
     columns = {"frechet": ladder["distance"], "kid": "KID", "precision": "precision", "recall": "recall"}
     columns |= {"density": "density", "coverage": "coverage"}
-    header = f"  {'':<36}" + "".join(f"{name:>16}" for name in columns.values())
+    header = f"  {'':<44}" + "".join(f"{name:>15}" for name in columns.values())
     rows = [
-        f"  {ROWS[name]:<36}" + "".join(f"{figures[column]:>16.4g}" for column in columns)
+        f"  {ROWS[name]:<44}" + "".join(f"{figures[column]:>15.4g}" for column in columns)
         for name, figures in ladder["rows"].items()
     ]
     return "\n".join([title, "-" * len(title), header, *rows])

@@ -26,7 +26,7 @@ def test_everything_is_in_the_one_file(reported):
     for words in ("Samples", "Reconstructions", "The ladder", "FD(classifier)", "Nearest training images", "Where the bits go",
                   "Use of the codes", "The codebook", "ant, bee", "learning_rate"):  # fmt: skip
         assert words in page, words
-    assert page.count("data:image/png;base64,") == 5 and page.count("<svg") == 5
+    assert page.count('<img src="data:image/png;base64,') == 5 and page.count("<svg") == 5
 
 
 def test_no_request_leaves_the_page(reported):

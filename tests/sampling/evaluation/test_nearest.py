@@ -1,0 +1,30 @@
+import pytest
+import torch
+
+from sampling.evaluation import nearest as module
+from sampling.evaluation.nearest import copy_share, nearest
+
+
+@pytest.mark.parametrize("chunks", [(512, 8192), (3, 5)])
+def test_it_is_brute_force(monkeypatch, chunks):
+    monkeypatch.setattr(module, "QUERIES", chunks[0])
+    monkeypatch.setattr(module, "REFERENCES", chunks[1])
+    chance = torch.Generator().manual_seed(0)
+    queries, references = torch.rand(10, 6, generator=chance), torch.rand(23, 6, generator=chance)
+    expected = (queries[:, None].double() - references.double()).square().sum(2).sqrt().min(1)
+    distances, indices = nearest(queries, references)
+    assert torch.allclose(distances, expected.values, rtol=1e-12) and torch.equal(indices, expected.indices)
+
+
+def test_a_copy_is_at_distance_zero_and_what_is_nearly_one_is_not():
+    references = torch.rand(100, 784, generator=torch.Generator().manual_seed(1))
+    queries = references[[42, 7]].clone()
+    queries[1, 3] += 1e-3
+    distances, indices = nearest(queries, references)
+    assert indices.tolist() == [42, 7] and distances[0] == 0 and distances[1].item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_share_of_copies():
+    real = torch.arange(1, 1001).double()  # 1 % of them are below about 11
+    assert copy_share(torch.tensor([0.0, 5.0, 500.0, 2000.0]), real) == 0.5
+    assert copy_share(real, real) == pytest.approx(0.01)
