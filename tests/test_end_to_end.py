@@ -16,6 +16,8 @@ from runtime.code_maps import CodeMaps
 from tests.conftest import TINY, write_pictures
 from tests.launch import ROOT, environment
 
+LATER_STEPS = [("encode",), ("train-prior",), ("sample",), ("evaluate", "--classifier_steps", 3)]
+
 
 def test_a_run_leaves_what_it_promises(finished_run):
     names = {path.name for path in finished_run.iterdir()}
@@ -63,8 +65,8 @@ def test_the_steps_one_by_one_are_the_run(finished_run, tmp_path, command, monke
     root, out = finished_run.parent / "pictures", tmp_path / "run"
     monkeypatch.chdir(tmp_path)
     assert command("train-vqvae", "folder", *TINY, "--data.root", root, "--out", out)[0] == 0
-    for name in ("encode", "train-prior", "sample", "evaluate"):
-        code, printed = command(name, out)
+    for name, *flags in LATER_STEPS:
+        code, printed = command(name, out, *flags)
         assert code == 0, printed
     for file in ("stage1/step-00000004/model.safetensors", "stage2/step-00000004/average.safetensors",
                  "codes/train-00000.codes.npy", "samples/samples.npz"):  # fmt: skip
@@ -175,8 +177,8 @@ def test_python_m_vqprior_behind_a_launcher(finished_run, tmp_path, launch):
 def test_each_command_behind_a_launcher(finished_run, tmp_path, launch):
     root, out = finished_run.parent / "pictures", tmp_path / "run"
     steps = ["train-vqvae", "folder", *TINY, "--data.root", root, "--out", out]
-    for name in ("encode", "train-prior", "sample", "evaluate"):
-        steps += ["then", name, out]
+    for name, *flags in LATER_STEPS:
+        steps += ["then", name, out, *flags]
     printed = launch(ROOT / "tests" / "launch.py", *steps)
     assert printed.count(f"sample: 6 images in {out}") == printed.count("stage 1: reconstruction of 9 test images") == 1
     assert (out / "metrics.json").is_file() and (out / "samples" / "grid.png").is_file()
