@@ -149,8 +149,8 @@ def stage1_step(config: Config) -> Callable[..., None]:
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         x = to_float(images, accelerator.device, channels_last=True)
-        x_hat, quantized = network(x)
-        accelerator.backward(F.mse_loss(x_hat, x) + quantized.codebook_loss + quantized.commitment_loss)
+        prediction, quantized = network(x)
+        accelerator.backward(model.likelihood.loss(prediction, x).mean() + quantized.codebook_loss + quantized.commitment_loss)
         optimizer.step()
         vectors = rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d")
         model.quantizer.update(

@@ -43,8 +43,8 @@ def stage1(config: Config, precision: str, channels_last: bool, compiled: bool) 
 
     def step() -> None:
         with autocast(device, precision):
-            x_hat, quantized = network(x)
-        loss = F.mse_loss(x_hat.float(), x) + quantized.codebook_loss + quantized.commitment_loss
+            prediction, quantized = network(x)
+        loss = model.likelihood.loss(prediction, x).mean() + quantized.codebook_loss + quantized.commitment_loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
 Precision = Literal["no", "bf16", "fp16"]
+Likelihood = Literal["mse", "l1", "categorical", "logistic"]
 Half = Literal["lower half", "upper half", "left half", "right half"]
 Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies"]
 
@@ -130,6 +131,11 @@ class Stage1(Training):
     """Start the codes from k-means centres of the first batches' encoder outputs; else from random vectors."""
     normalize: bool = False
     """Scale codes and encoder outputs to unit length, so that only directions are compared."""
+    likelihood: Likelihood = "mse"
+    """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each sub-pixel, as a
+    softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate` reports bits/dim."""
+    codes_per_position: int = 1
+    """Codes for each square of pixels, side by side in the code map: h x (w * codes_per_position)."""
     factor: int = 4
     """Downsampling: a code stands for a square of factor x factor pixels; a power of two."""
     width: int = 128
@@ -141,7 +147,7 @@ class Stage1(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in (("K", 2), ("D", 1), ("width", 2), ("blocks", 0), ("block_width", 1)):
+        for name, least in (("K", 2), ("D", 1), ("codes_per_position", 1), ("width", 2), ("blocks", 0), ("block_width", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must be at least {least}")
         if self.K > 65536:

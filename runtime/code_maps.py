@@ -34,6 +34,7 @@ class Level:
     K: int
     height: int
     width: int
+    codes_per_position: int = 1  # codes of the same square of pixels, side by side: they divide the width
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class Generator(Stages):
         guidance = 1.0 if labels is None else guidance
         choice, guided = self._settings(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
 
-        kept = ~hidden_codes(hidden, self.vqvae.map_size)
+        kept = ~hidden_codes(hidden, self.vqvae.map_size, self.vqvae.codes_per_position)
         seen = self.encode(fill(picture, hidden)[None], precision=how.precision)[0]  # [h, w]
         codes = self.draw_codes(
             torch.arange(draws), chosen, batch_size=batch_size, seed=seed, choice=choice, guidance=guided,

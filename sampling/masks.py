@@ -39,10 +39,11 @@ def box(top: int, left: int, box_height: int, box_width: int, height: int, width
     return hidden
 
 
-def hidden_codes(hidden: Tensor, map_size: tuple[int, int]) -> Tensor:
+def hidden_codes(hidden: Tensor, map_size: tuple[int, int], codes_per_position: int = 1) -> Tensor:
     """A mask of pixels [H, W] bool -> of codes [h, w] bool: a code is hidden where any pixel of its own square is."""
-    h, w = map_size
-    return rearrange(hidden, "(h y) (w x) -> h w (y x)", h=h, w=w).any(dim=-1)
+    h, w = map_size[0], map_size[1] // codes_per_position
+    squares = rearrange(hidden, "(h y) (w x) -> h w (y x)", h=h, w=w).any(dim=-1)
+    return squares.repeat_interleave(codes_per_position, dim=1)
 
 
 def fill(picture: Tensor, hidden: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def _codebook(subject: Subject) -> Tensor:
     """Each code, decoded in the midst of others of its kind: one picture [H', W', 3] uint8."""
     count, factor = min(subject.K, CODES), subject.config.stage1.factor
     codes = torch.arange(count)
-    around = codes[:, None, None].expand(-1, 5, 5 * (subject.vqvae.map_size[1] * factor // subject.config.data.size[1]))
+    around = codes[:, None, None].expand(-1, 5, 5 * subject.vqvae.codes_per_position)
     batch = subject.config.inference_batch
     images = torch.cat([subject.stages.decode(around[padded(at, batch)])[: len(at)] for at in codes.split(batch)])
     middle = slice(2 * factor, 3 * factor)

@@ -39,7 +39,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     header = Header(
-        levels=[Level(model.K, *model.map_size)],
+        levels=[Level(model.K, *model.map_size, model.codes_per_position)],
         vqvae=found.fingerprint,
         weights=found.weights,
         precision=config.precision,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import Precision
+from runtime.code_maps import CodeSplit
 from runtime.data import Split
 from runtime.launch import autocast
 from runtime.loader import chunks, padded
@@ -25,12 +26,14 @@ class Reconstruction:
     relative_mse: float  # mse over the variance of all sub-pixels of the split
     perplexity: float  # exp of the entropy of the codes' frequencies
     usage: float  # share of the K codes that occur
+    loss: float  # of the decoder's likelihood, mean over all sub-pixels
+    decoder_bits_per_dim: float | None  # -log2 p(x | z), where the decoder has a probability
     counts: Tensor  # [K] how often each code occurs, on the CPU
 
     def figures(self) -> dict[str, float]:
         """The numbers by name."""
-        names = ("mse", "psnr", "relative_mse", "perplexity", "usage")
-        return {name: getattr(self, name) for name in names}
+        names = ("mse", "psnr", "relative_mse", "perplexity", "usage", "decoder_bits_per_dim")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @torch.no_grad()
@@ -38,23 +41,25 @@ def measure(model: VQVAE, split: Split, *, batch: int, precision: Precision, cha
     """Encode and decode every image of the split once, shared out over the processes; changes no state."""
     device, share = model.device, share_of_process()
     counts = torch.zeros(model.K, dtype=torch.int64, device=device)
-    error = total = squares = pixels = 0.0
+    error = loss = total = squares = pixels = 0.0
     training = model.training
     model.eval()
     for chunk in chunks(len(split), batch, share):
         x = to_float(split.images(padded(chunk, batch)), device, channels_last=channels_last)
         with autocast(device, precision):
             quantized = model.encode(x)
-            x_hat = model.decode(quantized.z_q).float()
+            prediction = model.predict(quantized.z_q)
+        losses, x_hat = model.likelihood.loss(prediction, x), model.likelihood.image(prediction)
         x, x_hat = x[: len(chunk)], x_hat[: len(chunk)].clamp(0, 1)
         counts += torch.bincount(quantized.codes[: len(chunk)].flatten(), minlength=model.K)
         error += (x - x_hat).square().sum().item()
         total += x.sum().item()
         squares += x.square().sum().item()
         pixels += x.numel()
+        loss += losses[: len(chunk)].double().sum().item() * x[0].numel()
     model.train(training)
     counts = sum_tensor(counts).cpu()
-    error, total, squares, pixels = sum_numbers([error, total, squares, pixels])
+    error, loss, total, squares, pixels = sum_numbers([error, loss, total, squares, pixels])
     mse, variance = error / pixels, squares / pixels - (total / pixels) ** 2
     frequencies = counts.double() / counts.sum()
     entropy = -torch.special.xlogy(frequencies, frequencies).sum().item()
@@ -64,5 +69,28 @@ def measure(model: VQVAE, split: Split, *, batch: int, precision: Precision, cha
         relative_mse=mse / max(variance, 1e-12),
         perplexity=math.exp(entropy),
         usage=(counts > 0).double().mean().item(),
+        loss=loss / pixels,
+        decoder_bits_per_dim=loss / pixels / math.log(2) if model.likelihood.is_probability else None,
         counts=counts,
     )
+
+
+@torch.no_grad()
+def decoder_bits_per_dim(
+    model: VQVAE, split: Split, codes: CodeSplit, *, batch: int, precision: Precision, channels_last: bool
+) -> float:
+    """-log2 p(x | z) of the images of a split given their codes, per sub-pixel, shared out over the processes.
+
+    Raises:
+        ValueError: the decoder has no probability.
+    """
+    if not model.likelihood.is_probability:
+        raise ValueError("this decoder was trained on a distance and says nothing of probabilities")
+    total = 0.0
+    for chunk in chunks(len(split), batch, share_of_process()):
+        indices = padded(chunk, batch)
+        x = to_float(split.images(indices), model.device, channels_last=channels_last)
+        with autocast(model.device, precision):
+            prediction = model.predict(model.quantizer.embed(codes.codes(indices).to(model.device)))
+        total += model.likelihood.loss(prediction, x)[: len(chunk)].double().sum().item()
+    return sum_numbers([total])[0] / len(split) / math.log(2)

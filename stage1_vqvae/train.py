@@ -80,7 +80,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     batches = image_batches(
         data.train, seed=config.seed, batch_size=settings.batch_size, start=start, stop=settings.steps, part=part
     )
-    variance = data_variance(data)
+    likelihood, unit = model.likelihood, model.likelihood.unit(data_variance(data))
     if settings.kmeans and not resumed:
         model.quantizer.initialize(first_vectors(model, data, config), generator(config.seed, 2))
         for tensor in model.quantizer.state_dict().values():  # sums on GPUs have no fixed order: all take the main one's
@@ -104,12 +104,14 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 x = batch_as_input(images)
-                x_hat, quantized = network(x)
-                # Equation 3; the squared error over the data's variance, so that beta means the same on every data set
-                mse = F.mse_loss(x_hat, x)
-                loss = mse / variance + quantized.codebook_loss + settings.beta * quantized.commitment_loss
+                prediction, quantized = network(x)
+                # Equation 3; the squared error is divided by the data's variance, so that beta means the same on all data
+                reconstruction = likelihood.loss(prediction, x).mean() / unit
+                loss = reconstruction + quantized.codebook_loss + settings.beta * quantized.commitment_loss
                 accelerator.backward(loss / settings.accumulate)
-            terms.append(torch.stack([loss, mse, quantized.codebook_loss, quantized.commitment_loss]).detach())
+                mse = F.mse_loss(likelihood.image(prediction.detach()), x)
+            losses = (loss, reconstruction, quantized.codebook_loss, quantized.commitment_loss, mse)
+            terms.append(torch.stack([term.detach() for term in losses]))
             vectors.append(rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d"))
             codes.append(quantized.codes.flatten())
 
@@ -131,10 +133,10 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         # Once in a while: log
         if step % settings.log_every == 0 or step == settings.steps:
             means = torch.stack(terms).mean(0).tolist()
-            total, mse, codebook, commitment = (v / share.processes for v in sum_numbers(means))
+            total, reconstruction, codebook, commitment, mse = (v / share.processes for v in sum_numbers(means))
             values = {
                 "loss/total": total,
-                "loss/reconstruction": mse / variance,
+                "loss/reconstruction": reconstruction,
                 "loss/codebook": codebook,
                 "loss/commitment": commitment,
                 "train/mse": mse,
@@ -159,13 +161,15 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                     precision=config.precision,
                     channels_last=config.channels_last,
                 )
-                score = found.mse
+                score = found.loss
                 tracker.scalars(step, {f"validation/{name}": value for name, value in found.figures().items()})
                 tracker.histogram(step, "validation/code_usage", torch.log10(found.counts.clamp(min=0.5).float()))
                 if is_main():
                     tracker.picture(step, "test/reconstructions", reconstruct(model, shown, config))
+            bits = found.decoder_bits_per_dim
             progress.say(
-                f"step {step}: validation mse {found.mse:.5f}, psnr {found.psnr:.2f} dB, "
+                f"step {step}: validation {'' if bits is None else f'{bits:.3f} bits/dim of the decoder, '}"
+                f"mse {found.mse:.5f}, psnr {found.psnr:.2f} dB, "
                 f"perplexity {found.perplexity:.1f}, {found.usage:.1%} of {model.K} codes used"
             )
 

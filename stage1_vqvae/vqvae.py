@@ -2,7 +2,10 @@
 
 Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 
-Legend: B images, C channels, H x W their size, D size of a code, h x w the code map (H / factor, W / factor).
+Several codes a position (stage1.codes_per_position, n of them) lie side by side in the code map, so that raster order, in
+which the prior models them, takes those of a position one after the other.
+
+Legend: B images, C channels, H x W their size, D size of a code, h x w the code map: h = H / factor, w = n * W / factor.
 """
 
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from configs import from_tree
@@ -18,6 +22,7 @@ from configs.schema import Config
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint
 
+from .likelihood import LIKELIHOODS
 from .networks import Decoder, Encoder
 from .quantizer import CODEBOOKS, Quantized
 
@@ -25,7 +30,7 @@ from .quantizer import CODEBOOKS, Quantized
 class VQVAEOutput(NamedTuple):
     """What `forward` gives."""
 
-    x_hat: Tensor  # [B, C, H, W] reconstruction, about [0, 1]
+    prediction: Tensor  # [B, P, H, W] the decoder's output, which `VQVAE.likelihood` reads
     quantized: Quantized
 
 
@@ -40,18 +45,20 @@ class VQVAE(nn.Module):
         super().__init__()
         stage1, self.channels = config.stage1, config.data.channels
         self.image_size = config.data.size
-        self.map_size = tuple(pixels // stage1.factor for pixels in config.data.size)
+        self.codes_per_position = n = stage1.codes_per_position
+        self.map_size = (config.data.size[0] // stage1.factor, n * (config.data.size[1] // stage1.factor))
+        self.likelihood = LIKELIHOODS[stage1.likelihood](self.channels)
         networks = dict(
             levels=stage1.factor.bit_length() - 1,
             width=stage1.width,
             blocks=stage1.blocks,
             block_width=stage1.block_width,
         )
-        self.encoder = Encoder(self.channels, stage1.D, **networks)
+        self.encoder = Encoder(self.channels, n * stage1.D, **networks)
         self.quantizer = CODEBOOKS[stage1.codebook](
             stage1.K, stage1.D, normalize=stage1.normalize, decay=stage1.decay, restart=stage1.restart
         )
-        self.decoder = Decoder(self.channels, stage1.D, **networks)
+        self.decoder = Decoder(self.likelihood.outputs, n * stage1.D, **networks)
 
     @property
     def K(self) -> int:
@@ -65,20 +72,30 @@ class VQVAE(nn.Module):
 
     def encode(self, x: Tensor) -> Quantized:
         """Images [B, C, H, W] in [0, 1] -> their codes [B, h, w] and what comes with them."""
-        return self.quantizer(self.encoder(x - 0.5))
+        z = self.encoder(x - 0.5)
+        if self.codes_per_position > 1:
+            z = rearrange(z, "b (n d) h w -> b d h (w n)", n=self.codes_per_position)
+        return self.quantizer(z)
+
+    def predict(self, z_q: Tensor) -> Tensor:
+        """Code vectors [B, D, h, w] -> what the decoder says of the image, [B, P, H, W], at least fp32; see likelihood.py."""
+        if self.codes_per_position > 1:
+            z_q = rearrange(z_q, "b d h (w n) -> b (n d) h w", n=self.codes_per_position)
+        prediction = self.decoder(z_q)
+        return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
 
     def decode(self, z_q: Tensor) -> Tensor:
         """Code vectors [B, D, h, w] -> images [B, C, H, W], about [0, 1] (not cut off)."""
-        return self.decoder(z_q) + 0.5
+        return self.likelihood.image(self.predict(z_q))
 
     def decode_codes(self, codes: Tensor) -> Tensor:
         """Codes [B, h, w] int64 in [0, K) -> images [B, C, H, W], about [0, 1]."""
         return self.decode(self.quantizer.embed(codes))
 
     def forward(self, x: Tensor) -> VQVAEOutput:
-        """Images [B, C, H, W] in [0, 1] -> reconstructions and the terms of Equation 3; changes no state."""
+        """Images [B, C, H, W] in [0, 1] -> predictions and the terms of Equation 3; changes no state."""
         quantized = self.encode(x)
-        return VQVAEOutput(self.decode(quantized.z_q), quantized)
+        return VQVAEOutput(self.predict(quantized.z_q), quantized)
 
 
 def load_vqvae(found: Checkpoint, device: torch.device) -> VQVAE:

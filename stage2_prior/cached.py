@@ -104,9 +104,10 @@ class CachedPixelCNN:
 
     def __init__(self, prior: PixelCNN, labels: Tensor | None, *, maps: int, width: int, dtype: torch.dtype | None = None):
         dtype, device = dtype or prior.embedding.weight.dtype, prior.device
-        self.embedding = prior.embedding.weight.to(dtype)
+        # Of the first, second, ... code of a position
+        self.embeddings = prior.embedding.weight.to(dtype).chunk(prior.codes_per_position)
         self.layers = [_CachedLayer(layer, labels, maps, width, dtype, device) for layer in prior.layers]
-        self.features = torch.empty(maps, self.embedding.shape[1], dtype=dtype, device=device)  # of the last layer
+        self.features = torch.empty(maps, self.embeddings[0].shape[1], dtype=dtype, device=device)  # of the last layer
         self.hidden, self.hidden_bias = _matrix(prior.hidden.weight).to(dtype), prior.hidden.bias.to(dtype)
         self.head, self.head_bias = _matrix(prior.logits.weight).to(dtype), prior.logits.bias.to(dtype)
 
@@ -126,6 +127,6 @@ class CachedPixelCNN:
     def put(self, j: int, codes: Tensor) -> None:
         """Make known the codes [B] of column j; after the last one the row is complete."""
         first = self.layers[0]
-        first.columns[j].copy_(F.embedding(codes, self.embedding))
+        first.columns[j].copy_(F.embedding(codes, self.embeddings[j % len(self.embeddings)]))
         if j == len(first.columns) - 1:
             first.newest().copy_(first.row)

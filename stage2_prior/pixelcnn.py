@@ -30,17 +30,19 @@ class PixelCNN(nn.Module):
         config: channels, layers, kernel, dropout and head.
         K: number of codes.
         classes: number of labels, 0 for an unconditional prior.
+        codes_per_position: n where each n columns are codes of one square of pixels; the first, second, ... of them are
+            embedded each in its own way, so that the prior can tell them apart.
 
     Where labels are hidden in training (config.label_dropout), label number `classes` stands for a hidden one; it is
     `null_label`, and None where the prior knows no such label.
     """
 
-    def __init__(self, config: Stage2, *, K: int, classes: int):
+    def __init__(self, config: Stage2, *, K: int, classes: int, codes_per_position: int = 1):
         super().__init__()
-        self.K, self.classes = K, classes
+        self.K, self.classes, self.codes_per_position = K, classes, codes_per_position
         self.null_label = classes if classes and config.label_dropout else None
         rows = classes + (self.null_label is not None)
-        self.embedding = nn.Embedding(K, config.channels)
+        self.embedding = nn.Embedding(codes_per_position * K, config.channels)
         self.layers = nn.ModuleList(
             GatedLayer(config.channels, config.kernel, labels=rows, dropout=config.dropout, first=index == 0)
             for index in range(config.layers)
@@ -63,7 +65,8 @@ class PixelCNN(nn.Module):
         """
         if (labels is None) != (self.classes == 0):
             raise ValueError(f"the prior has {self.classes} classes, but labels are {labels}")
-        x = rearrange(self.embedding(codes), "b h w c -> b c h w")
+        column = torch.arange(codes.shape[-1], device=codes.device)
+        x = rearrange(self.embedding(codes + column % self.codes_per_position * self.K), "b h w c -> b c h w")
         v = h = x  # [B, C, h, w]
         for layer in self.layers:
             v, h = layer(v, h, labels)
@@ -78,7 +81,10 @@ def load_prior(found: Checkpoint, device: torch.device) -> PixelCNN:
     """
     if found.meta.get("stage") != "stage2":
         raise UserError(f"{found.path} is a checkpoint of {found.meta.get('stage')}, expected one of stage2")
-    codes = found.meta["codes"]
-    model = PixelCNN(from_tree(found.meta["config"]).stage2, K=codes["levels"][0]["K"], classes=len(codes["label_names"]))
+    config, codes = from_tree(found.meta["config"]), found.meta["codes"]
+    model = PixelCNN(
+        config.stage2, K=codes["levels"][0]["K"], classes=len(codes["label_names"]),
+        codes_per_position=config.stage1.codes_per_position,
+    )  # fmt: skip
     model.load_state_dict(found.tensors(found.weights))
     return model.to(device).eval().requires_grad_(False)

@@ -69,7 +69,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     device = accelerator.device
     train_codes, validation = maps.split("train"), maps.split("validation")
     torch.manual_seed(seed_of(config.seed, 4))
-    model = PixelCNN(settings, K=maps.header.level.K, classes=len(maps.header.label_names)).to(device)
+    level, classes = maps.header.level, len(maps.header.label_names)
+    model = PixelCNN(settings, K=level.K, classes=classes, codes_per_position=level.codes_per_position).to(device)
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     average = WeightAverage(model, settings.average) if settings.average else None

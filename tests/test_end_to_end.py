@@ -182,3 +182,23 @@ def test_each_command_behind_a_launcher(finished_run, tmp_path, launch):
     printed = launch(ROOT / "tests" / "launch.py", *steps)
     assert printed.count(f"sample: 6 images in {out}") == printed.count("stage 1: reconstruction of 9 test images") == 1
     assert (out / "metrics.json").is_file() and (out / "samples" / "grid.png").is_file()
+
+
+def test_several_codes_a_position_and_a_decoder_with_a_likelihood(pictures, tmp_path, command):
+    """From pictures to a bound in bits/dim, and completions that take all codes of a position together."""
+    run, flags = tmp_path / "run", ["--data.size", 8, 12, "--stage1.codes_per_position", 3, "--stage1.likelihood", "logistic"]
+    code, printed = command("run", "folder", *TINY, *flags, "--data.root", pictures, "--out", run)
+    assert code == 0, printed
+    assert CodeMaps(run / "codes").split("test").codes(torch.arange(1)).shape == (1, 2, 9)
+    two = json.loads((run / "metrics.json").read_text())["stage2"]
+    assert two["bits_per_image"] == pytest.approx(18 * two["bits_per_code"])
+    assert two["prior_bits_per_dim"] == pytest.approx(two["bits_per_image"] / (3 * 8 * 12))
+    assert two["bits_per_dim"] == pytest.approx(two["decoder_bits_per_dim"] + two["prior_bits_per_dim"])
+    assert 0 < two["decoder_bits_per_dim"] < 12 and "bits/dim" in printed
+    assert np.load(run / "samples" / "samples.npz")["images"].shape == (6, 8, 12, 3)
+
+    picture = ["--image", pictures / "ant" / "picture0.png", "--hide", "right half", "--label", "ant"]
+    code, printed = command("complete", run, *picture, "--n", 2)
+    assert code == 0, printed
+    known = np.load(run / "completions" / "picture0" / "completions.npz")["known"]
+    assert known.tolist() == [[True] * 3 + [False] * 6] * 2  # half of three squares: the one in the middle is hidden too

@@ -18,6 +18,8 @@ CURVES = {
     "stage1": ["loss/total", "loss/commitment", "validation/mse", "validation/perplexity"],
     "stage2": ["train/bits_per_code", "validation/bits_per_code"],
 }
+SMOOTH = ["mse", "psnr", "ssim", "relative_mse", "bits_per_code", "bits_per_image", "bits_by_position"]
+"""Figures that a code which flips in a near tie, as fp32 may, hardly moves."""
 
 
 def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -37,7 +39,9 @@ def figures(run) -> dict[str, np.ndarray]:
 
 def compare_figures(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
+    counts = expected["code_counts"]
+    assert np.abs(found["code_counts"] - counts).sum() <= (0.01 * counts.sum() if tolerance > 1e-6 else 0)
+    for name, value in expected.items() if tolerance < 1e-6 else [(name, expected[name]) for name in SMOOTH]:
         assert np.allclose(found[name], value, rtol=tolerance, atol=0), name
 
 
@@ -54,7 +58,10 @@ def compare(run, one, tolerance: float) -> None:
         for tag in tags:
             (steps, values), (expected_steps, expected) = curve(run, stage, tag), curve(one, stage, tag)
             assert steps == expected_steps, tag
-            assert np.allclose(values, expected, rtol=max(tolerance, 1e-6)), tag  # TensorBoard keeps fp32
+            allowed = max(tolerance, 1e-6)  # TensorBoard keeps fp32
+            if tag == "validation/perplexity" and allowed > 1e-6:
+                allowed = 0.02  # a code or two in a near tie
+            assert relative_difference(np.array(values), np.array(expected)) < allowed, tag
     compare_figures(figures(run), figures(one), tolerance)
 
 

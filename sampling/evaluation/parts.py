@@ -9,7 +9,7 @@ from torch import Tensor
 from runtime.loader import chunks, padded
 from runtime.pictures import pairs, save_png, to_float
 from runtime.processes import on_main, share_of_process, sum_numbers
-from stage1_vqvae.measure import measure
+from stage1_vqvae.measure import decoder_bits_per_dim, measure
 from stage2_prior.measure import bits_by_position, cross_entropy_bits, position_counts, posterior_accuracy
 
 from .classifier import Classifier
@@ -55,6 +55,11 @@ def likelihood(subject: Subject) -> Figures:
         "bits_by_position": by_position.tolist(),
         "images": len(test),
     }
+    if subject.vqvae.likelihood.is_probability:
+        layout = subject.config.channels_last
+        decoder = decoder_bits_per_dim(subject.vqvae, subject.data.test, test, channels_last=layout, **subject.how)
+        prior = figures["bits_per_image"] / math.prod((subject.vqvae.channels, *subject.vqvae.image_size))
+        figures |= {"decoder_bits_per_dim": decoder, "prior_bits_per_dim": prior, "bits_per_dim": decoder + prior}
     if subject.label_names:
         count = min(len(test), subject.config.n)
         figures["posterior_accuracy"] = posterior_accuracy(subject.prior, test, images=count, **subject.how)

@@ -36,6 +36,9 @@ def _stage2(two: Metrics) -> str:
         ("per-position model", f"{two['per_position_bits_per_code']:.3f} bits/code"),
         ("unigram model", f"{two['unigram_bits_per_code']:.3f} bits/code"),
     ]
+    if "bits_per_dim" in two:
+        both = f"{two['decoder_bits_per_dim']:.3f} of the decoder + {two['prior_bits_per_dim']:.3f} of the prior"
+        rows.insert(2, ("at most, for the pixels", f"{two['bits_per_dim']:.3f} bits/dim: {both}"))
     if "posterior_accuracy" in two:
         rows.append(("arg max p(codes | label) is right", f"{two['posterior_accuracy']:.2%} of {two['posterior_images']:,}"))
     return _titled(f"stage 2: prior of the codes of {two['images']:,} test images", rows)

@@ -12,14 +12,11 @@ from stage2_prior.pixelcnn import PixelCNN
 K = 11
 
 
-def prior(kernel: int, classes: int, dtype: torch.dtype, layers: int = 4) -> PixelCNN:
+def prior(kernel: int, classes: int, dtype: torch.dtype, layers: int = 4, codes_per_position: int = 1) -> PixelCNN:
     """A prior with opinions: random weights, biases too."""
     torch.manual_seed(0)
-    model = (
-        PixelCNN(Stage2(channels=8, layers=layers, kernel=kernel, head=12, label_dropout=0), K=K, classes=classes)
-        .to(dtype)
-        .eval()
-    )
+    config = Stage2(channels=8, layers=layers, kernel=kernel, head=12, label_dropout=0)
+    model = PixelCNN(config, K=K, classes=classes, codes_per_position=codes_per_position).to(dtype).eval()
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, std=1.0 if "logits" in name else 0.3)
     return model.requires_grad_(False)
@@ -49,6 +46,13 @@ def test_codes_equal_those_of_full_forwards(dtype, kernel, height, width):
 def test_under_every_choice(choice):
     plain, cached = both(prior(5, 3, torch.float64), 33, 5, 9, choice)
     assert torch.equal(plain, cached)
+
+
+@pytest.mark.parametrize("codes_per_position", [2, 3])
+def test_with_several_codes_a_position(codes_per_position):
+    plain, cached = both(prior(3, 3, torch.float64, codes_per_position=codes_per_position), 5, 4, 12, Choice())
+    assert torch.equal(plain, cached)
+    assert not torch.equal(cached, both(prior(3, 3, torch.float64), 5, 4, 12, Choice())[1])
 
 
 def test_a_large_map():

@@ -18,6 +18,14 @@ def test_a_code_is_hidden_where_any_pixel_of_its_square_is(share):
             assert codes[i, j] == bool(hidden[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].any())
 
 
+def test_all_codes_of_a_position_are_hidden_together():
+    hidden = random_mask(12, 20, 0.1, 0)
+    one, three = hidden_codes(hidden, (3, 5)), hidden_codes(hidden, (3, 15), 3)
+    assert 0 < one.sum() < 15
+    for n in range(3):
+        assert torch.equal(three[:, n::3], one)
+
+
 def test_halves_and_boxes():
     assert half("lower half", 4, 2).sum(1).tolist() == [0, 0, 2, 2]
     assert half("upper half", 5, 1).flatten().tolist() == [True, True, False, False, False]  # the middle stays

@@ -17,20 +17,39 @@ def model(*flags: str) -> VQVAE:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes(factor, channels):
     vqvae = model("--stage1.factor", str(factor), "--data.channels", str(channels))
-    x_hat, quantized = vqvae(torch.rand(2, channels, 16, 24))
-    assert x_hat.shape == (2, channels, 16, 24)
+    prediction, quantized = vqvae(torch.rand(2, channels, 16, 24))
+    assert vqvae.likelihood.image(prediction).shape == (2, channels, 16, 24)
     assert quantized.codes.shape == (2, *vqvae.map_size) == (2, 16 // factor, 24 // factor)
 
 
 def test_decoding_the_codes_is_the_reconstruction():
     vqvae = model()
-    x_hat, quantized = vqvae(torch.rand(2, 3, 16, 24))
-    assert torch.allclose(vqvae.decode_codes(quantized.codes), x_hat, atol=1e-5)
+    prediction, quantized = vqvae(torch.rand(2, 3, 16, 24))
+    assert torch.allclose(vqvae.decode_codes(quantized.codes), vqvae.likelihood.image(prediction), atol=1e-5)
+
+
+def test_codes_of_one_position_lie_side_by_side():
+    """Another code at one place of the map changes pixels around its own square only."""
+    vqvae = model("--stage1.codes_per_position", "3", "--stage1.blocks", "0")
+    assert vqvae.map_size == (4, 3 * 6)
+    x = torch.rand(1, 3, 16, 24)
+    z = vqvae.encoder(x - 0.5)  # [1, 3 * D, 4, 6]
+    quantized = vqvae.encode(x)
+    for n in range(3):
+        assert torch.equal(quantized.z_e[0, :, 2, 3 * 4 + n], z[0, 4 * n : 4 * (n + 1), 2, 4])
+    assert torch.equal(vqvae.encoder(x - 0.5), z)
+    codes = quantized.codes
+    for n in range(3):
+        other = codes.clone()
+        other[0, 2, 3 * 4 + n] = (other[0, 2, 3 * 4 + n] + 1) % 16
+        moved = (vqvae.decode_codes(other) != vqvae.decode_codes(codes)).any(1)[0].nonzero()
+        assert moved.min(0).values.tolist() >= [8 - 7, 16 - 7] and moved.max(0).values.tolist() <= [11 + 7, 19 + 7]
+        assert {8, 11} <= {*moved[:, 0].tolist()} and {16, 19} <= {*moved[:, 1].tolist()}
 
 
 def test_one_image_does_not_depend_on_the_others():
     vqvae, x = model().double().train(), torch.rand(5, 3, 16, 24, dtype=torch.float64)
-    whole, alone = vqvae(x).x_hat[2:3], vqvae(x[2:3]).x_hat
+    whole, alone = vqvae(x).prediction[2:3], vqvae(x[2:3]).prediction
     assert torch.allclose(whole, alone, atol=1e-12)
 
 
@@ -38,7 +57,7 @@ def test_every_parameter_gets_a_gradient():
     for codebook in ("ema", "gradient"):
         vqvae = model("--stage1.codebook", codebook)
         out = vqvae(torch.rand(2, 3, 16, 24))
-        (out.x_hat.square().mean() + out.quantized.codebook_loss + out.quantized.commitment_loss).backward()
+        (out.prediction.square().mean() + out.quantized.codebook_loss + out.quantized.commitment_loss).backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in vqvae.parameters())
 
 

@@ -71,3 +71,17 @@ def test_every_parameter_gets_a_gradient():
     codes = torch.randint(7, (3, 4, 4))
     torch.nn.functional.cross_entropy(model(codes, torch.tensor([0, 1, 1])), codes).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_codes_of_one_position_are_told_apart_and_seen_in_order():
+    torch.manual_seed(0)
+    model = PixelCNN(Stage2(channels=6, layers=8, head=8), K=7, classes=0, codes_per_position=3).double().eval()
+    torch.nn.init.normal_(model.logits.weight)
+    gradient = dependence(model, 3, 6)
+    earlier = torch.ones_like(gradient).tril(-1).bool()
+    assert (gradient[~earlier] == 0).all() and (gradient[earlier] > 0).all()
+
+    del model.embedding.forward
+    inside = model(torch.zeros(1, 1, 40, dtype=torch.int64))[0, :, 0, 20:27]  # far from both ends, all codes alike
+    assert torch.allclose(inside[:, 0], inside[:, 3]) and torch.allclose(inside[:, 1], inside[:, 4])
+    assert not torch.allclose(inside[:, 0], inside[:, 1]) and not torch.allclose(inside[:, 1], inside[:, 2])
