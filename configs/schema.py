@@ -363,3 +363,13 @@ class Report(Evaluation):
 
     file: str | None = None
     """The page to write; without it RUN/report.html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What is written to be shared."""
+
+    out: str
+    """A new folder for the weights that sampling uses; it is a run directory itself, for sample, complete and evaluate."""
+    half: bool = False
+    """Store weights in 16 bits: half the size; the networks still compute in fp32."""

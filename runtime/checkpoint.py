@@ -39,8 +39,10 @@ class Checkpoint:
         """The tensors of one file, by name, on the CPU.
 
         Raises:
-            UserError: the file is not one of tensors; nothing in it is ever executed.
+            UserError: there is no such file, or it is not one of tensors; nothing in it is ever executed.
         """
+        if not self.has(name):
+            raise UserError(f"{self.path} has no {name}: it was written by `vqprior export`, to sample and not to train from")
         file = self.path / f"{name}.safetensors"
         try:
             return load_file(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 import configs
 from configs import Config
 from configs.errors import UserError
-from configs.schema import Complete, Drawing, Evaluation, Report, Sample
+from configs.schema import Complete, Drawing, Evaluation, Export, Report, Sample
 from runtime.interrupt import Interrupted
 
 
@@ -64,6 +64,16 @@ def _complete(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.complete(stored, settings)
 
 
+def _export(name: str, target: str | None, flags: list[str]) -> None:
+    """`export` has settings of its own."""
+    stored = _stored(target)
+    settings = configs.parse_options(Export, flags, prog=f"vqprior {name} {target or 'RUN'}")
+    _need_target(name, target)
+    from vqprior import pipeline
+
+    pipeline.export(stored, settings)
+
+
 COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
     "train-vqvae": Command("stage one: train the VQ-VAE", _step),
@@ -73,6 +83,7 @@ COMMANDS = {
     "complete": Command("fill in the hidden part of a picture, several times", _complete),
     "evaluate": Command("measure a run, from reconstructions to samples, into metrics.json", _evaluate),
     "report": Command("one HTML file with the pictures, figures and curves of a run", _evaluate),
+    "export": Command("a small folder to share: what sampling needs of a run", _export),
 }
 
 USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from configs import Config
 from configs.errors import UserError
-from configs.schema import Complete, Evaluation, Report, Sample
+from configs.schema import Complete, Evaluation, Export, Report, Sample
 from runtime import checkpoint, run_dir
 from runtime.data import DataSet, load
 from runtime.interrupt import heeded
@@ -20,6 +20,7 @@ from runtime.run_dir import RunDir
 from sampling.arguments import label_number
 from sampling.complete import complete as complete_picture
 from sampling.evaluate import evaluate as measure
+from sampling.export import export as export_run
 from sampling.generate import generate
 from sampling.generator import Generator
 from sampling.report import report as write_report
@@ -106,6 +107,12 @@ def report(config: Report) -> None:
     run = _existing(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     write_report(config, run, _data(config))
+
+
+def export(config: Config, settings: Export) -> None:
+    """Write what sampling needs of a run to a folder of its own."""
+    run = _existing(config)
+    on_main(lambda: export_run(settings, run))
 
 
 def run(config: Config) -> None:

@@ -1,0 +1,69 @@
+"""A run -> a small folder to share: what sampling needs of it and nothing else.
+
+OUT/
+    config.yaml                      the settings, without places on this machine
+    run.json                         versions and commits that trained it
+    stage1/step-.../, stage2/.../    the weights that sampling uses: the best checkpoints, without the optimizer
+
+It is a run directory itself: `sample`, `complete`, `encode`, `evaluate` and `Generator.from_run` take it.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import configs
+from configs import Config
+from configs.errors import UserError
+from configs.schema import Data, Export
+from runtime import checkpoint
+from runtime.checkpoint import Checkpoint
+from runtime.files import write_file, write_json
+from runtime.processes import say
+from runtime.run_dir import FORMAT, RunDir
+from stage1_vqvae.vqvae import find_vqvae
+
+
+def export(settings: Export, run: RunDir) -> Path:
+    """Write the folder.
+
+    Raises:
+        UserError: a stage is missing, the stages do not belong together, or there is something else in the folder.
+    """
+    out = RunDir(Path(settings.out))
+    if out.path.exists() and any(out.path.iterdir()):
+        raise UserError(f"{out.path} is not empty; give another folder with --out, or delete this one")
+    prior = checkpoint.best(run.stage2)
+    vqvae = find_vqvae(run.stage1, prior.meta["codes"]["vqvae"], warn=say)
+    fingerprint = _copy(vqvae, out.stage1, {}, half=settings.half).fingerprint
+    _copy(prior, out.stage2, {"codes": prior.meta["codes"] | {"vqvae": fingerprint}}, half=settings.half)
+    write_json(out.record, {"format": FORMAT, "starts": [start | {"command": []} for start in run.starts()]})
+    write_file(out.config_file, configs.dump(_anywhere(run.config())))  # last: with it, it is a run directory
+    size = sum(path.stat().st_size for path in out.path.rglob("*") if path.is_file())
+    say(f"export: {size / 2**20:.1f} MB in {out.path}; vqprior sample {out.path} --n 64 --out samples")
+    return out.path
+
+
+def _copy(found: Checkpoint, folder: Path, changed: dict[str, Any], *, half: bool) -> Checkpoint:
+    """Write the weights of a checkpoint that sampling uses into another folder."""
+    tensors = found.tensors(found.weights)
+    if half:
+        tensors = {name: _half(name, tensor) for name, tensor in tensors.items()}
+    meta = {name: found.meta[name] for name in ("stage", "data_fingerprint", "codes") if name in found.meta} | changed
+    meta["config"] = asdict(_anywhere(configs.from_tree(found.meta["config"])))
+    checkpoint.save(folder, found.step, {"model": tensors}, meta, found.score)
+    return checkpoint.best(folder)
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    """Weights in 16 bits; the codebook, which is small and chooses codes, stays as it is."""
+    return tensor if name.startswith("quantizer.") or not tensor.is_floating_point() else tensor.to(torch.float16)
+
+
+def _anywhere(config: Config) -> Config:
+    """The configuration without places on this machine."""
+    data = replace(config.data, root=Data().root)
+    return replace(config, data=data, out=None, sample=replace(config.sample, out=None))

@@ -1,0 +1,58 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from runtime import checkpoint
+from vqprior import Generator
+
+
+def images(run) -> np.ndarray:
+    return Generator.from_run(run).sample(6)
+
+
+def test_an_exported_run_draws_the_same_images_and_holds_nothing_else(finished_run, tmp_path, command):
+    out = tmp_path / "shared"
+    code, printed = command("export", finished_run, "--out", out)
+    assert code == 0 and str(out) in printed
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    steps = {"manifest.json", "model.safetensors"}
+    assert names == {"config.yaml", "run.json"} | {f"stage{n}/step-00000004/{name}" for n in (1, 2) for name in steps}
+    text = "".join(path.read_text() for path in out.rglob("*") if path.suffix in (".json", ".yaml"))
+    assert str(finished_run.parent) not in text  # no place on this machine
+    assert np.array_equal(images(out), images(finished_run))
+
+    # It can be measured, since encoding gives the codes that the prior is bound to; but not trained
+    pictures = ["--data.root", finished_run.parent / "pictures"]
+    assert command("encode", out, *pictures)[0] == 0
+    assert command("evaluate", out, *pictures, "--only", "likelihood")[0] == 0
+    code, printed = command("train-prior", out, *pictures, "--stage2.steps", 6, "--stage2.eval_every", 2)
+    assert code == 2 and "to sample and not to train from" in printed
+    code, printed = command("export", finished_run, "--out", out)
+    assert code == 2 and "not empty" in printed
+
+
+def test_half_the_size(finished_run, tmp_path, command):
+    assert command("export", finished_run, "--out", tmp_path / "full")[0] == 0
+    assert command("export", finished_run, "--out", tmp_path / "half", "--half", "True")[0] == 0
+    full, half = (checkpoint.best(tmp_path / name / "stage2").tensors("model") for name in ("full", "half"))
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16}
+    for name, tensor in full.items():
+        assert torch.allclose(half[name].float(), tensor, rtol=1e-3, atol=1e-6)
+    assert next(Generator.from_run(tmp_path / "half").prior.parameters()).dtype == torch.float32
+    difference = images(tmp_path / "half").astype(int) - images(tmp_path / "full")
+    assert np.abs(difference).mean() < 3
+
+
+def test_stages_that_do_not_belong_together_are_refused(finished_run, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    shutil.rmtree(run / "stage1" / "step-00000004")
+    code, printed = command("export", run, "--out", tmp_path / "shared")
+    assert code == 2 and "do not belong together" in printed and not (tmp_path / "shared" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--out",)])
+def test_a_folder_must_be_given(finished_run, command, flags):
+    assert command("export", finished_run, *flags)[0] == 2
