@@ -344,6 +344,9 @@ class Evaluation(Config):
     """File with the weights of that extractor; without it torch-fidelity downloads them."""
     classifier_steps: int = 1000
     """Training steps of each classifier, on batches of 128."""
+    archives: tuple[str, ...] = ()
+    """Samples of other models or settings, to be measured in the same way: files like samples.npz, with images (uint8
+    [N, H, W, C]) and, for the figures that take them, labels."""
 
     @classmethod
     def of(cls, config: Config, **settings: Any) -> Self:

@@ -1,8 +1,9 @@
 """What the numbers say of a run: the figures of `metrics.json`, part by part; parts that are done are kept."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ import torch
 from configs.errors import UserError
 from configs.schema import Evaluation
 from runtime.data import DataSet
-from runtime.files import write_json
+from runtime.files import sha256, write_json
 from runtime.lock import lock
 from runtime.processes import on_main, say
 from runtime.run_dir import RunDir, git_commit, package_version
 
 from .evaluation import tables
 from .evaluation.features import CLASSIFIER
-from .evaluation.parts import PARTS
+from .evaluation.parts import PARTS, archive
 from .evaluation.subject import SEED, Subject
 
 Metrics = dict[str, Any]
+ARCHIVE = "archive-"  # and the digest of the file: a part of its own
 FORMAT = 2  # of the figures of a part: others are measured anew
 
 
@@ -36,15 +38,29 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     subject = Subject.open(config, run, data)
     on_main(lambda: _claim(subject.folder))
     for name in config.only or possible(subject):
-        asked = depends_on(name, subject)
-        if on_main(lambda: _read(subject.folder, name, asked)) is None:
-            figures = PARTS[name](subject)
-            on_main(lambda: _write(subject.folder, name, asked, figures))
-        else:
-            say(f"evaluate: {name} is done")
+        _keep(subject, name, depends_on(name, subject), partial(PARTS[name], subject))
+    for path in map(Path, config.archives):
+        digest = on_main(lambda: _digest(path))
+        asked = depends_on(ARCHIVE, subject) | {"archive": digest, "file": str(path)}
+        _keep(subject, f"{ARCHIVE}{digest}", asked, partial(archive, subject, path, digest))
     metrics = on_main(lambda: _assemble(subject))
     say(tables.text(metrics))
     return metrics
+
+
+def _keep(subject: Subject, name: str, asked: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
+    """Measure a part, unless its figures for these settings are there."""
+    if on_main(lambda: _read(subject.folder, name, asked)) is None:
+        figures = measure()
+        on_main(lambda: _write(subject.folder, name, asked, figures))
+    else:
+        say(f"evaluate: {name} is done")
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"--archives {path} is no file; it takes archives as `vqprior sample` writes them: samples.npz")
+    return sha256(path)[:10]
 
 
 def _claim(folder: Path) -> None:
@@ -72,8 +88,10 @@ def depends_on(name: str, subject: Subject) -> dict[str, Any]:
     if name != "reconstruction":
         asked |= {"n": subject.n}
     if name in ("ladder", "labels", "copies"):
-        asked |= {"drawing": subject.drawing(), "label": config.sample.label, "classifier_steps": config.classifier_steps}
-        asked |= {"features": config.features, "weights": config.features_weights, "seed": SEED}
+        asked |= {"drawing": subject.drawing(), "label": config.sample.label}
+    if name in ("ladder", "labels", "copies", ARCHIVE):
+        asked |= {"classifier_steps": config.classifier_steps, "seed": SEED}
+        asked |= {"features": config.features, "weights": config.features_weights}
     return asked
 
 
@@ -100,6 +118,10 @@ def _assemble(subject: Subject) -> Metrics:
     parts = {name: part for name in PARTS if (part := _read(subject.folder, name)) and origin.items() <= part["asked"].items()}
     names = {"reconstruction": "stage1", "likelihood": "stage2"}
     metrics: Metrics = {names.get(name, name): part["figures"] for name, part in parts.items()}
+    others = [_read(subject.folder, path.stem) for path in sorted(subject.folder.glob(f"{ARCHIVE}*.json"))]
+    others = [part for part in others if part and origin.items() <= part["asked"].items()]
+    if others:
+        metrics["archives"] = {part["asked"]["file"]: part["figures"] for part in others}
     metrics["protocol"] = {
         "split": "test",
         "images": len(subject.data.test),

@@ -1,22 +1,24 @@
 """The parts of an evaluation: each looks at a subject and gives figures by name."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from runtime.loader import chunks, padded
 from runtime.pictures import pairs, save_png, to_float
 from runtime.processes import on_main, share_of_process, sum_numbers
 from stage1_vqvae.measure import decoder_bits_per_dim, measure
 from stage2_prior.measure import bits_by_position, cross_entropy_bits, position_counts, posterior_accuracy
 
-from .classifier import Classifier
+from .classifier import Classifier, Labelled
 from .distances import Gaussian, frechet, kid, prdc
 from .features import Extractor, features_of
 from .nearest import copy_share, nearest
-from .rows import Images
+from .rows import Images, read_archive
 from .ssim import ssim
 from .subject import ROWS, SEED, Subject
 
@@ -118,6 +120,33 @@ def _accuracy(subject: Subject, model: Classifier, images: Images, truth: Tensor
             logits = model(to_float(images(padded(chunk, batch)), subject.stages.device, channels_last=True))
         hits += (logits.argmax(1).cpu()[: len(chunk)] == truth[chunk]).sum().item()
     return sum_numbers([hits])[0] / len(truth)
+
+
+def archive(subject: Subject, path: Path, digest: str) -> Figures:
+    """Samples from elsewhere, in one row of all that the ladder and the labels say of samples.
+
+    Args:
+        digest: of the file.
+
+    Raises:
+        UserError: it does not hold images like those of the data, or not their labels.
+    """
+    data, classes = subject.config.data, len(subject.label_names)
+    images, asked = read_archive(path, (data.channels, *data.size))
+    count, batch = min(subject.n, len(images)), subject.config.inference_batch
+    if asked is not None and classes and not ((asked >= 0) & (asked < classes)).all():
+        raise UserError(f"{path} holds labels from {asked.min()} to {asked.max()}; expected 0 to {classes - 1}")
+    given: Images = lambda indices: images[indices]
+    real, fake = _features(subject, subject.extractor, "test"), features_of(subject.extractor, given, count, batch)
+    figures: Figures = {"images": count, **on_main(lambda: _distances(real, Gaussian.of(real), fake))}
+    if asked is not None and classes:
+        learnt = subject.classifier_of(
+            f"archive-{digest}", lambda: Labelled(given, asked[:count]), {"archive": digest, "n": count}, str(path)
+        )
+        test = subject.data.test
+        figures["label_accuracy"] = _accuracy(subject, subject.classifier("all"), given, asked[:count])
+        figures["cas"] = _accuracy(subject, learnt, test.images, test.labels)
+    return figures
 
 
 def copies(subject: Subject) -> Figures:

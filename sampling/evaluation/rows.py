@@ -10,11 +10,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from runtime.files import TEMPORARY, sync_file
 from runtime.loader import padded
 from runtime.processes import each_in_turn, on_main
@@ -32,6 +34,27 @@ def read_row(path: Path) -> Images:
     """The images of a row on disk."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     return lambda indices: torch.from_numpy(array[indices.numpy()])
+
+
+def read_archive(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
+    """Images uint8 [N, C, H, W] and labels int64 [N], if there are any, of an archive as `vqprior sample` writes it.
+
+    Raises:
+        UserError: it cannot be read, or it holds images of another shape [C, H, W].
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images = archive["images" if "images" in archive else "arr_0"]
+            labels = archive.get("labels")
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path} is no archive of images: {error}; expected one like samples.npz") from error
+    channels, height, width = shape
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, channels) or len(images) < 2:
+        expected = f"at least two, uint8 [N, {height}, {width}, {channels}]"
+        raise UserError(f"{path} holds images {images.dtype} {list(images.shape)}; expected {expected}")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise UserError(f"{path} holds {len(images)} images and labels {list(labels.shape)}; expected one label for each image")
+    return torch.from_numpy(images).permute(0, 3, 1, 2), None if labels is None else torch.from_numpy(labels).long()
 
 
 def keep_row(folder: Path, name: str, asked: dict[str, Any], make: Images, *, count: int, batch: int) -> Images:

@@ -1,5 +1,6 @@
 """What is measured: a run's networks, its data and its code maps, and the sets of images that are compared."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -188,28 +189,37 @@ class Subject:
             return Labelled(self.row(name), self.data.train.labels[self.real(self.data.train)[1]])
         return Labelled(self.row(name), self.sample_labels())
 
-    def classifier_file(self, name: str) -> Path:
-        """Where the classifier that learnt from these images is kept."""
-        asked = {"steps": self.config.classifier_steps, "seed": SEED, "data": self.data.fingerprint}
-        if name != "all":
-            asked |= {"n": self.n} | (self.origin() if name != "train" else {}) | (self.drawing() if name == "samples" else {})
-        return self.folder / f"classifier-{name}-{digest(asked)}.safetensors"
-
     def classifier(self, name: str) -> Classifier:
-        """The classifier that learnt from these images; the main process trains it where it is not there yet."""
-        file, shape = self.classifier_file(name), (self.config.data.channels, *self.config.data.size)
+        """The classifier that learnt from these images: see `learning`."""
+        asked: dict[str, Any] = {} if name == "all" else {"n": self.n}
+        asked |= self.origin() if name in ("train_reconstructions", "samples") else {}
+        asked |= self.drawing() if name == "samples" else {}
+        return self.classifier_of(name, lambda: self.learning(name), asked, LEARNT[name])
+
+    def classifier_of(self, name: str, learning: Callable[[], Labelled], asked: dict[str, Any], what: str) -> Classifier:
+        """The classifier that learnt from some images; the main process trains it where it is not there yet.
+
+        Args:
+            name: of its file; one of the same name that learnt from others makes room for it.
+            learning: the images, made on all processes.
+            asked: what they depend on, besides the data.
+            what: they are, in words.
+        """
+        asked = {"steps": self.config.classifier_steps, "seed": SEED, "data": self.data.fingerprint} | asked
+        file = self.folder / f"classifier-{name}-{digest(asked)}.safetensors"
+        shape = (self.config.data.channels, *self.config.data.size)
         classes, steps, device = len(self.label_names), self.config.classifier_steps, self.stages.device
 
         def train() -> None:
             for old in self.folder.glob(f"classifier-{name}-??????????.safetensors"):
                 old.unlink()
-            model = train_classifier(learning, shape, classes, steps=steps, seed=SEED, device=device)
+            model = train_classifier(images, shape, classes, steps=steps, seed=SEED, device=device)
             tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
             write_file(file, lambda path: save_file(tensors, path))
 
         if not on_main(file.is_file):
-            learning = self.learning(name)  # on all processes: the row may have to be made
-            say(f"evaluate: train a classifier on {LEARNT[name]}, {steps} steps")
+            images = learning()
+            say(f"evaluate: train a classifier on {what}, {steps} steps")
             on_main(train)
         model = Classifier(shape[0], shape[1:], classes)
         model.load_state_dict(load_file(file))

@@ -10,6 +10,7 @@ Metrics = dict[str, Any]
 def text(metrics: Metrics) -> str:
     """All parts that were measured."""
     tables = {"stage1": _stage1, "stage2": _stage2, "ladder": _ladder, "labels": _labels, "copies": _copies}
+    tables["archives"] = _archives
     return "\n\n".join(table(metrics[name]) for name, table in tables.items() if name in metrics)
 
 
@@ -44,14 +45,27 @@ def _stage2(two: Metrics) -> str:
     return _titled(f"stage 2: prior of the codes of {two['images']:,} test images", rows)
 
 
+COLUMNS = {"kid": "KID", "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage"}
+
+
 def _ladder(ladder: Metrics) -> str:
     title = f"against {ladder['images']:,} real test images, as many in each row, features: {ladder['features']}"
-    columns = {"frechet": ladder["distance"], "kid": "KID", "precision": "precision", "recall": "recall"}
-    columns |= {"density": "density", "coverage": "coverage"}
+    columns = {"frechet": ladder["distance"], **COLUMNS}
     header = f"  {'':<44}" + "".join(f"{name:>15}" for name in columns.values())
     rows = [
         f"  {ROWS[name]:<44}" + "".join(f"{figures[column]:>15.4g}" for column in columns)
         for name, figures in ladder["rows"].items()
+    ]
+    return "\n".join([title, "-" * len(title), header, *rows])
+
+
+def _archives(archives: Metrics) -> str:
+    title = "other samples"
+    columns = {"images": "images", "frechet": "Frechet", **COLUMNS, "label_accuracy": "right label", "cas": "CAS"}
+    header = f"  {'':<44}" + "".join(f"{name:>12}" for name in columns.values())
+    rows = [
+        f"  {file[-44:]:<44}" + "".join(f"{figures[name]:>12.4g}" if name in figures else f"{'-':>12}" for name in columns)
+        for file, figures in archives.items()
     ]
     return "\n".join([title, "-" * len(title), header, *rows])
 

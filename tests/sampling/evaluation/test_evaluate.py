@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -85,3 +86,42 @@ def test_features_that_do_not_exist_are_refused(finished_run, tmp_path, command)
     shutil.copytree(finished_run, tmp_path / "run")
     code, printed = command("evaluate", tmp_path / "run", "--features", "inception-v9", "--only", "ladder")
     assert code == 2 and ("there are no features 'inception-v9'" in printed or "pip install 'vqprior[eval]'" in printed)
+
+
+def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path, command):
+    """An archive of the run's own samples has the figures that the ladder and the labels have of them."""
+    run, out = tmp_path / "run", tmp_path / "samples"
+    shutil.copytree(evaluated, run)
+    n = metrics(evaluated)["ladder"]["images"]
+    assert command("sample", run, "--n", n, "--out", out)[0] == 0
+    unlabelled = tmp_path / "unlabelled.npz"
+    np.savez(unlabelled, arr_0=np.load(out / "samples.npz")["images"])
+    code, printed = command("evaluate", run, *FLAGS, "--archives", out / "samples.npz", unlabelled)
+    assert code == 0 and str(out / "samples.npz")[-44:] in printed
+    found = metrics(run)
+    labelled, plain = found["archives"][str(out / "samples.npz")], found["archives"][str(unlabelled)]
+    for name, value in found["ladder"]["rows"]["samples"].items():
+        assert labelled[name] == plain[name] == pytest.approx(value), name
+    assert labelled["label_accuracy"] == found["labels"]["label_accuracy"]
+    assert labelled["cas"] == found["labels"]["cas"]["samples"] and "cas" not in plain
+    assert command("evaluate", run, *FLAGS, "--archives", unlabelled)[1].count("is done") == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (dict(images=np.zeros((4, 9, 8, 3), np.uint8)), "expected at least two, uint8 [N, 8, 8, 3]"),
+        (dict(images=np.zeros((4, 8, 8, 3))), "float64"),
+        (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.zeros(3)), "one label for each"),
+        (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.full(4, 2)), "expected 0 to 1"),
+        (dict(pictures=np.zeros(3)), "no archive of images"),
+        (None, "is no file"),
+    ],
+)
+def test_archives_that_do_not_fit_are_refused(evaluated, tmp_path, command, content, said):
+    run, file = tmp_path / "run", tmp_path / "other.npz"
+    shutil.copytree(evaluated, run)
+    if content:
+        np.savez(file, **content)
+    code, printed = command("evaluate", run, *FLAGS, "--archives", file)
+    assert code == 2 and said in printed
