@@ -1,0 +1,172 @@
+"""Samples of other models, trained on the same training images in the same time, for `vqprior evaluate --archives`.
+
+    pip install pythae
+    python -m benchmarks.baselines runs/mnist5k --seconds 65 85 --out baselines
+    vqprior evaluate runs/mnist5k --archives baselines/*/samples.npz
+
+Trains models of pythae (PyPI) with the networks and the settings that it gives for MNIST and CIFAR-10, on the training split of
+a run; `--seconds` are those that the two stages of the run took on the same machine.
+
+    vqvae_pixelcnn          VQVAE and PixelCNNSampler, one for all classes: it knows no labels
+    vqvae_pixelcnn_class    the same VQVAE, and a PixelCNNSampler for each class, which share the seconds
+    ae_gmm                  AE (for both stages' seconds) and a Gaussian mixture of 10 components
+    ae_gmm_class            the same AE, and such a mixture for each class
+
+What differs from pythae's defaults: Adam's learning rate, 1e-3 instead of 1e-4, which so short a training needs.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.errors import UserError
+from runtime.data import load
+from runtime.run_dir import RunDir
+
+try:
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import AE, VQVAE, AEConfig, VQVAEConfig
+    from pythae.models.nn.benchmarks import cifar, mnist
+    from pythae.samplers import (
+        GaussianMixtureSampler,
+        GaussianMixtureSamplerConfig,
+        PixelCNNSampler,
+        PixelCNNSamplerConfig,
+    )
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+except ImportError as error:
+    raise SystemExit(f"this benchmark compares with pythae, which cannot be imported ({error}): pip install pythae") from error
+
+NETWORKS = {(1, 28, 28): (mnist, "MNIST", 16), (3, 32, 32): (cifar, "CIFAR", 64)}
+"""Module, name and latent channels or size by the shape of an image."""
+
+
+def networks(shape: tuple[int, int, int], kind: str, config: Any) -> dict[str, Any]:
+    """Encoder and decoder of pythae's benchmark for images of a shape."""
+    module, name, _ = NETWORKS[shape]
+    names = [f"{part}_ResNet_{kind}_{name}" for part in ("Encoder", "Decoder")]
+    encoder, decoder = (getattr(module, each)(config) for each in names)
+    return {"encoder": encoder, "decoder": decoder}
+
+
+def within(seconds: float, fit: Callable[[Any], None], folder: str, seed: int) -> int:
+    """Call `fit` with a training configuration of as many passes as take these seconds; one pass is timed before."""
+    settings = dict(output_dir=folder, learning_rate=1e-3, per_device_train_batch_size=64, seed=seed, no_cuda=True)
+    began = time.perf_counter()
+    fit(BaseTrainerConfig(num_epochs=1, **settings))
+    passes = max(1, round(seconds / (time.perf_counter() - began)))
+    fit(BaseTrainerConfig(num_epochs=passes, **settings))
+    return passes
+
+
+class Baselines:
+    """The models, on one training split.
+
+    Args:
+        x, y: images fp32 [N, C, H, W] in [0, 1] and labels [N].
+        seconds: of the two stages.
+        n: samples of each model.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, classes: int, seconds: tuple[float, float], n: int, seed: int):
+        self.x, self.y, self.classes, self.seconds, self.n, self.seed = x, y, classes, seconds, n, seed
+        self.shape = tuple(x.shape[1:])
+        if self.shape not in NETWORKS:
+            raise UserError(f"images are {self.shape}; pythae has networks for {', '.join(map(str, NETWORKS))}")
+
+    def model(self, kind: type, config: Any, name: str, seconds: float) -> Any:
+        """A trained model."""
+        held: list[Any] = []
+
+        def fit(training: Any) -> None:
+            torch.manual_seed(self.seed)
+            model = kind(model_config=config, **networks(self.shape, name, config))
+            BaseTrainer(model=model, train_dataset=BaseDataset(self.x, self.y), training_config=training).train()
+            held[:] = [model.eval()]
+
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{kind.__name__}: {within(seconds, fit, folder, self.seed)} passes")
+        return held[0]
+
+    def by_class(self, fitted: Callable[[Tensor, float], Any], seconds: float) -> tuple[Tensor, Tensor]:
+        """n samples of one sampler a class, and their labels: the classes in turn."""
+        each = -(-self.n // self.classes)
+        samples = [fitted(self.x[self.y == label], seconds / self.classes).sample(each) for label in range(self.classes)]
+        images = torch.stack(samples, 1).flatten(0, 1)[: self.n]  # image i has class i mod C
+        return images, torch.arange(len(images)) % self.classes
+
+    def vqvae(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """VQVAE and PixelCNNSampler."""
+        config = VQVAEConfig(input_dim=self.shape, latent_dim=NETWORKS[self.shape][2])
+        model = self.model(VQVAE, config, "VQVAE", self.seconds[0])
+
+        def fitted(x: Tensor, seconds: float) -> Any:
+            held: list[Any] = []
+
+            def fit(training: Any) -> None:
+                torch.manual_seed(self.seed)
+                sampler = PixelCNNSampler(model=model, sampler_config=PixelCNNSamplerConfig())
+                sampler.fit(train_data=x, training_config=training)
+                held[:] = [sampler]
+
+            with tempfile.TemporaryDirectory() as folder:
+                print(f"PixelCNNSampler on {len(x)} images: {within(seconds, fit, folder, self.seed)} passes")
+            return held[0]
+
+        torch.manual_seed(self.seed)
+        return {
+            "vqvae_pixelcnn": (fitted(self.x, self.seconds[1]).sample(self.n), None),
+            "vqvae_pixelcnn_class": self.by_class(fitted, self.seconds[1]),
+        }
+
+    def ae(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """AE and Gaussian mixtures."""
+        config = AEConfig(input_dim=self.shape, latent_dim=NETWORKS[self.shape][2])
+        model = self.model(AE, config, "AE", sum(self.seconds))
+
+        def fitted(x: Tensor, seconds: float) -> Any:
+            sampler = GaussianMixtureSampler(model=model, sampler_config=GaussianMixtureSamplerConfig(n_components=10))
+            sampler.fit(x)
+            return sampler
+
+        np.random.seed(self.seed)
+        return {"ae_gmm": (fitted(self.x, 0).sample(self.n), None), "ae_gmm_class": self.by_class(fitted, 0)}
+
+
+def main() -> None:
+    """Train, sample, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run directory: its data and its training split")
+    parser.add_argument("--seconds", type=float, nargs=2, required=True, help="of training stage one and stage two")
+    parser.add_argument("--models", nargs="+", choices=["vqvae", "ae"], default=["vqvae", "ae"])
+    parser.add_argument("--root", default=None, help="data.root, where it is not that of the run")
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    settings = RunDir(options.run).config().data
+    train = load(replace(settings, root=options.root or settings.root)).train
+    x = train.images(torch.arange(len(train))).float() / 255
+    assert train.labels is not None and math.isclose(x.max().item(), 1)
+    classes = int(train.labels.max()) + 1
+    models = Baselines(x, train.labels, classes, tuple(options.seconds), options.n, options.seed)
+    for kind in options.models:
+        for name, (images, labels) in getattr(models, kind)().items():
+            folder = options.out / name
+            folder.mkdir(parents=True, exist_ok=True)
+            arrays = {"images": (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()}
+            np.savez(folder / "samples.npz", **arrays, **({} if labels is None else {"labels": labels.numpy()}))
+            print(f"{folder / 'samples.npz'}: {len(images)} images")
+
+
+if __name__ == "__main__":
+    main()
