@@ -7,6 +7,7 @@ distance is called FD(classifier), and is not comparable with any FID.
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
@@ -56,8 +57,8 @@ def of_torch_fidelity(name: str, weights: str | None, device: torch.device) -> E
         ) from error
     if name not in known:
         raise UserError(f"there are no features {name!r}; there are {', '.join([CLASSIFIER, *sorted(known)])}")
-    if weights and not Path(weights).is_file():
-        raise UserError(f"--features_weights {weights} is no file")
+    if weights:
+        _refuse_pickles(Path(weights))
     layer = known[name].get_default_feature_layer_for_metric("fid")
     try:
         network = create_feature_extractor(
@@ -65,7 +66,7 @@ def of_torch_fidelity(name: str, weights: str | None, device: torch.device) -> E
         )
     except Exception as error:  # of urllib, torch.hub, or a state dict that does not fit
         raise UserError(
-            f"the weights of {name!r} cannot be had: {error}. "
+            f"the weights of {name!r} cannot be had: {type(error).__name__} {error}. "
             "Give a file with --features_weights, or take --features classifier"
         ) from error
 
@@ -75,6 +76,29 @@ def of_torch_fidelity(name: str, weights: str | None, device: torch.device) -> E
         return network(colour.to(device))[0].float().flatten(1).cpu()
 
     return Extractor(name, "FID" if name.startswith("inception-v3") else f"FD({name})", features)
+
+
+def _refuse_pickles(file: Path) -> None:
+    """torch-fidelity unpickles what it is given without restriction, so look first: tensors, or a TorchScript archive.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    if not file.is_file():
+        raise UserError(f"--features_weights {file} is no file")
+    try:
+        with ZipFile(file) as archive:  # what torch.load, too, takes for TorchScript
+            if any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist()):
+                return
+    except BadZipFile:
+        pass  # as torch wrote before 1.6
+    try:
+        torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a crafted file makes of it
+        raise UserError(
+            f"--features_weights {file} is refused: it holds more than tensors, and loading it could run code. "
+            "Expected a state dict or a TorchScript archive"
+        ) from error
 
 
 def features_of(extractor: Extractor, images: Images, count: int, batch: int) -> Tensor:

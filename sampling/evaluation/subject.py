@@ -234,7 +234,12 @@ class Subject:
         """
         name = self.config.features
         if name != CLASSIFIER:
-            return of_torch_fidelity(name, self.config.features_weights, self.stages.device)
+            made: list[Extractor] = []
+            load = lambda: made.append(of_torch_fidelity(name, self.config.features_weights, self.stages.device))
+            on_main(load)  # so that a download happens once
+            if not made:
+                load()
+            return made[0]
         if not self.label_names:
             raise UserError(
                 "features of a classifier need classes, and these data have none: "
