@@ -137,8 +137,10 @@ def archive(subject: Subject, path: Path, digest: str) -> Figures:
     if asked is not None and classes and not ((asked >= 0) & (asked < classes)).all():
         raise UserError(f"{path} holds labels from {asked.min()} to {asked.max()}; expected 0 to {classes - 1}")
     given: Images = lambda indices: images[indices]
-    real, fake = _features(subject, subject.extractor, "test"), features_of(subject.extractor, given, count, batch)
-    figures: Figures = {"images": count, **on_main(lambda: _distances(real, Gaussian.of(real), fake))}
+    extractor = subject.extractor
+    real, fake = _features(subject, extractor, "test"), features_of(extractor, given, count, batch)
+    figures: Figures = {"images": count, "features": extractor.name, "distance": extractor.distance}
+    figures |= on_main(lambda: _distances(real, Gaussian.of(real), fake))
     if asked is not None and classes:
         learnt = subject.classifier_of(
             f"archive-{digest}", lambda: Labelled(given, asked[:count]), {"archive": digest, "n": count}, str(path)

@@ -60,11 +60,12 @@ def _ladder(ladder: Metrics) -> str:
 
 
 def _archives(archives: Metrics) -> str:
-    title = "other samples"
+    title = "other samples, against real test images"
     columns = {"images": "images", "frechet": "Frechet", **COLUMNS, "label_accuracy": "right label", "cas": "CAS"}
-    header = f"  {'':<44}" + "".join(f"{name:>12}" for name in columns.values())
+    header = f"  {'':<44}" + "".join(f"{name:>12}" for name in columns.values()) + "  features"
+    cell = lambda figures, name: f"{figures[name]:>12.4g}" if name in figures else f"{'-':>12}"
     rows = [
-        f"  {file[-44:]:<44}" + "".join(f"{figures[name]:>12.4g}" if name in figures else f"{'-':>12}" for name in columns)
+        f"  {file[-43:]:<44}" + "".join(cell(figures, name) for name in columns) + f"  {figures['features']}"
         for file, figures in archives.items()
     ]
     return "\n".join([title, "-" * len(title), header, *rows])

@@ -16,14 +16,15 @@ def reported(finished_run, tmp_path_factory):
     """A tiny run with all its figures and its page."""
     run = tmp_path_factory.mktemp("reported") / "run"
     shutil.copytree(finished_run, run)
-    done = run_processes(["evaluate", run, "--classifier_steps", 3, "then", "report", run])
+    archive = run / "samples" / "samples.npz"
+    done = run_processes(["evaluate", run, "--classifier_steps", 3, "--archives", archive, "then", "report", run])
     assert done.returncode == 0, done.stderr[-3000:]
     return run
 
 
 def test_everything_is_in_the_one_file(reported):
     page = (reported / "report.html").read_text()
-    for words in ("Samples", "Reconstructions", "The ladder", "FD(classifier)", "Nearest training images", "Where the bits go",
+    for words in ("Samples", "Reconstructions", "The ladder", "FD(classifier)", "Other samples", "Nearest training images", "Where the bits go",
                   "Use of the codes", "The codebook", "ant, bee", "learning_rate"):  # fmt: skip
         assert words in page, words
     assert page.count('<img src="data:image/png;base64,') == 5 and page.count("<svg") == 5

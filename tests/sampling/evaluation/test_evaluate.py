@@ -97,7 +97,7 @@ def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path
     unlabelled = tmp_path / "unlabelled.npz"
     np.savez(unlabelled, arr_0=np.load(out / "samples.npz")["images"])
     code, printed = command("evaluate", run, *FLAGS, "--archives", out / "samples.npz", unlabelled)
-    assert code == 0 and str(out / "samples.npz")[-44:] in printed
+    assert code == 0 and str(out / "samples.npz")[-43:] in printed
     found = metrics(run)
     labelled, plain = found["archives"][str(out / "samples.npz")], found["archives"][str(unlabelled)]
     for name, value in found["ladder"]["rows"]["samples"].items():
