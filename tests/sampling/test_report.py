@@ -24,8 +24,8 @@ def reported(finished_run, tmp_path_factory):
 
 def test_everything_is_in_the_one_file(reported):
     page = (reported / "report.html").read_text()
-    for words in ("Samples", "Reconstructions", "The ladder", "FD(classifier)", "Other samples", "Nearest training images", "Where the bits go",
-                  "Use of the codes", "The codebook", "ant, bee", "learning_rate"):  # fmt: skip
+    for words in ("Samples", "Reconstructions", "The ladder", "FD(classifier)", "Other samples",
+                  "Nearest training images", "Where the bits go", "Use of the codes", "The codebook", "ant, bee", "learning_rate"):  # fmt: skip
         assert words in page, words
     assert page.count('<img src="data:image/png;base64,') == 5 and page.count("<svg") == 5
 
