@@ -4,6 +4,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,11 +82,19 @@ def _prepare(run: RunDir, header: Header) -> bool:
             f"Delete {run.stage2} to encode and train it again, or start a new run with --out"
         )
     begun = partial / "origin.json"
-    if not begun.is_file() or json.loads(begun.read_text()) != header.origin():
+    if _read_origin(begun) != header.origin():
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_json(begun, header.origin())
     return True
+
+
+def _read_origin(path: Path) -> dict[str, Any] | None:
+    """What an unfinished dump was begun with; None where there is none, or it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _finish(run: RunDir, header: Header) -> None:

@@ -86,11 +86,12 @@ def test_a_killed_dump_goes_on_with_the_shards_it_lacks(trained, monkeypatch):
     }
 
 
-def test_parts_of_another_dump_are_not_kept(trained):
+@pytest.mark.parametrize("origin", ["{}", "torn {"])
+def test_parts_of_another_dump_are_not_kept(trained, origin):
     config, data = trained.config().for_inference(), load(trained.config().data)
     partial = Path(trained.path / "codes.partial")
     partial.mkdir()
-    (partial / "origin.json").write_text("{}")
+    (partial / "origin.json").write_text(origin)
     (partial / "train-00000.codes.npy").write_bytes(b"of another checkpoint")
     encode(config, trained, data)
     assert len(CodeMaps(trained.codes).split("train")) == len(data.train)
