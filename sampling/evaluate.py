@@ -42,6 +42,7 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     for path in map(Path, config.archives):
         digest = on_main(lambda: _digest(path))
         asked = depends_on(ARCHIVE, subject) | {"archive": digest, "file": str(path)}
+        on_main(lambda: _forget_others(subject.folder, str(path), f"{ARCHIVE}{digest}"))
         _keep(subject, f"{ARCHIVE}{digest}", asked, partial(archive, subject, path, digest))
     metrics = on_main(lambda: _assemble(subject))
     say(tables.text(metrics))
@@ -55,6 +56,16 @@ def _keep(subject: Subject, name: str, asked: dict[str, Any], measure: Callable[
         on_main(lambda: _write(subject.folder, name, asked, figures))
     else:
         say(f"evaluate: {name} is done")
+
+
+def _forget_others(folder: Path, file: str, name: str) -> None:
+    """Delete what was measured of an archive that stood in this file before."""
+    for old in folder.glob(f"{ARCHIVE}*.json"):
+        part = _read(folder, old.stem)
+        if old.stem != name and part and part["asked"]["file"] == file:
+            for classifier in folder.glob(f"classifier-{old.stem}-*.safetensors"):
+                classifier.unlink()
+            old.unlink()
 
 
 def _digest(path: Path) -> str:
