@@ -17,8 +17,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from configs.commands import Complete
 from configs.errors import UserError
-from configs.schema import Complete, Data
+from configs.schema import Data
 from runtime import checkpoint
 from runtime.data.transform import central, prepare
 from runtime.files import write_file, write_json

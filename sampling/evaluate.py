@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from configs.commands import Evaluation
 from configs.errors import UserError
-from configs.schema import Evaluation
 from runtime.data import DataSet
 from runtime.files import sha256, write_json
 from runtime.lock import lock
@@ -99,7 +99,7 @@ def depends_on(name: str, subject: Subject) -> dict[str, Any]:
     if name != "reconstruction":
         asked |= {"n": subject.n}
     if name in ("ladder", "labels", "copies"):
-        asked |= {"drawing": subject.drawing(), "label": config.sample.label}
+        asked |= {"drawing": subject.drawing()}
     if name in ("ladder", "labels", "copies", ARCHIVE):
         asked |= {"classifier_steps": config.classifier_steps, "seed": SEED}
         asked |= {"features": config.features, "weights": config.features_weights}

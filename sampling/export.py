@@ -17,8 +17,9 @@ from torch import Tensor
 
 import configs
 from configs import Config
+from configs.commands import Export
 from configs.errors import UserError
-from configs.schema import Data, Export
+from configs.schema import Data
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint
 from runtime.files import write_file, write_json

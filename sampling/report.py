@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from configs import dump
+from configs.commands import Report
 from configs.errors import UserError
-from configs.schema import Report
 from runtime.data import DataSet
 from runtime.files import write_file
 from runtime.loader import padded

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import configs
 from configs import Config
+from configs.commands import Complete, Evaluation, Export, Report
 from configs.errors import UserError
-from configs.schema import Complete, Drawing, Evaluation, Export, Report, Sample
+from configs.schema import Drawing, Sample
 from runtime.interrupt import Interrupted
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from configs import Config
+from configs.commands import Complete, Evaluation, Export, Report
 from configs.errors import UserError
-from configs.schema import Complete, Evaluation, Export, Report, Sample
+from configs.schema import Sample
 from runtime import checkpoint, run_dir
 from runtime.data import DataSet, load
 from runtime.interrupt import heeded

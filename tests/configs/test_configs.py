@@ -8,6 +8,7 @@ import pytest
 
 import configs
 from configs import Config, UserError
+from configs.commands import Complete, Evaluation, Export, Report
 
 PRESETS = configs.preset_names()
 
@@ -62,7 +63,7 @@ def test_presets_are_found_by_name_path_and_old_path(tmp_path):
 
 
 def test_every_field_is_documented():
-    source = Path(configs.__file__).with_name("schema.py").read_text()
+    source = "".join(Path(configs.__file__).with_name(name).read_text() for name in ("schema.py", "commands.py"))
 
     def walk(schema: type) -> None:
         for field in fields(schema):
@@ -71,7 +72,8 @@ def test_every_field_is_documented():
             elif field.name in schema.__annotations__:
                 assert re.search(rf'    {field.name}: [^\n]*\n    """', source), f"{schema.__name__}.{field.name}"
 
-    walk(Config)
+    for schema in (Config, Complete, Evaluation, Report, Export):
+        walk(schema)
 
 
 def test_differences_name_fixed_fields_only():

@@ -1,0 +1,97 @@
+"""Settings of single commands, which no run keeps: one docstring a field, which is also its --help."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+from .schema import Config, Drawing
+
+Half = Literal["lower half", "upper half", "left half", "right half"]
+Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete(Drawing):
+    """How the hidden part of a picture is filled in. Of `mask`, `box` and `hide` one says what is hidden."""
+
+    image: str
+    """The picture, any size and mode that Pillow reads; it is resized and cropped like those that the run learnt from."""
+    mask: str | None = None
+    """A picture that is white or transparent where the other one is hidden, black where it is known; stretched to its size."""
+    box: tuple[int, int, int, int] | None = None
+    """Hide a box: its TOP row, LEFT column, HEIGHT and WIDTH in pixels of the picture."""
+    hide: Half | None = None
+    """Hide half of the picture."""
+    label: str | None = None
+    """Class of the completions, by name or number; without it the prior is told none and guidance has no effect."""
+    n: int = 6
+    """Number of completions, the likeliest first."""
+    draws: int = 0
+    """Draw this many and keep the n whose whole maps are likeliest under the prior; 0 draws n."""
+    batch_size: int = 16
+    """Completions drawn at once; other sizes give the same ones, up to ties within rounding."""
+    out: str | None = None
+    """Folder for the pictures; without it RUN/completions/NAME OF THE PICTURE."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        given = [f"--{name}" for name in ("mask", "box", "hide") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'nothing'} says what is hidden; give exactly one of --mask mask.png, "
+                "--box TOP LEFT HEIGHT WIDTH and --hide 'lower half'"
+            )
+        if self.box and (min(self.box[:2]) < 0 or min(self.box[2:]) < 1):
+            raise ValueError(f"box is {self.box}; it takes TOP and LEFT of at least 0, HEIGHT and WIDTH of at least 1 pixel")
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}; it must be at least 1")
+        if self.draws and self.draws < self.n:
+            raise ValueError(f"draws is {self.draws}; it must be at least n ({self.n}), or 0 for just as many")
+
+
+@dataclass(frozen=True)
+class Evaluation(Config):
+    """What is measured of a run; `sample.*` says how the samples are drawn that are measured."""
+
+    n: int = 10_000
+    """Images in each row of the ladder, and for each classifier of CAS; at most as many as the test split has."""
+    only: tuple[Part, ...] = ()
+    """Parts to measure; without it all. Figures of the other parts stay as they are."""
+    features: str = "classifier"
+    """Features of the distances: `classifier` (trained on the run's own labels), or an extractor of torch-fidelity, such as
+    inception-v3-compat, dinov2-vit-s-14, clip-vit-b-32 or vgg16 (pip install 'vqprior[eval]')."""
+    features_weights: str | None = None
+    """File with the weights of that extractor; without it torch-fidelity downloads them."""
+    classifier_steps: int = 1000
+    """Training steps of each classifier, on batches of 128."""
+    archives: tuple[str, ...] = ()
+    """Samples of other models or settings, to be measured in the same way: files like samples.npz, with images (uint8
+    [N, H, W, C]) and, for the figures that take them, labels."""
+
+    @classmethod
+    def of(cls, config: Config, **settings: Any) -> Self:
+        """These settings for a run."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(Config)}, **settings)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("n", "classifier_steps"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 2")
+
+
+@dataclass(frozen=True)
+class Report(Evaluation):
+    """What goes into a report; its samples are drawn as `sample.*` says."""
+
+    file: str | None = None
+    """The page to write; without it RUN/report.html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What is written to be shared."""
+
+    out: str
+    """A new folder for the weights that sampling uses; it is a run directory itself, for sample, complete and evaluate."""
+    half: bool = False
+    """Store weights in 16 bits: half the size; the networks still compute in fp32."""
