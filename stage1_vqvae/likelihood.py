@@ -15,6 +15,8 @@ differently here: the probability of a bin is computed without an approximation 
 Legend: B images, C channels, H x W their size, P output channels of the decoder, L values of a sub-pixel, M logistics.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
@@ -27,7 +29,7 @@ MIXTURES = 10  # logistics of a pixel, as in PixelCNN++
 LEAST_LOG_SCALE = -7.0  # of a logistic on [-1, 1]: an eighth of a bin
 
 
-class Likelihood:
+class Likelihood(ABC):
     """How a prediction of the decoder, [B, P, H, W], is to be read, and what it costs.
 
     Args:
@@ -45,13 +47,13 @@ class Likelihood:
         """P, the channels of a prediction."""
         return self.channels
 
+    @abstractmethod
     def image(self, prediction: Tensor) -> Tensor:
         """The reconstruction x_hat [B, C, H, W], about [0, 1]: the mean, where there is a distribution."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, prediction: Tensor, x: Tensor) -> Tensor:
         """[B] mean over the sub-pixels of each image x [B, C, H, W] in [0, 1]."""
-        raise NotImplementedError
 
     def unit(self, variance: float) -> float:
         """What the loss is divided by in training, so that beta means the same for data of any variance on [0, 1]."""

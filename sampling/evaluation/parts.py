@@ -1,6 +1,7 @@
 """The parts of an evaluation: each looks at a subject and gives figures by name."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from stage2_prior.measure import bits_by_position, cross_entropy_bits, position_
 
 from .classifier import Classifier, Labelled
 from .distances import Gaussian, frechet, kid, prdc
-from .features import Extractor, features_of
-from .nearest import copy_share, nearest
+from .features import CLASSIFIER, Extractor, features_of
+from .nearest import Points, copy_share, nearest
 from .rows import Images, read_archive
 from .ssim import ssim
 from .subject import ROWS, SEED, Subject
@@ -89,7 +90,7 @@ def _features(subject: Subject, extractor: Extractor, name: str) -> Tensor:
 
 def _distances(real: Tensor, gaussian: Gaussian, fake: Tensor) -> Figures:
     mean, deviation = kid(real, fake, seed=SEED)
-    found = prdc(real, fake, k=min(NEIGHBOURS, len(real) - 1))
+    found = prdc(real, fake, k=min(NEIGHBOURS, len(real) - 1, len(fake) - 1))
     return {"frechet": frechet(gaussian, Gaussian.of(fake)), "kid": mean, "kid_std": deviation, **found}
 
 
@@ -154,10 +155,10 @@ def archive(subject: Subject, path: Path, digest: str) -> Figures:
 def copies(subject: Subject) -> Figures:
     """Whether samples are nearer to training images than new real images are, in pixels and in features."""
     batch, count, train = subject.config.inference_batch, subject.n, subject.data.train
-    spaces = {"pixels": lambda images, size: _pixels(images, size, batch)}
-    if subject.label_names or subject.config.features != "classifier":
+    spaces: dict[str, Callable[[Images, int], Points]] = {"pixels": lambda images, size: Points(_pixels(images), size)}
+    if subject.label_names or subject.config.features != CLASSIFIER:
         network = subject.extractor
-        spaces["features"] = lambda images, size: features_of(network, images, size, batch)
+        spaces["features"] = lambda images, size: Points.of(features_of(network, images, size, batch))
     figures: Figures = {"images": count, "page": PAGE}
     for space, read in spaces.items():
         seen, new, drawn = read(train.images, len(train)), read(subject.row("test"), count), read(subject.row("samples"), count)
@@ -174,9 +175,9 @@ def copies(subject: Subject) -> Figures:
     return figures
 
 
-def _pixels(images: Images, count: int, batch: int) -> Tensor:
-    """Images 0 to count-1 as rows [count, C * H * W] of numbers in [0, 1]."""
-    return torch.cat([to_float(images(at), torch.device("cpu")).flatten(1) for at in torch.arange(count).split(batch)])
+def _pixels(images: Images) -> Callable[[Tensor], Tensor]:
+    """Images by their indices [n] as rows [n, C * H * W] of numbers in [0, 1]."""
+    return lambda indices: to_float(images(indices), torch.device("cpu")).flatten(1)
 
 
 PARTS = {

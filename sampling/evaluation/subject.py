@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from configs.commands import Evaluation
 from configs.errors import UserError
-from configs.schema import Evaluation
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint
 from runtime.code_maps import CodeMaps
@@ -41,6 +41,7 @@ ROWS = {
     "uniform": "uniform codes",
 }
 """The ladder, from the top; each is compared with real test images."""
+DRAWING = ("seed", "label", "guidance", "temperature", "top_k", "top_p", "precision")  # settings that samples depend on
 LEARNT = {
     "all": "all real training images",
     "train": "as many real training images",
@@ -125,7 +126,7 @@ class Subject:
     def drawing(self) -> dict[str, Any]:
         """How samples are drawn: image i of the row is image i of `vqprior sample` with these settings."""
         settings = asdict(self.config.sample)
-        return {name: settings[name] for name in ("seed", "guidance", "temperature", "top_k", "top_p", "precision")}
+        return {name: settings[name] for name in DRAWING}
 
     def real(self, split: Split) -> tuple[Images, Tensor]:
         """`n` images of a split, chosen by chance but always the same, and which they are: [n] int64, ascending."""
@@ -172,7 +173,7 @@ class Subject:
             make = lambda at: self.reconstruct(images(at))
         elif name == "samples":
             labels, batch = self.sample_labels(), self.config.sample.batch_size
-            asked |= self.drawing() | {"label": self.config.sample.label}
+            asked |= self.drawing()
             make = lambda at: self.draw(at, None if labels is None else labels[at])
         else:
             unigram, per_position = self.frequencies

@@ -106,11 +106,16 @@ def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path
     assert labelled["cas"] == found["labels"]["cas"]["samples"] and "cas" not in plain
     assert command("evaluate", run, *FLAGS, "--archives", unlabelled)[1].count("is done") == 6
 
+    # Too few for five neighbours: as many as there are
+    np.savez(tmp_path / "three.npz", images=np.load(out / "samples.npz")["images"][:3])
+    assert command("evaluate", run, *FLAGS, "--archives", tmp_path / "three.npz")[0] == 0
+    assert metrics(run)["archives"][str(tmp_path / "three.npz")]["images"] == 3
+
     # Other samples in the same file take the place of those before
     np.savez(unlabelled, images=255 - np.load(out / "samples.npz")["images"])
     assert command("evaluate", run, *FLAGS, "--archives", unlabelled)[0] == 0
     assert metrics(run)["archives"][str(unlabelled)]["frechet"] != plain["frechet"]
-    assert len([*(run / "evaluation").glob("archive-*.json")]) == 2
+    assert len([*(run / "evaluation").glob("archive-*.json")]) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,17 @@ import pytest
 import torch
 
 from sampling.evaluation import nearest as module
-from sampling.evaluation.nearest import copy_share, nearest
+from sampling.evaluation.nearest import Points, copy_share, nearest
 
 
-@pytest.mark.parametrize("chunks", [(512, 8192), (3, 5)])
+@pytest.mark.parametrize("chunks", [(512, 2**26), (3, 5 * 6)])
 def test_it_is_brute_force(monkeypatch, chunks):
     monkeypatch.setattr(module, "QUERIES", chunks[0])
-    monkeypatch.setattr(module, "REFERENCES", chunks[1])
+    monkeypatch.setattr(module, "NUMBERS", chunks[1])
     chance = torch.Generator().manual_seed(0)
     queries, references = torch.rand(10, 6, generator=chance), torch.rand(23, 6, generator=chance)
     expected = (queries[:, None].double() - references.double()).square().sum(2).sqrt().min(1)
-    distances, indices = nearest(queries, references)
+    distances, indices = nearest(Points.of(queries), Points.of(references))
     assert torch.allclose(distances, expected.values, rtol=1e-12) and torch.equal(indices, expected.indices)
 
 
@@ -20,8 +20,20 @@ def test_a_copy_is_at_distance_zero_and_what_is_nearly_one_is_not():
     references = torch.rand(100, 784, generator=torch.Generator().manual_seed(1))
     queries = references[[42, 7]].clone()
     queries[1, 3] += 1e-3
-    distances, indices = nearest(queries, references)
+    distances, indices = nearest(Points.of(queries), Points.of(references))
     assert indices.tolist() == [42, 7] and distances[0] == 0 and distances[1].item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_no_more_than_a_part_of_the_references_is_held(monkeypatch):
+    monkeypatch.setattr(module, "NUMBERS", 7 * 6)
+    references, read = torch.rand(23, 6), []
+
+    def watched(indices: torch.Tensor) -> torch.Tensor:
+        read.append(len(indices))
+        return references[indices]
+
+    nearest(Points.of(torch.rand(4, 6)), Points(watched, 23))
+    assert max(read) == 7 and read.count(7) == 3
 
 
 def test_the_share_of_copies():
