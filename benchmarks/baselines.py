@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ except ImportError as error:
 
 NETWORKS = {(1, 28, 28): (mnist, "MNIST", 16), (3, 32, 32): (cifar, "CIFAR", 64)}
 """Module, name and latent channels or size by the shape of an image."""
+NAMES = ["vqvae_pixelcnn", "vqvae_pixelcnn_class", "ae_gmm", "ae_gmm_class"]
 
 
 def networks(shape: tuple[int, int, int], kind: str, config: Any) -> dict[str, Any]:
@@ -106,42 +108,44 @@ class Baselines:
         images = torch.stack(samples, 1).flatten(0, 1)[: self.n]  # image i has class i mod C
         return images, torch.arange(len(images)) % self.classes
 
-    def vqvae(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """VQVAE and PixelCNNSampler."""
-        config = VQVAEConfig(input_dim=self.shape, latent_dim=NETWORKS[self.shape][2])
-        model = self.model(VQVAE, config, "VQVAE", self.seconds[0])
+    @cached_property
+    def vqvae(self) -> Any:
+        """Trained once, for both of its samplers."""
+        return self.model(
+            VQVAE, VQVAEConfig(input_dim=self.shape, latent_dim=NETWORKS[self.shape][2]), "VQVAE", self.seconds[0]
+        )
 
-        def fitted(x: Tensor, seconds: float) -> Any:
-            held: list[Any] = []
+    @cached_property
+    def ae(self) -> Any:
+        """Trained once, for both of its mixtures."""
+        return self.model(AE, AEConfig(input_dim=self.shape, latent_dim=NETWORKS[self.shape][2]), "AE", sum(self.seconds))
 
-            def fit(training: Any) -> None:
-                torch.manual_seed(self.seed)
-                sampler = PixelCNNSampler(model=model, sampler_config=PixelCNNSamplerConfig())
-                sampler.fit(train_data=x, training_config=training)
-                held[:] = [sampler]
+    def pixelcnn(self, x: Tensor, seconds: float) -> Any:
+        """A prior of the VQVAE's codes of these images."""
+        held: list[Any] = []
 
-            with tempfile.TemporaryDirectory() as folder:
-                print(f"PixelCNNSampler on {len(x)} images: {within(seconds, fit, folder, self.seed, self.rate)} passes")
-            return held[0]
+        def fit(training: Any) -> None:
+            torch.manual_seed(self.seed)
+            sampler = PixelCNNSampler(model=self.vqvae, sampler_config=PixelCNNSamplerConfig())
+            sampler.fit(train_data=x, training_config=training)
+            held[:] = [sampler]
 
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"PixelCNNSampler on {len(x)} images: {within(seconds, fit, folder, self.seed, self.rate)} passes")
+        return held[0]
+
+    def mixture(self, x: Tensor, seconds: float = 0) -> Any:
+        """A mixture of 10 Gaussians of the AE's codes of these images."""
+        sampler = GaussianMixtureSampler(model=self.ae, sampler_config=GaussianMixtureSamplerConfig(n_components=10))
+        sampler.fit(x)
+        return sampler
+
+    def samples(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Images [n, C, H, W] of a model by its name, and their labels [n]."""
+        fitted, seconds = (self.pixelcnn, self.seconds[1]) if name.startswith("vqvae") else (self.mixture, 0)
         torch.manual_seed(self.seed)
-        return {
-            "vqvae_pixelcnn": (fitted(self.x, self.seconds[1]).sample(self.n), None),
-            "vqvae_pixelcnn_class": self.by_class(fitted, self.seconds[1]),
-        }
-
-    def ae(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """AE and Gaussian mixtures."""
-        config = AEConfig(input_dim=self.shape, latent_dim=NETWORKS[self.shape][2])
-        model = self.model(AE, config, "AE", sum(self.seconds))
-
-        def fitted(x: Tensor, seconds: float) -> Any:
-            sampler = GaussianMixtureSampler(model=model, sampler_config=GaussianMixtureSamplerConfig(n_components=10))
-            sampler.fit(x)
-            return sampler
-
         np.random.seed(self.seed)
-        return {"ae_gmm": (fitted(self.x, 0).sample(self.n), None), "ae_gmm_class": self.by_class(fitted, 0)}
+        return self.by_class(fitted, seconds) if name.endswith("class") else (fitted(self.x, seconds).sample(self.n), None)
 
 
 def main() -> None:
@@ -149,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory: its data and its training split")
     parser.add_argument("--seconds", type=float, nargs=2, required=True, help="of training stage one and stage two")
-    parser.add_argument("--models", nargs="+", choices=["vqvae", "ae"], default=["vqvae", "ae"])
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--root", default=None, help="data.root, where it is not that of the run")
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -162,13 +166,13 @@ def main() -> None:
     assert train.labels is not None and math.isclose(x.max().item(), 1)
     classes = int(train.labels.max()) + 1
     models = Baselines(x, train.labels, classes, tuple(options.seconds), options.n, options.seed, options.learning_rate)
-    for kind in options.models:
-        for name, (images, labels) in getattr(models, kind)().items():
-            folder = options.out / name
-            folder.mkdir(parents=True, exist_ok=True)
-            arrays = {"images": (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()}
-            np.savez(folder / "samples.npz", **arrays, **({} if labels is None else {"labels": labels.numpy()}))
-            print(f"{folder / 'samples.npz'}: {len(images)} images")
+    for name in options.models:
+        images, labels = models.samples(name)
+        folder = options.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"images": (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()}
+        np.savez(folder / "samples.npz", **arrays, **({} if labels is None else {"labels": labels.numpy()}))
+        print(f"{folder / 'samples.npz'}: {len(images)} images", flush=True)
 
 
 if __name__ == "__main__":
