@@ -5,8 +5,8 @@
 
 Each variant is a run of its own in OUT, so the same command again goes on where it stopped, and `vqprior report OUT/NAME`
 shows any of them. Where OUT/preset is there, a variant takes from it what is the same in both: the classifiers of real images
-and, if only the prior is another one, the VQ-VAE and the codes. Prints a table of all variants in OUT and writes
-OUT/ablations.json. `--flags`, which come last, are given to every run.
+and, if only settings of the prior differ, the VQ-VAE and the codes. Prints a table of all variants in OUT and writes
+OUT/ablations.json. The data need classes. `--flags`, which come last, are given to every run.
 """
 
 import argparse
@@ -14,9 +14,15 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import configs
+from configs import Config
+from configs.errors import UserError
+from runtime.files import write_file, write_folder, write_json
+from runtime.run_dir import RunDir
 
 VARIANTS: dict[str, list[str]] = {
     "preset": [],
@@ -36,10 +42,6 @@ VARIANTS: dict[str, list[str]] = {
     "shifted-copies": ["--data.margin", "4", "--data.copies", "3"],
 }
 """By name: the flags that differ from the preset."""
-SHARED = ("evaluation/classifier-all-*", "evaluation/classifier-train-*")
-"""What is the same in a run of other settings: classifiers of real images."""
-SHARED_BY_PRIORS = ("stage1", "codes")
-"""What is the same, besides, in a run of which only settings of stage two are others."""
 PARTS = ("reconstruction", "likelihood", "ladder", "labels")
 
 
@@ -70,14 +72,34 @@ def vqprior(*arguments: object) -> None:
     subprocess.run(command, check=True)
 
 
-def take(preset: Path, run: Path, patterns: Iterable[str]) -> None:
-    """Copy files and folders of the preset's run into another one, where they are not there yet."""
-    for pattern in patterns:
-        for source in preset.glob(pattern):
-            target = run / source.relative_to(preset)
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+def measured(out: Path) -> dict[str, dict[str, Any]]:
+    """The figures of all variants that are measured."""
+    return {name: row for name in VARIANTS if (row := figures(out / name))}
+
+
+def settings(preset: str, flags: Sequence[str]) -> Config:
+    """What `vqprior run PRESET FLAGS` is given."""
+    return configs.parse(configs.find_preset(preset), flags)
+
+
+def of_stage_one(config: Config) -> tuple[object, ...]:
+    """The settings that the VQ-VAE and the codes are a function of."""
+    return (config.data, config.stage1, config.seed, config.precision, config.channels_last, config.deterministic)
+
+
+def share(preset: Path, run: Path, config: Config) -> None:
+    """Copy from the preset's run what is the same in a variant's: classifiers of real images; the VQ-VAE with its codes."""
+    for file in [*preset.glob("evaluation/classifier-all-*"), *preset.glob("evaluation/classifier-train-*")]:
+        target = run / file.relative_to(preset)  # its name tells what it learnt from
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, file.read_bytes())
+    done = (preset / "codes" / "header.json").is_file()
+    if done and of_stage_one(RunDir(preset).config()) == of_stage_one(config):
+        for name in ("stage1", "codes"):
+            if not (run / name).exists():
+                run.mkdir(parents=True, exist_ok=True)
+                write_folder(run / name, lambda folder: shutil.copytree(preset / name, folder, dirs_exist_ok=True))
 
 
 def main() -> None:
@@ -89,20 +111,32 @@ def main() -> None:
     parser.add_argument("--classifier_steps", type=int, default=1000)
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
-    for name in options.variants:
-        run, flags = options.out / name, VARIANTS[name]
+    given = {name: settings(options.preset, [*VARIANTS[name], *options.flags]) for name in options.variants}
+    plain = settings(options.preset, options.flags)
+    if not plain.data.labels:
+        raise UserError("the table has shares of right labels, and this preset has data.labels False")
+    for name, config in given.items():
+        run = options.out / name
+        if name != "preset" and config == plain:
+            print(f"{name}: the preset's own setting")
+            continue
         if name != "preset":
-            prior_only = all(flag.startswith("--stage2.") for flag in flags[::2])
-            take(options.out / "preset", run, (*SHARED, *SHARED_BY_PRIORS) if prior_only else SHARED)
-        vqprior("run", options.preset, *flags, *options.flags, "--out", run)
+            share(options.out / "preset", run, config)
+        vqprior("run", options.preset, *VARIANTS[name], *options.flags, "--out", run)
         vqprior("evaluate", run, "--classifier_steps", options.classifier_steps, "--only", *PARTS)
-    table = {name: row for name in VARIANTS if (row := figures(options.out / name))}
-    (options.out / "ablations.json").write_text(json.dumps(table, indent=2))
-    columns = [*next(iter(table.values()))]
+        write_json(options.out / "ablations.json", measured(options.out))
+    table = measured(options.out)
+    columns = [*next(iter(table.values()), ())]
     print(f"{'':<16}" + "".join(f"{column:>12}" for column in columns))
     for name, row in table.items():
         print(f"{name:<16}" + "".join(f"{row[column]:>12.4g}" for column in columns))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"ablations: {error}", file=sys.stderr)
+        sys.exit(2)
+    except subprocess.CalledProcessError as error:  # the command has said why
+        sys.exit(error.returncode)

@@ -16,7 +16,7 @@ The rest are pythae's defaults. (With --learning_rate 1e-3 these networks learnt
 """
 
 import argparse
-import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -94,8 +94,9 @@ class Baselines:
         def fit(training: Any) -> None:
             torch.manual_seed(self.seed)
             model = kind(model_config=config, **networks(self.shape, name, config))
-            BaseTrainer(model=model, train_dataset=BaseDataset(self.x, self.y), training_config=training).train()
-            held[:] = [model.eval()]
+            trainer = BaseTrainer(model=model, train_dataset=BaseDataset(self.x, self.y), training_config=training)
+            trainer.train()
+            held[:] = [kind.load_from_folder(str(Path(trainer.training_dir) / "final_model")).eval()]  # of the best pass
 
         with tempfile.TemporaryDirectory() as folder:
             print(f"{kind.__name__}: {within(seconds, fit, folder, self.seed, self.rate)} passes")
@@ -164,7 +165,8 @@ def main() -> None:
     settings = RunDir(options.run).config().data
     train = load(replace(settings, root=options.root or settings.root)).train
     x = train.images(torch.arange(len(train))).float() / 255
-    assert train.labels is not None and math.isclose(x.max().item(), 1)
+    if train.labels is None:
+        raise UserError(f"the training images of {options.run} have no classes, which these models are trained on")
     classes = int(train.labels.max()) + 1
     models = Baselines(x, train.labels, classes, tuple(options.seconds), options.n, options.seed, options.learning_rate)
     for name in options.models:
@@ -177,4 +179,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"baselines: {error}", file=sys.stderr)
+        sys.exit(2)

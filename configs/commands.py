@@ -49,7 +49,17 @@ class Complete(Drawing):
 
 
 @dataclass(frozen=True)
-class Evaluation(Config):
+class _OfRun(Config):
+    """Settings of a run, and those of a command that looks at it."""
+
+    @classmethod
+    def of(cls, config: Config, **settings: Any) -> Self:
+        """These settings for a run."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(Config)}, **settings)
+
+
+@dataclass(frozen=True)
+class Evaluation(_OfRun):
     """What is measured of a run; `sample.*` says how the samples are drawn that are measured."""
 
     n: int = 10_000
@@ -67,11 +77,6 @@ class Evaluation(Config):
     """Samples of other models or settings, to be measured in the same way: files like samples.npz, with images (uint8
     [N, H, W, C]) and, for the figures that take them, labels."""
 
-    @classmethod
-    def of(cls, config: Config, **settings: Any) -> Self:
-        """These settings for a run."""
-        return cls(**{field.name: getattr(config, field.name) for field in fields(Config)}, **settings)
-
     def __post_init__(self):
         super().__post_init__()
         for name in ("n", "classifier_steps"):
@@ -80,7 +85,7 @@ class Evaluation(Config):
 
 
 @dataclass(frozen=True)
-class Report(Evaluation):
+class Report(_OfRun):
     """What goes into a report; its samples are drawn as `sample.*` says."""
 
     file: str | None = None
@@ -92,6 +97,7 @@ class Export:
     """What is written to be shared."""
 
     out: str
-    """A new folder for the weights that sampling uses; it is a run directory itself, for sample, complete and evaluate."""
+    """A new folder for the weights that sampling uses; it is a run directory itself, for sample and complete (and, with
+    pictures in --data.root, for encode and then evaluate)."""
     half: bool = False
     """Store weights in 16 bits: half the size; the networks still compute in fp32."""

@@ -20,10 +20,11 @@ from runtime.run_dir import RunDir, git_commit, package_version
 from .evaluation import tables
 from .evaluation.features import CLASSIFIER
 from .evaluation.parts import PARTS, archive
+from .evaluation.rows import digest
 from .evaluation.subject import SEED, Subject
 
 Metrics = dict[str, Any]
-ARCHIVE = "archive-"  # and the digest of the file: a part of its own
+ARCHIVE = "archive-"  # and the digest of the file and its name: a part of its own
 FORMAT = 2  # of the figures of a part: others are measured anew
 
 
@@ -33,17 +34,17 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     Raises:
         UserError: a stage is missing, the stages do not belong together, the data are not those they learnt from, or a
             part cannot be measured on them.
-        Interrupted: the command was told to stop; parts that are done stay.
     """
     subject = Subject.open(config, run, data)
     on_main(lambda: _claim(subject.folder))
     for name in config.only or possible(subject):
         _keep(subject, name, depends_on(name, subject), partial(PARTS[name], subject))
     for path in map(Path, config.archives):
-        digest = on_main(lambda: _digest(path))
-        asked = depends_on(ARCHIVE, subject) | {"archive": digest, "file": str(path)}
-        on_main(lambda: _forget_others(subject.folder, str(path), f"{ARCHIVE}{digest}"))
-        _keep(subject, f"{ARCHIVE}{digest}", asked, partial(archive, subject, path, digest))
+        content = on_main(lambda: _content("--archives", path, "expected one as `vqprior sample` writes it, samples.npz"))
+        what = {"file": str(path), "archive": content}
+        name = f"{ARCHIVE}{digest(what)}"
+        _keep(subject, name, depends_on(ARCHIVE, subject) | what, partial(archive, subject, path, name, content))
+        on_main(lambda: _forget_others(subject.folder, str(path), name))
     metrics = on_main(lambda: _assemble(subject))
     say(tables.text(metrics))
     return metrics
@@ -68,10 +69,10 @@ def _forget_others(folder: Path, file: str, name: str) -> None:
             old.unlink()
 
 
-def _digest(path: Path) -> str:
+def _content(flag: str, path: Path, expected: str) -> str:
     if not path.is_file():
-        raise UserError(f"--archives {path} is no file; it takes archives as `vqprior sample` writes them: samples.npz")
-    return sha256(path)[:10]
+        raise UserError(f"{flag} {path} is no file; {expected}")
+    return sha256(path)
 
 
 def _claim(folder: Path) -> None:
@@ -94,6 +95,7 @@ def depends_on(name: str, subject: Subject) -> dict[str, Any]:
         UserError: labels are asked for, and there are none.
     """
     config, asked = subject.config, {"format": FORMAT} | subject.origin()
+    weights = config.features_weights
     if name == "labels" and not subject.label_names:
         raise UserError("the part `labels` needs classes, and these data have none")
     if name != "reconstruction":
@@ -102,7 +104,9 @@ def depends_on(name: str, subject: Subject) -> dict[str, Any]:
         asked |= {"drawing": subject.drawing()}
     if name in ("ladder", "labels", "copies", ARCHIVE):
         asked |= {"classifier_steps": config.classifier_steps, "seed": SEED}
-        asked |= {"features": config.features, "weights": config.features_weights}
+        asked |= {"features": config.features}
+        content = lambda: _content("--features_weights", Path(weights), "expected the file of the weights")
+        asked |= {"weights": on_main(content) if weights else None}
     return asked
 
 
@@ -143,6 +147,7 @@ def _assemble(subject: Subject) -> Metrics:
         "prior": subject.prior_found.fingerprint,
         "data": asdict(config.data) | {"fingerprint": subject.data.fingerprint},
         "parts": {names.get(name, name): part["asked"] for name, part in parts.items()},
+        "archives": {part["asked"]["file"]: part["asked"] for part in others},
         "version": package_version(),
         "commit": git_commit(),
         "torch": torch.__version__,

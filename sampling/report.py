@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from configs import dump
-from configs.commands import Report
+from configs.commands import Evaluation, Report
 from configs.errors import UserError
 from runtime.data import DataSet
 from runtime.files import write_file
@@ -21,6 +21,7 @@ from runtime.pictures import grid
 from runtime.processes import on_main, say
 from runtime.run_dir import RunDir
 
+from .arguments import label_number
 from .evaluation.subject import LEARNT, ROWS, Subject
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
@@ -33,7 +34,7 @@ def report(config: Report, run: RunDir, data: DataSet) -> Path:
     Raises:
         UserError: jinja2 or matplotlib are missing, the run has not been evaluated, or its stages are not there.
     """
-    subject = Subject.open(config, run, data)
+    subject = Subject.open(Evaluation.of(config), run, data)
     out = Path(config.file or run.path / "report.html")
     on_main(lambda: write_file(out, _page(subject)))
     say(f"report: {out}, {out.stat().st_size / 2**20:.1f} MB in one file")
@@ -62,7 +63,7 @@ def _page(subject: Subject) -> str:
         metrics=metrics,
         rows=ROWS,
         learnt=LEARNT,
-        labels=subject.label_names[:SHOWN_CLASSES],
+        classes=_classes(subject),
         pictures=_pictures(subject),
         plots=_plots(run, metrics),
         config=dump(run.config()),
@@ -70,12 +71,21 @@ def _page(subject: Subject) -> str:
     )
 
 
+def _classes(subject: Subject) -> str:
+    """Whose samples are shown, in words."""
+    names, one = subject.label_names, subject.config.sample.label
+    if one is not None:
+        return f"All of class {names[label_number(one, names)]}"
+    return f"A column a class: {', '.join(names[:SHOWN_CLASSES])}" if names else ""
+
+
 def _pictures(subject: Subject) -> dict[str, str]:
     """The images of the page, by name, as data URLs."""
     data = subject.data
     columns = min(len(subject.label_names) or SHOWN_CLASSES // 2, SHOWN_CLASSES)
     numbers = torch.arange(columns * ROWS_OF_SAMPLES)
-    samples = subject.draw(numbers, numbers % columns if subject.label_names else None)  # a column a class
+    labels = subject.stages.labels_for(numbers % columns, subject.config.sample.label)  # a column a class, or one for all
+    samples = subject.draw(numbers, labels)
     test = data.test.images(torch.linspace(0, len(data.test) - 1, min(RECONSTRUCTIONS, len(data.test))).long())
     x_hat = subject.reconstruct(test)
     errors = ((test.int() - x_hat.int()).abs() * 4).clamp(max=255).to(torch.uint8)

@@ -98,9 +98,7 @@ def evaluate(config: Evaluation) -> None:
     """Measure a run."""
     run = _existing(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    data = _data(config)
-    with heeded():
-        measure(config, run, data)
+    measure(config, run, _data(config))
 
 
 def report(config: Report) -> None:
@@ -128,7 +126,7 @@ def run(config: Config) -> None:
         encode_images(inference, run, data)
         train_stage2(config, run, preview_for(config, run))
         pictures = generate(config.sample, run)
-        measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
+    measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
     reconstructions = run.path / "reconstructions.png"
     on_main(lambda: save_reconstructions(inference, run, data, reconstructions))
     say(

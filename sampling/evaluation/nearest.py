@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-NUMBERS, QUERIES, CANDIDATES = 2**26, 512, 4  # fp32 numbers of references that are held at once; queries compared at once
+NUMBERS, QUERIES, CANDIDATES = 2**26, 512, 4  # fp32 numbers of references, or distances, held at once; queries compared at once
 
 
 class Points(NamedTuple):
@@ -31,7 +31,7 @@ def nearest(queries: Points, references: Points) -> tuple[Tensor, Tensor]:
     best = torch.empty(queries.count, 0)
     which = torch.empty(queries.count, 0, dtype=torch.int64)
     width = references.read(torch.zeros(1, dtype=torch.int64)).shape[1]
-    for indices in torch.arange(references.count).split(max(1, NUMBERS // width)):
+    for indices in torch.arange(references.count).split(max(1, NUMBERS // max(width, min(QUERIES, queries.count)))):
         r = references.read(indices).float()
         squares, kept = r.square().sum(1), []
         for part in parts:

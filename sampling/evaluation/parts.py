@@ -64,9 +64,8 @@ def likelihood(subject: Subject) -> Figures:
         prior = figures["bits_per_image"] / math.prod((subject.vqvae.channels, *subject.vqvae.image_size))
         figures |= {"decoder_bits_per_dim": decoder, "prior_bits_per_dim": prior, "bits_per_dim": decoder + prior}
     if subject.label_names:
-        count = min(len(test), subject.config.n)
-        figures["posterior_accuracy"] = posterior_accuracy(subject.prior, test, images=count, **subject.how)
-        figures["posterior_images"] = count
+        figures["posterior_accuracy"] = posterior_accuracy(subject.prior, test, images=subject.n, **subject.how)
+        figures["posterior_images"] = subject.n
     return figures
 
 
@@ -123,11 +122,12 @@ def _accuracy(subject: Subject, model: Classifier, images: Images, truth: Tensor
     return sum_numbers([hits])[0] / len(truth)
 
 
-def archive(subject: Subject, path: Path, digest: str) -> Figures:
+def archive(subject: Subject, path: Path, name: str, content: str) -> Figures:
     """Samples from elsewhere, in one row of all that the ladder and the labels say of samples.
 
     Args:
-        digest: of the file.
+        name: of the classifier that learns from them.
+        content: digest of the file.
 
     Raises:
         UserError: it does not hold images like those of the data, or not their labels.
@@ -144,7 +144,7 @@ def archive(subject: Subject, path: Path, digest: str) -> Figures:
     figures |= on_main(lambda: _distances(real, Gaussian.of(real), fake))
     if asked is not None and classes:
         learnt = subject.classifier_of(
-            f"archive-{digest}", lambda: Labelled(given, asked[:count]), {"archive": digest, "n": count}, str(path)
+            name, lambda: Labelled(given, asked[:count]), {"archive": content, "n": count}, str(path)
         )
         test = subject.data.test
         figures["label_accuracy"] = _accuracy(subject, subject.classifier("all"), given, asked[:count])
@@ -159,13 +159,15 @@ def copies(subject: Subject) -> Figures:
     if subject.label_names or subject.config.features != CLASSIFIER:
         network = subject.extractor
         spaces["features"] = lambda images, size: Points.of(features_of(network, images, size, batch))
+    drawn_and_new = _joined(subject.row("samples"), subject.row("test"), count)  # training images are read once for both
     figures: Figures = {"images": count, "page": PAGE}
     for space, read in spaces.items():
-        seen, new, drawn = read(train.images, len(train)), read(subject.row("test"), count), read(subject.row("samples"), count)
+        seen, asked = read(train.images, len(train)), read(drawn_and_new, 2 * count)
 
         def compare() -> tuple[float, list[float], list[int]]:
-            (distances, which), (usual, _) = nearest(drawn, seen), nearest(new, seen)
-            return copy_share(distances, usual), distances[:PAGE].tolist(), which[:PAGE].tolist()
+            distances, which = nearest(asked, seen)
+            share = copy_share(distances[:count], distances[count:])
+            return share, distances[:count][:PAGE].tolist(), which[:count][:PAGE].tolist()
 
         share, distances, which = on_main(compare)
         figures[space] = {"share": share, "distances": distances, "nearest": which}
@@ -173,6 +175,16 @@ def copies(subject: Subject) -> Figures:
         picture = pairs(subject.row("samples")(page), train.images(torch.tensor(which)))
         on_main(lambda: save_png(subject.folder / f"nearest_{space}.png", picture))
     return figures
+
+
+def _joined(first: Images, second: Images, count: int) -> Images:
+    """`count` images, and then others, by ascending indices."""
+
+    def read(indices: Tensor) -> Tensor:
+        parts = (first, indices[indices < count]), (second, indices[indices >= count] - count)
+        return torch.cat([images(at) for images, at in parts if len(at)])
+
+    return read
 
 
 def _pixels(images: Images) -> Callable[[Tensor], Tensor]:

@@ -7,6 +7,7 @@ RUN/evaluation/
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,16 @@ def read_archive(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tenso
         with np.load(path, allow_pickle=False) as archive:
             images = archive["images" if "images" in archive else "arr_0"]
             labels = archive.get("labels")
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no archive of images: {error}; expected one like samples.npz") from error
     channels, height, width = shape
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, channels) or len(images) < 2:
         expected = f"at least two, uint8 [N, {height}, {width}, {channels}]"
         raise UserError(f"{path} holds images {images.dtype} {list(images.shape)}; expected {expected}")
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise UserError(f"{path} holds {len(images)} images and labels {list(labels.shape)}; expected one label for each image")
-    return torch.from_numpy(images).permute(0, 3, 1, 2), None if labels is None else torch.from_numpy(labels).long()
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]):
+        found = f"labels {labels.dtype} {list(labels.shape)}"
+        raise UserError(f"{path} holds {len(images)} images and {found}; expected one label for each image, a whole number")
+    return torch.from_numpy(images).permute(0, 3, 1, 2), None if labels is None else torch.from_numpy(labels.astype(np.int64))
 
 
 def keep_row(folder: Path, name: str, asked: dict[str, Any], make: Images, *, count: int, batch: int) -> Images:
@@ -65,7 +67,6 @@ def keep_row(folder: Path, name: str, asked: dict[str, Any], make: Images, *, co
 
     Raises:
         UserError: an image cannot be made or written.
-        Interrupted: the command was told to stop; the row is begun anew by the next one.
     """
     path = folder / f"{name}-{digest(asked)}.npy"
     unfinished = path.with_name(path.name + TEMPORARY)

@@ -162,14 +162,12 @@ class Subject:
         return self.stages.labels_for(torch.arange(self.n), self.config.sample.label)
 
     def _make(self, name: str) -> Images:
-        if name == "train":
-            return self.real(self.data.train)[0]
-        if name == "test":
-            return self.real(self.data.test)[0]
         asked, batch = self.origin() | {"n": self.n}, self.config.inference_batch
         height, width = self.vqvae.map_size
-        if name in ("reconstructions", "train_reconstructions"):
-            images = self.real(self.data.test if name == "reconstructions" else self.data.train)[0]
+        if name in ("train", "test"):  # kept too: they are read many times, and decoding pictures is slow
+            make, asked = self.real(getattr(self.data, name))[0], {"n": self.n, "data": self.data.fingerprint}
+        elif name in ("reconstructions", "train_reconstructions"):
+            images = self.row("test" if name == "reconstructions" else "train")
             make = lambda at: self.reconstruct(images(at))
         elif name == "samples":
             labels, batch = self.sample_labels(), self.config.sample.batch_size

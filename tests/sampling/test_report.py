@@ -52,6 +52,13 @@ def test_a_report_before_the_figures_or_of_other_weights_is_refused(finished_run
     assert (code, "other weights" in printed) == (2, True)
 
 
+def test_samples_of_one_class_are_called_so_and_settings_of_evaluate_are_no_flags(reported, tmp_path, command):
+    page = tmp_path / "page.html"
+    assert command("report", reported, "--sample.label", "bee", "--file", page)[0] == 0
+    assert "All of class bee." in page.read_text() and "A column a class: ant, bee." in (reported / "report.html").read_text()
+    assert command("report", reported, "--only", "ladder")[0] == 2
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [1400, 400])
 def test_a_browser_shows_all_of_it_within_the_window(reported, tmp_path, width):

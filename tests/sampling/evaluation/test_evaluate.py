@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.conftest import TINY, write_pictures
-from tests.launch import run_processes
+from tests.launch import run_processes, start_process
 
 FLAGS = ("--classifier_steps", 5, "--inference_batch", 4)
 
@@ -111,11 +112,18 @@ def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path
     assert command("evaluate", run, *FLAGS, "--archives", tmp_path / "three.npz")[0] == 0
     assert metrics(run)["archives"][str(tmp_path / "three.npz")]["images"] == 3
 
+    # The same samples in two files are two rows
+    shutil.copy(unlabelled, tmp_path / "twin.npz")
+    assert command("evaluate", run, *FLAGS, "--archives", tmp_path / "twin.npz")[0] == 0
+    assert metrics(run)["archives"][str(tmp_path / "twin.npz")] == metrics(run)["archives"][str(unlabelled)] == plain
+    assert command("evaluate", run, *FLAGS, "--archives", unlabelled, tmp_path / "twin.npz")[1].count("is done") == 7
+
     # Other samples in the same file take the place of those before
     np.savez(unlabelled, images=255 - np.load(out / "samples.npz")["images"])
     assert command("evaluate", run, *FLAGS, "--archives", unlabelled)[0] == 0
     assert metrics(run)["archives"][str(unlabelled)]["frechet"] != plain["frechet"]
-    assert len([*(run / "evaluation").glob("archive-*.json")]) == 3
+    assert len([*(run / "evaluation").glob("archive-*.json")]) == 4
+    assert metrics(run)["protocol"]["archives"][str(unlabelled)]["n"] == n
 
 
 @pytest.mark.parametrize(
@@ -125,6 +133,8 @@ def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path
         (dict(images=np.zeros((4, 8, 8, 3))), "float64"),
         (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.zeros(3)), "one label for each"),
         (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.full(4, 2)), "expected 0 to 1"),
+        (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.zeros(4)), "a whole number"),
+        (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.array(["ant"] * 4)), "a whole number"),
         (dict(pictures=np.zeros(3)), "no archive of images"),
         (None, "is no file"),
     ],
@@ -136,3 +146,28 @@ def test_archives_that_do_not_fit_are_refused(evaluated, tmp_path, command, cont
         np.savez(file, **content)
     code, printed = command("evaluate", run, *FLAGS, "--archives", file)
     assert code == 2 and said in printed
+
+
+def test_a_damaged_archive_is_refused(evaluated, tmp_path, command):
+    shutil.copytree(evaluated, tmp_path / "run")
+    file = tmp_path / "other.npz"
+    np.savez_compressed(file, images=np.random.default_rng(0).integers(0, 9, (40, 8, 8, 3), np.uint8))
+    content = bytearray(file.read_bytes())
+    content[200:264] = bytes(64)
+    file.write_bytes(content)
+    code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--archives", file)
+    assert code == 2 and "no archive of images" in printed
+
+
+def test_a_signal_ends_it_at_once_and_what_is_done_stays(finished_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    only = ("--inference_batch", 4, "--only", "likelihood", "labels")
+    process = start_process(["evaluate", run, *only, "--classifier_steps", 10**6])
+    for line in process.stdout:
+        if "train a classifier" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == -signal.SIGTERM
+    done = run_processes(["evaluate", run, *only, "--classifier_steps", 5])
+    assert done.returncode == 0 and "likelihood is done" in done.stdout and "labels" in metrics(run)

@@ -36,6 +36,19 @@ def test_no_more_than_a_part_of_the_references_is_held(monkeypatch):
     assert max(read) == 7 and read.count(7) == 3
 
 
+def test_the_matrix_of_distances_is_bounded_where_points_are_small(monkeypatch):
+    monkeypatch.setattr(module, "NUMBERS", 40)
+    monkeypatch.setattr(module, "QUERIES", 10)
+    references, read = torch.rand(23, 2), []
+
+    def watched(indices: torch.Tensor) -> torch.Tensor:
+        read.append(len(indices))
+        return references[indices]
+
+    nearest(Points.of(torch.rand(30, 2)), Points(watched, 23))
+    assert read[1:7] == [4, 4, 4, 4, 4, 3]  # 4 for 10 queries, not the 20 whose numbers would fit
+
+
 def test_the_share_of_copies():
     real = torch.arange(1, 1001).double()  # 1 % of them are below about 11
     assert copy_share(torch.tensor([0.0, 5.0, 500.0, 2000.0]), real) == 0.5
