@@ -22,6 +22,8 @@ import configs
 from configs import Config
 from configs.errors import UserError
 from runtime.files import write_file, write_folder, write_json
+from runtime.launch import settled
+from runtime.processes import device_of_process
 from runtime.run_dir import RunDir
 
 VARIANTS: dict[str, list[str]] = {
@@ -78,8 +80,8 @@ def measured(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def settings(preset: str, flags: Sequence[str]) -> Config:
-    """What `vqprior run PRESET FLAGS` is given."""
-    return configs.parse(configs.find_preset(preset), flags)
+    """What `vqprior run PRESET FLAGS` begins a run with."""
+    return settled(configs.parse(configs.find_preset(preset), flags), device_of_process())
 
 
 def of_stage_one(config: Config) -> tuple[object, ...]:

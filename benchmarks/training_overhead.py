@@ -45,7 +45,7 @@ from runtime import code_maps
 from runtime.checkpoint_writer import Writer
 from runtime.code_maps import CodeMaps, CodeSplit, Header, Level
 from runtime.data import load
-from runtime.launch import WeightAverage, accelerator_for, adamw, optimizer_tensors
+from runtime.launch import WeightAverage, accelerator_for, adamw, optimizer_tensors, settled
 from runtime.loader import code_batches, image_batches
 from runtime.pictures import to_float
 from runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None, help="where to write the result")
     parser.add_argument("--worker", type=Path, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    config = configs.parse(configs.find_preset(options.preset), [])
+    config = settled(configs.parse(configs.find_preset(options.preset), []), device_of_process())
     torch.manual_seed(0)
     if options.worker:
         return feed_two_processes(config, options.worker, options.rounds)

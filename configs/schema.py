@@ -257,8 +257,9 @@ class Config:
     """Run directory; without it runs/NAME OF THE PRESET."""
     seed: int = 0
     """Seed of weights, batches, augmentation and dropout."""
-    precision: Precision = "no"
-    """Autocast of the networks in training; `encode` and `evaluate` run in fp32 unless they are given it."""
+    precision: Literal["auto", Precision] = "no"
+    """Autocast of the networks in training: `auto` is bf16 where the device has instructions for it, else fp32, and stays
+    what it was when the run began. `encode` and `evaluate` run in fp32 (`no`) unless they are given it."""
     inference_batch: int = 250
     """Pictures that evaluation and encoding pass through a network at once, on each process."""
     channels_last: bool = True

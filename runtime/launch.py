@@ -5,10 +5,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,6 +23,22 @@ from .checkpoint_writer import Writer
 from .processes import agree, on_cpus, on_main
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # the last one is ARM's
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bf16; where it has none, bf16 is emulated, some ten times slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(has.get(name, False) for name in CPU_BF16)
+
+
+def settled(config: Config, device: torch.device) -> Config:
+    """The configuration with a precision of this device in place of `auto`."""
+    if config.precision != "auto":
+        return config
+    return replace(config, precision="bf16" if computes_bf16(device) else "no")
 
 
 def accelerator_for(config: Config) -> Accelerator:
@@ -34,9 +52,10 @@ def accelerator_for(config: Config) -> Accelerator:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     if config.precision == "fp16" and on_cpus():
-        raise UserError("precision fp16 needs a GPU, and there is none; on a CPU take --precision bf16")
+        raise UserError("precision fp16 needs a GPU, and there is none; on a CPU take --precision auto")
     # A codebook out of step must be seen by tests, not painted over by DDP before each forward.
     kwargs = DistributedDataParallelKwargs(broadcast_buffers=False)
+    AcceleratorState._reset_state()  # or a second run in this Python would be refused another precision than the first
     return Accelerator(cpu=on_cpus(), mixed_precision=config.precision, kwargs_handlers=[kwargs])
 
 

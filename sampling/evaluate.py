@@ -18,6 +18,7 @@ from runtime.processes import on_main, say
 from runtime.run_dir import RunDir, git_commit, package_version
 
 from .evaluation import tables
+from .evaluation.classifier import RECIPE
 from .evaluation.features import CLASSIFIER
 from .evaluation.parts import PARTS, archive
 from .evaluation.rows import digest
@@ -104,7 +105,7 @@ def depends_on(name: str, subject: Subject) -> dict[str, Any]:
         asked |= {"drawing": subject.drawing()}
     if name in ("ladder", "labels", "copies", ARCHIVE):
         asked |= {"classifier_steps": config.classifier_steps, "seed": SEED}
-        asked |= {"features": config.features}
+        asked |= {"features": config.features, "recipe": RECIPE}
         content = lambda: _content("--features_weights", Path(weights), "expected the file of the weights")
         asked |= {"weights": on_main(content) if weights else None}
     return asked

@@ -1,8 +1,9 @@
 """The steps of the pipeline, each on its own or all in order; a step that is done is skipped by itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from configs.schema import Sample
 from runtime import checkpoint, run_dir
 from runtime.data import DataSet, load
 from runtime.interrupt import heeded
+from runtime.launch import computes_bf16, settled
 from runtime.lock import lock
 from runtime.pictures import grid, save_png
 from runtime.processes import device_of_process, on_main, say, share_of_process
@@ -34,10 +36,22 @@ from stage2_prior.train import Preview
 from stage2_prior.train import train as train_stage2
 
 PREVIEW_SEED = 0
+Settings = TypeVar("Settings", bound=Config)  # those of a run, or with those of a command
 
 
-def _start(config: Config) -> RunDir:
-    return on_main(lambda: run_dir.start(config))
+def _settled(config: Settings) -> Settings:
+    """The settings with a precision in place of `auto`: that of the run, where it has begun, else one of this device."""
+    device, stored = device_of_process(), RunDir(Path(config.out))
+    begun = lambda: config.precision == "auto" and run_dir.is_run_dir(stored.path)
+    chosen = on_main(lambda: stored.config().precision if begun() else settled(config, device).precision)
+    if chosen == "bf16" and not computes_bf16(device):
+        say(f"bf16 is emulated on this {device.type}, far slower than fp32; a new run takes --precision no (or auto)")
+    return replace(config, precision=chosen)
+
+
+def _start(config: Config) -> tuple[Config, RunDir]:
+    config = _settled(config)
+    return config, on_main(lambda: run_dir.start(config))
 
 
 def _existing(config: Config) -> RunDir:
@@ -57,14 +71,15 @@ def _data(config: Config) -> DataSet:
 
 def train_vqvae(config: Config) -> None:
     """Stage one."""
-    run, data = _start(config), _data(config)
+    config, run = _start(config)
+    data = _data(config)
     with heeded():
         train_stage1(config, run, data)
 
 
 def encode(config: Config) -> None:
     """Images -> code maps."""
-    run = _existing(config)
+    run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     on_main(lambda: lock(run.path))
     data = _data(config)
@@ -75,7 +90,7 @@ def encode(config: Config) -> None:
 def train_prior(config: Config) -> None:
     """Stage two."""
     _existing(config)  # refuses a run that was never begun
-    run = _start(config)
+    config, run = _start(config)
     preview = preview_for(config, run)
     with heeded():
         train_stage2(config, run, preview)
@@ -96,14 +111,14 @@ def complete(config: Config, settings: Complete) -> None:
 
 def evaluate(config: Evaluation) -> None:
     """Measure a run."""
-    run = _existing(config)
+    run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     measure(config, run, _data(config))
 
 
 def report(config: Report) -> None:
     """Write the page of a run."""
-    run = _existing(config)
+    run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     write_report(config, run, _data(config))
 
@@ -118,7 +133,8 @@ def run(config: Config) -> None:
     """All steps in order, and where to look."""
     for stage in (config.stage1, config.stage2):
         share_of_process().slice(stage.batch_size, stage.accumulate)  # refuse now what would be refused hours later
-    run, data, inference = _start(config), _data(config), config.for_inference()
+    config, run = _start(config)
+    data, inference = _data(config), config.for_inference()
     if config.sample.label is not None:
         label_number(config.sample.label, data.label_names)
     with heeded():

@@ -26,7 +26,7 @@ from stage2_prior.pixelcnn import PixelCNN
 
 from ..choice import Choice
 from ..stages import Stages
-from .classifier import Classifier, Labelled, train_classifier
+from .classifier import RECIPE, Classifier, Labelled, train_classifier
 from .code_models import CodeModel, independent
 from .features import CLASSIFIER, Extractor, of_classifier, of_torch_fidelity
 from .rows import Images, digest, keep_row
@@ -204,7 +204,7 @@ class Subject:
             asked: what they depend on, besides the data.
             what: they are, in words.
         """
-        asked = {"steps": self.config.classifier_steps, "seed": SEED, "data": self.data.fingerprint} | asked
+        asked = {"recipe": RECIPE, "steps": self.config.classifier_steps, "seed": SEED, "data": self.data.fingerprint} | asked
         file = self.folder / f"classifier-{name}-{digest(asked)}.safetensors"
         shape = (self.config.data.channels, *self.config.data.size)
         classes, steps, device = len(self.label_names), self.config.classifier_steps, self.stages.device
