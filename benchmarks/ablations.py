@@ -5,8 +5,9 @@
 
 Each variant is a run of its own in OUT, so the same command again goes on where it stopped, and `vqprior report OUT/NAME`
 shows any of them. Where OUT/preset is there, a variant takes from it what is the same in both: the classifiers of real images
-and, if only settings of the prior differ, the VQ-VAE and the codes. Prints a table of all variants in OUT and writes
-OUT/ablations.json. The data need classes. `--flags`, which come last, are given to every run.
+and, if only settings of the prior differ, the VQ-VAE and the codes. Prints a table of all variants in OUT that were measured
+with the same settings, and writes OUT/ablations.json. The data need classes. `--flags`, which come last, are given to every
+run.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +49,15 @@ VARIANTS: dict[str, list[str]] = {
 PARTS = ("reconstruction", "likelihood", "ladder", "labels")
 
 
-def figures(run: Path) -> dict[str, Any] | None:
-    """What the table shows of a run; None of one that is not measured yet."""
+def figures(run: Path, config: Config, classifier_steps: int) -> dict[str, Any] | None:
+    """What the table shows of a run; None of one that is not measured yet, or was with other settings."""
     file = run / "metrics.json"
     metrics = json.loads(file.read_text()) if file.is_file() else {}
-    if "labels" not in metrics:
+    parts = metrics.get("protocol", {}).get("parts", {})
+    if not {"stage1", "stage2", "ladder", "labels"} <= parts.keys():
+        return None
+    same = replace(RunDir(run).config(), out=None) == replace(config, out=None)
+    if not same or any(parts[part]["classifier_steps"] != classifier_steps for part in ("ladder", "labels")):
         return None
     one, two, ladder, labels = (metrics[part] for part in ("stage1", "stage2", "ladder", "labels"))
     return {
@@ -74,9 +80,9 @@ def vqprior(*arguments: object) -> None:
     subprocess.run(command, check=True)
 
 
-def measured(out: Path) -> dict[str, dict[str, Any]]:
-    """The figures of all variants that are measured."""
-    return {name: row for name in VARIANTS if (row := figures(out / name))}
+def measured(out: Path, given: dict[str, Config], classifier_steps: int) -> dict[str, dict[str, Any]]:
+    """The figures of all variants that are measured with these settings, by an earlier call too."""
+    return {name: row for name, config in given.items() if (row := figures(out / name, config, classifier_steps))}
 
 
 def settings(preset: str, flags: Sequence[str]) -> Config:
@@ -113,12 +119,12 @@ def main() -> None:
     parser.add_argument("--classifier_steps", type=int, default=1000)
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
-    given = {name: settings(options.preset, [*VARIANTS[name], *options.flags]) for name in options.variants}
+    given = {name: settings(options.preset, [*VARIANTS[name], *options.flags]) for name in VARIANTS}
     plain = settings(options.preset, options.flags)
     if not plain.data.labels:
         raise UserError("the table has shares of right labels, and this preset has data.labels False")
-    for name, config in given.items():
-        run = options.out / name
+    for name in options.variants:
+        run, config = options.out / name, given[name]
         if name != "preset" and config == plain:
             print(f"{name}: the preset's own setting")
             continue
@@ -126,8 +132,8 @@ def main() -> None:
             share(options.out / "preset", run, config)
         vqprior("run", options.preset, *VARIANTS[name], *options.flags, "--out", run)
         vqprior("evaluate", run, "--classifier_steps", options.classifier_steps, "--only", *PARTS)
-        write_json(options.out / "ablations.json", measured(options.out))
-    table = measured(options.out)
+        write_json(options.out / "ablations.json", measured(options.out, given, options.classifier_steps))
+    table = measured(options.out, given, options.classifier_steps)
     columns = [*next(iter(table.values()), ())]
     print(f"{'':<16}" + "".join(f"{column:>12}" for column in columns))
     for name, row in table.items():

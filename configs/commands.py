@@ -82,6 +82,11 @@ class Evaluation(_OfRun):
         for name in ("n", "classifier_steps"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 2")
+        if self.features_weights and self.features == "classifier":
+            raise ValueError(
+                f"features_weights is {self.features_weights}, and features is `classifier`, which learns its weights from the "
+                "data; name the network too, for example --features inception-v3-compat"
+            )
 
 
 @dataclass(frozen=True)

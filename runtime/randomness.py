@@ -60,6 +60,12 @@ def generator(*parts: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
+def some_of(items: int, count: int) -> torch.Tensor:
+    """Up to `count` of the indices 0 to items-1, [n] int64 ascending: by chance, since many data sets are sorted by class,
+    but always the same."""
+    return torch.randperm(items, generator=generator(0, 7))[:count].sort().values
+
+
 def share_of(key: str) -> float:
     """A number in [0, 1) that is a function of a name alone: on every machine, whatever other names there are."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .evaluation.subject import SEED, Subject
 
 Metrics = dict[str, Any]
 ARCHIVE = "archive-"  # and the digest of the file and its name: a part of its own
-FORMAT = 2  # of the figures of a part: others are measured anew
+FORMAT = 3  # of the figures of a part: others are measured anew
 
 
 def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
@@ -38,8 +39,11 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     """
     subject = Subject.open(config, run, data)
     on_main(lambda: _claim(subject.folder))
-    for name in config.only or possible(subject):
-        _keep(subject, name, depends_on(name, subject), partial(PARTS[name], subject))
+    asked = {
+        name: depends_on(name, subject) for name in config.only or possible(subject)
+    }  # all are refused before one is measured
+    for name, settings in asked.items():
+        _keep(subject, name, settings, partial(PARTS[name], subject))
     for path in map(Path, config.archives):
         content = on_main(lambda: _content("--archives", path, "expected one as `vqprior sample` writes it, samples.npz"))
         what = {"file": str(path), "archive": content}
@@ -93,12 +97,17 @@ def depends_on(name: str, subject: Subject) -> dict[str, Any]:
     """The settings that the figures of a part are a function of.
 
     Raises:
-        UserError: labels are asked for, and there are none.
+        UserError: labels are asked for and there are none, or one class is to be compared with all.
     """
     config, asked = subject.config, {"format": FORMAT} | subject.origin()
     weights = config.features_weights
     if name == "labels" and not subject.label_names:
         raise UserError("the part `labels` needs classes, and these data have none")
+    if name in ("ladder", "labels") and config.sample.label is not None:
+        raise UserError(
+            f"the part `{name}` compares samples of all classes with real images, and sample.label is {config.sample.label}. "
+            "Give --sample.label None, or measure samples of one class with --archives"
+        )
     if name != "reconstruction":
         asked |= {"n": subject.n}
     if name in ("ladder", "labels", "copies"):
@@ -125,7 +134,14 @@ def _read(folder: Path, name: str, asked: dict[str, Any] | None = None) -> dict[
 
 
 def _write(folder: Path, name: str, asked: dict[str, Any], figures: dict[str, Any]) -> None:
-    write_json(_file(folder, name), {"asked": asked, "figures": figures})
+    write_json(_file(folder, name), {"asked": asked, "figures": figures, "by": _versions(asked.get("features", CLASSIFIER))})
+
+
+def _versions(features: str) -> dict[str, Any]:
+    """What measures a part here: figures that are kept may be of an older version than those beside them."""
+    found = {"version": package_version(), "commit": git_commit(), "torch": torch.__version__}
+    found["threads"] = torch.get_num_threads()  # a trained classifier is a function of them, up to rounding
+    return found if features == CLASSIFIER else found | {"torch-fidelity": version("torch-fidelity")}
 
 
 def _assemble(subject: Subject) -> Metrics:
@@ -147,11 +163,9 @@ def _assemble(subject: Subject) -> Metrics:
         "vqvae": subject.vqvae_found.fingerprint,
         "prior": subject.prior_found.fingerprint,
         "data": asdict(config.data) | {"fingerprint": subject.data.fingerprint},
-        "parts": {names.get(name, name): part["asked"] for name, part in parts.items()},
-        "archives": {part["asked"]["file"]: part["asked"] for part in others},
-        "version": package_version(),
-        "commit": git_commit(),
-        "torch": torch.__version__,
+        "parts": {names.get(name, name): part["asked"] | {"by": part["by"]} for name, part in parts.items()},
+        "archives": {part["asked"]["file"]: part["asked"] | {"by": part["by"]} for part in others},
+        **_versions(CLASSIFIER),
     }
     write_json(subject.run.metrics, metrics)
     return metrics

@@ -51,8 +51,12 @@ def _page(subject: Subject) -> str:
     run = subject.run
     if not run.metrics.is_file():
         raise UserError(f"{run.path} has no figures yet: vqprior evaluate {run.path}")
-    metrics = json.loads(run.metrics.read_text())
-    if metrics["protocol"]["prior"] != subject.prior_found.fingerprint:
+    try:
+        metrics = json.loads(run.metrics.read_text())
+        of_these = metrics["protocol"]["prior"] == subject.prior_found.fingerprint and bool(metrics["protocol"]["parts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run.metrics} is damaged ({error}); write it anew: vqprior evaluate {run.path}") from error
+    if not of_these:
         raise UserError(f"{run.metrics} is of other weights than the run has now: vqprior evaluate {run.path}")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -64,6 +68,8 @@ def _page(subject: Subject) -> str:
         rows=ROWS,
         learnt=LEARNT,
         classes=_classes(subject),
+        drawn=_drawn(subject.drawing()),
+        ladder_drawn=_drawn(metrics["protocol"]["parts"].get("ladder", {}).get("drawing", {})),
         pictures=_pictures(subject),
         plots=_plots(run, metrics),
         config=dump(run.config()),
@@ -77,6 +83,11 @@ def _classes(subject: Subject) -> str:
     if one is not None:
         return f"All of class {names[label_number(one, names)]}"
     return f"A column a class: {', '.join(names[:SHOWN_CLASSES])}" if names else ""
+
+
+def _drawn(settings: dict[str, Any]) -> str:
+    """How samples were drawn, in words."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
 def _pictures(subject: Subject) -> dict[str, str]:

@@ -12,6 +12,7 @@ from runtime.code_maps import CodeSplit
 from runtime.launch import autocast
 from runtime.loader import chunks, padded
 from runtime.processes import share_of_process, sum_numbers
+from runtime.randomness import some_of
 
 from .pixelcnn import PixelCNN
 
@@ -20,13 +21,17 @@ from .pixelcnn import PixelCNN
 def bits_by_position(
     prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None
 ) -> Tensor:  # fmt: skip
-    """Mean negative log-likelihood, in bits, of the code at each place of a split's (first) maps, [h, w] fp64."""
-    device, count = prior.device, min(len(split), images or len(split))
+    """Mean negative log-likelihood, in bits, of the code at each place of a split's maps, [h, w] fp64.
+
+    Args:
+        images: so many of the maps, chosen by chance but always the same; all where it is not given.
+    """
+    device, chosen = prior.device, some_of(len(split), images or len(split))
     total = torch.zeros(split.shards[0].shape[1:], dtype=torch.float64)
     training = prior.training
     prior.eval()
-    for chunk in chunks(count, batch, share_of_process()):
-        indices = padded(chunk, batch)
+    for chunk in chunks(len(chosen), batch, share_of_process()):
+        indices = chosen[padded(chunk, batch)]
         codes = split.codes(indices).to(device)
         labels = split.labels[indices].to(device) if prior.classes else None
         with autocast(device, precision):
@@ -36,7 +41,7 @@ def bits_by_position(
         total += nats.view(len(chunk), *total.shape).cpu().double().sum(0)
     prior.train(training)
     nats = torch.tensor(sum_numbers(total.flatten().tolist()), dtype=torch.float64)
-    return nats.view_as(total) / count / math.log(2)
+    return nats.view_as(total) / len(chosen) / math.log(2)
 
 
 def bits_per_code(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None) -> float:
@@ -46,16 +51,17 @@ def bits_per_code(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: P
 
 @torch.no_grad()
 def posterior_accuracy(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int) -> float:
-    """Share of a split's first maps whose own label is arg max over y of p(codes | y): a classifier for free."""
-    hits, count = 0, min(len(split), images)
-    for chunk in chunks(count, batch, share_of_process()):
-        codes = split.codes(padded(chunk, batch)).to(prior.device)
+    """Share of so many of a split's maps (see `bits_by_position`) whose own label is arg max over y of p(codes | y): a
+    classifier for free."""
+    hits, chosen = 0, some_of(len(split), images)
+    for chunk in chunks(len(chosen), batch, share_of_process()):
+        codes = split.codes(chosen[padded(chunk, batch)]).to(prior.device)
         bits = [
             log2_prob(prior, codes, torch.full((batch,), label, device=prior.device), precision=precision)
             for label in range(prior.classes)
         ]
-        hits += (torch.stack(bits, 1).argmax(1)[: len(chunk)] == split.labels[chunk]).sum().item()
-    return sum_numbers([hits])[0] / count
+        hits += (torch.stack(bits, 1).argmax(1)[: len(chunk)] == split.labels[chosen[chunk]]).sum().item()
+    return sum_numbers([hits])[0] / len(chosen)
 
 
 @torch.no_grad()

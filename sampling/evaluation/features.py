@@ -59,10 +59,11 @@ def of_torch_fidelity(name: str, weights: str | None, device: torch.device) -> E
         raise UserError(f"there are no features {name!r}; there are {', '.join([CLASSIFIER, *sorted(known)])}")
     if weights:
         _refuse_pickles(Path(weights))
+    place = device if device.type == "cuda" else torch.device("cpu")  # torch-fidelity knows no others
     layer = known[name].get_default_feature_layer_for_metric("fid")
     try:
         network = create_feature_extractor(
-            name, [layer], cuda=device.type == "cuda", feature_extractor_weights_path=weights, verbose=False
+            name, [layer], cuda=place.type == "cuda", feature_extractor_weights_path=weights, verbose=False
         )
     except Exception as error:  # of urllib, torch.hub, or a state dict that does not fit
         raise UserError(
@@ -73,7 +74,7 @@ def of_torch_fidelity(name: str, weights: str | None, device: torch.device) -> E
     @torch.no_grad()
     def features(images: Tensor) -> Tensor:
         colour = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
-        return network(colour.to(device))[0].float().flatten(1).cpu()
+        return network(colour.to(place))[0].float().flatten(1).cpu()
 
     return Extractor(name, "FID" if name.startswith("inception-v3") else f"FD({name})", features)
 

@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from configs.errors import UserError
@@ -44,7 +45,10 @@ def read_archive(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tenso
         UserError: it cannot be read, or it holds images of another shape [C, H, W].
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, NpzFile):
+            raise ValueError("it holds one array without a name")
+        with archive:
             images = archive["images" if "images" in archive else "arr_0"]
             labels = archive.get("labels")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:

@@ -18,7 +18,7 @@ from runtime.code_maps import CodeMaps
 from runtime.data import DataSet, Split
 from runtime.files import write_file
 from runtime.processes import on_main, say
-from runtime.randomness import generator
+from runtime.randomness import some_of
 from runtime.run_dir import RunDir
 from stage1_vqvae.vqvae import VQVAE, find_vqvae
 from stage2_prior.measure import code_frequencies, position_counts
@@ -31,7 +31,7 @@ from .code_models import CodeModel, independent
 from .features import CLASSIFIER, Extractor, of_classifier, of_torch_fidelity
 from .rows import Images, digest, keep_row
 
-SEED = 0  # of the choice of real images, of the models without neighbours and of the classifiers
+SEED = 0  # of the models without neighbours and of the classifiers
 ROWS = {
     "train": "real training images",
     "reconstructions": "reconstructions of test images",
@@ -130,7 +130,7 @@ class Subject:
 
     def real(self, split: Split) -> tuple[Images, Tensor]:
         """`n` images of a split, chosen by chance but always the same, and which they are: [n] int64, ascending."""
-        chosen = torch.randperm(len(split), generator=generator(SEED, 7))[: self.n].sort().values
+        chosen = some_of(len(split), self.n)
         return lambda at: split.images(chosen[at]), chosen
 
     def reconstruct(self, images: Tensor) -> Tensor:

@@ -43,6 +43,10 @@ def test_a_report_before_the_figures_or_of_other_weights_is_refused(finished_run
     assert command("report", run, "--file", tmp_path / "page.html")[0] == 0  # `run` has measured two parts
     page = (tmp_path / "page.html").read_text()
     assert "The ladder" not in page and "bits/code" in page
+    for damaged in ("{}", "{broken", "[]"):
+        (run / "metrics.json").write_text(damaged)
+        code, printed = command("report", run)
+        assert code == 2 and "damaged" in printed and f"vqprior evaluate {run}" in printed
     (run / "metrics.json").unlink()
     code, printed = command("report", run)
     assert code == 2 and f"vqprior evaluate {run}" in printed
@@ -55,6 +59,10 @@ def test_a_report_before_the_figures_or_of_other_weights_is_refused(finished_run
 def test_samples_of_one_class_are_called_so_and_settings_of_evaluate_are_no_flags(reported, tmp_path, command):
     page = tmp_path / "page.html"
     assert command("report", reported, "--sample.label", "bee", "--file", page)[0] == 0
+    assert (
+        "label bee, guidance 1.0" in page.read_text()
+        and "Drawn with seed 0, guidance 1.0" in (reported / "report.html").read_text()
+    )
     assert "All of class bee." in page.read_text() and "A column a class: ant, bee." in (reported / "report.html").read_text()
     assert command("report", reported, "--only", "ladder")[0] == 2
 

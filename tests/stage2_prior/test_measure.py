@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from runtime.code_maps import CodeSplit
@@ -85,3 +86,22 @@ def test_the_posterior_finds_the_label_that_made_the_codes():
     for batch in (3, 20):
         assert posterior_accuracy(prior, maps, batch=batch, precision="no", images=7) == 1
         assert posterior_accuracy(prior, wrong, batch=batch, precision="no", images=7) == 0
+
+
+def test_a_part_of_a_split_sorted_by_class_is_of_all_classes():
+    """As of a folder with a sub-folder for each class: the first maps would be of the first class alone."""
+
+    class Zero(Fixed):
+        """A prior that expects code 0, and of labels the first."""
+
+        def forward(self, codes, labels=None):
+            return torch.tensor([1.0, 0.0])[None, :, None, None].expand(len(codes), -1, 2, 3)
+
+    labels = torch.arange(2000) // 1000
+    maps = CodeSplit([labels[:, None, None].expand(-1, 2, 3).numpy()], labels)
+    prior = Zero(2, 2, 3)
+    prior.classes = 2
+    whole, part = (bits_per_code(prior, maps, batch=100, precision="no", images=n) for n in (None, 400))
+    first = -math.log2(1 / (1 + math.exp(-1)))
+    assert whole == pytest.approx(first + 0.5 / math.log(2)) and part == pytest.approx(whole, abs=0.1) and whole > first + 0.5
+    assert posterior_accuracy(prior, maps, batch=100, precision="no", images=400) == pytest.approx(0.5, abs=0.1)

@@ -56,6 +56,7 @@ MISTAKES = {
     "flags of a stage that is over": (["encode", "RUN", "--data.flip", "False"], "data.flip is True there and False now"),
     "no such class": (["sample", "RUN", "--label", "wasp"], "0 ant, 1 bee"),
     "number beyond the classes": (["sample", "RUN", "--label", "2"], "0 ant, 1 bee"),
+    "weights of no network": (["evaluate", "RUN", "--features_weights", "inception.pth"], "--features inception-v3-compat"),
     "no images": (["sample", "RUN", "--n", "0"], "at least 1"),
     "other K than begun with": (["train-vqvae", "RUN", "--stage1.K", "8"], "stage1.K is 16 there and 8 now"),
     "other layers than begun with": (["train-prior", "RUN", "--stage2.layers", "3"], "stage2.layers is 2 there"),

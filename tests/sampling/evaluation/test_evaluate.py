@@ -148,6 +148,35 @@ def test_archives_that_do_not_fit_are_refused(evaluated, tmp_path, command, cont
     assert code == 2 and said in printed
 
 
+def test_an_array_without_a_name_is_no_archive(evaluated, tmp_path, command):
+    shutil.copytree(evaluated, tmp_path / "run")
+    row = next((tmp_path / "run" / "evaluation").glob("samples-*.npy"))
+    code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--archives", row)
+    assert code == 2 and "no archive of images" in printed
+
+
+def test_samples_of_one_class_are_not_compared_with_all(evaluated, tmp_path, command):
+    """Refused before anything is measured."""
+    shutil.copytree(evaluated, tmp_path / "run")
+    code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--sample.label", "bee", "--n", 3)
+    assert code == 2 and "--sample.label None" in printed and metrics(tmp_path / "run") == metrics(evaluated)
+    code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--only", "copies", "--sample.label", "bee")
+    assert code == 0, printed
+
+
+def test_each_part_says_what_measured_it(evaluated, tmp_path, command):
+    """A part that is kept was measured by the code and the number of threads of its day."""
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    part = json.loads((run / "evaluation" / "ladder.json").read_text())
+    part["by"]["commit"] = "of long ago"
+    (run / "evaluation" / "ladder.json").write_text(json.dumps(part))
+    assert command("evaluate", run, *FLAGS, "--only", "reconstruction")[0] == 0
+    protocol = metrics(run)["protocol"]
+    assert protocol["parts"]["ladder"]["by"]["commit"] == "of long ago" != protocol["parts"]["labels"]["by"]["commit"]
+    assert protocol["parts"]["labels"]["by"] == {name: protocol[name] for name in ("version", "commit", "torch", "threads")}
+
+
 def test_a_damaged_archive_is_refused(evaluated, tmp_path, command):
     shutil.copytree(evaluated, tmp_path / "run")
     file = tmp_path / "other.npz"
