@@ -53,10 +53,10 @@ def _page(subject: Subject) -> str:
         raise UserError(f"{run.path} has no figures yet: vqprior evaluate {run.path}")
     try:
         metrics = json.loads(run.metrics.read_text())
-        of_these = metrics["protocol"]["prior"] == subject.prior_found.fingerprint and bool(metrics["protocol"]["parts"])
+        parts, prior = (metrics["protocol"][name] for name in ("parts", "prior"))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run.metrics} is damaged ({error}); write it anew: vqprior evaluate {run.path}") from error
-    if not of_these:
+    if prior != subject.prior_found.fingerprint:
         raise UserError(f"{run.metrics} is of other weights than the run has now: vqprior evaluate {run.path}")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -69,7 +69,7 @@ def _page(subject: Subject) -> str:
         learnt=LEARNT,
         classes=_classes(subject),
         drawn=_drawn(subject.drawing()),
-        ladder_drawn=_drawn(metrics["protocol"]["parts"].get("ladder", {}).get("drawing", {})),
+        ladder_drawn=_drawn(parts.get("ladder", {}).get("drawing", {})),
         pictures=_pictures(subject),
         plots=_plots(run, metrics),
         config=dump(run.config()),
