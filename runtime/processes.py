@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object, reduce
+from accelerate.utils import broadcast_object_list, gather, gather_object, reduce
 from torch import Tensor
 from tqdm import tqdm
 
@@ -67,6 +67,11 @@ def say(text: str) -> None:
 def sum_tensor(tensor: Tensor) -> Tensor:
     """Sum of a tensor over all processes, the same on each."""
     return reduce(tensor, reduction="sum")
+
+
+def gather_tensor(tensor: Tensor) -> Tensor:
+    """A CPU tensor [...] of each process -> those of all P, [P, ...], on the CPU of each."""
+    return gather(tensor[None].to(device_of_process())).cpu() if state().num_processes > 1 else tensor[None]
 
 
 def sum_numbers(numbers: Iterable[float]) -> list[float]:

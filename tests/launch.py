@@ -144,6 +144,10 @@ def _main() -> int:
         _stop_at(int(step), os.environ.get("TEST_STOP_STAGE", "1"))
     if os.environ.get("TEST_NAN_LOSS") or os.environ.get("TEST_NAN_GRADIENT"):
         _spoil(_steps("TEST_NAN_LOSS"), _steps("TEST_NAN_GRADIENT"))
+    if references := os.environ.get("TEST_REFERENCES"):  # so many at once, and more processes have some of few
+        from sampling.evaluation import nearest
+
+        nearest.REFERENCES = int(references)
     if os.environ.get("TEST_CODEBOOKS"):
         _compare_codebooks()
     marker = os.environ.get("TEST_KILL_ONCE")  # by the main process, since it is the one that writes

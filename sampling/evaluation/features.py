@@ -102,11 +102,17 @@ def _refuse_pickles(file: Path) -> None:
         ) from error
 
 
+def features_at(extractor: Extractor, images: Images, indices: Tensor, batch: int) -> Tensor:
+    """Features [n, F] fp32 on the CPU of the images with these indices [n], in chunks of one size."""
+    parts = (extractor.features(images(padded(chunk, batch)))[: len(chunk)] for chunk in indices.split(batch))
+    return torch.cat([*parts])
+
+
 def features_of(extractor: Extractor, images: Images, count: int, batch: int) -> Tensor:
     """Features [count, F] fp32 on the CPU of images 0 to count-1, in chunks of one size, shared out over the processes."""
     share = share_of_process()
     width = extractor.features(images(torch.zeros(batch, dtype=torch.int64))).shape[1]
     found = torch.zeros(count, width)
     for chunk in chunks(count, batch, share):
-        found[chunk] = extractor.features(images(padded(chunk, batch)))[: len(chunk)]
+        found[chunk] = features_at(extractor, images, chunk, batch)
     return sum_tensor(found.to(device_of_process())).cpu()  # each row is zero on all processes but one

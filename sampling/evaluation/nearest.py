@@ -6,11 +6,14 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-NUMBERS, QUERIES, CANDIDATES = 2**26, 512, 4  # fp32 numbers of references, or distances, held at once; queries compared at once
+from runtime.processes import each_in_turn, gather_tensor
+
+NUMBERS, REFERENCES = 2**26, 2**13  # fp32 numbers of references, or distances, held at once; references at most
+QUERIES, CANDIDATES = 512, 4  # queries compared at once; references that the distance of each is taken to in fp64
 
 
 class Points(NamedTuple):
-    """Points that are read when they are needed: the pixels of a data set need not fit into memory."""
+    """Points that are read when they are needed: those of a data set need not fit into memory."""
 
     read: Callable[[Tensor], Tensor]  # indices [n] -> [n, F] fp32
     count: int
@@ -24,32 +27,41 @@ class Points(NamedTuple):
 def nearest(queries: Points, references: Points) -> tuple[Tensor, Tensor]:
     """Euclidean distance [Q] fp64 and index [Q] of the nearest of N references to each of Q queries.
 
-    The references are read once, a part at a time, by |r|^2 - 2 q . r; the distances of the best candidates are then taken
-    from their differences, so that a copy is at distance 0 and not at the square root of a rounding error.
+    Of up to `CANDIDATES` references at one distance, the first is taken. The references are read once, in parts that are
+    shared out over the processes; the result is the same on all. Candidates are found by |r|^2 - 2 q . r, and their
+    distances by the differences, so that a copy is at distance 0 and not at the square root of a rounding error.
     """
-    parts = torch.arange(queries.count).split(QUERIES)
-    best = torch.empty(queries.count, 0)
-    which = torch.empty(queries.count, 0, dtype=torch.int64)
-    width = references.read(torch.zeros(1, dtype=torch.int64)).shape[1]
-    for indices in torch.arange(references.count).split(max(1, NUMBERS // max(width, min(QUERIES, queries.count)))):
+    width = queries.read(torch.zeros(1, dtype=torch.int64)).shape[1]
+    held = max(1, min(REFERENCES, NUMBERS // max(width, min(QUERIES, queries.count))))
+    least = torch.full((queries.count,), torch.inf, dtype=torch.float64)
+    which = torch.zeros(queries.count, dtype=torch.int64)
+
+    def search(indices: Tensor) -> None:
         r = references.read(indices).float()
-        squares, kept = r.square().sum(1), []
-        for part in parts:
-            scores = torch.addmm(squares, queries.read(part).float(), r.T, alpha=-2)  # distance^2 less |q|^2
-            kept.append(scores.topk(min(CANDIDATES, len(r)), largest=False))
-        best = torch.cat([best, torch.cat([values for values, _ in kept])], 1)
-        which = torch.cat([which, torch.cat([indices[at] for _, at in kept])], 1)
-        best, order = best.topk(min(CANDIDATES, best.shape[1]), largest=False)
-        which = which.gather(1, order)
-    distances = torch.cat([_distances(queries.read(part), which[part], references) for part in parts])  # [Q, candidates]
-    found, at = distances.min(1)
-    return found, which.gather(1, at[:, None])[:, 0]
+        squares = r.square().sum(1)
+        for part in torch.arange(queries.count).split(QUERIES):
+            q = queries.read(part).float()
+            scores = torch.addmm(squares, q, r.T, alpha=-2)  # distance^2 less |q|^2
+            candidates = scores.topk(min(CANDIDATES, len(r)), largest=False).indices
+            found, at = _first_least(_distances(q, r, candidates), indices[candidates])
+            nearer = found < least[part]  # parts ascend, so what was found first stays
+            least[part] = torch.where(nearer, found, least[part])
+            which[part] = torch.where(nearer, at, which[part])
+
+    each_in_turn(list(torch.arange(references.count).split(held)), search, "nearest")
+    return _first_least(gather_tensor(least).T, gather_tensor(which).T)
 
 
-def _distances(q: Tensor, which: Tensor, references: Points) -> Tensor:
-    """Distances [n, c] fp64 of queries [n, F] to the references with indices [n, c], by their differences."""
-    columns = [(references.read(column).double() - q.double()).square().sum(1).sqrt() for column in which.unbind(1)]
+def _distances(q: Tensor, r: Tensor, candidates: Tensor) -> Tensor:
+    """Distances [n, c] fp64 of queries [n, F] to the references with indices [n, c] in r [N, F], by their differences."""
+    columns = [(r[column].double() - q.double()).square().sum(1).sqrt() for column in candidates.unbind(1)]
     return torch.stack(columns, 1)
+
+
+def _first_least(distances: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """The least of distances [n, c] in each row, [n], and the lowest of the indices [n, c] that have it, [n]."""
+    least = distances.min(1).values
+    return least, which.masked_fill(distances > least[:, None], torch.iinfo(torch.int64).max).min(1).values
 
 
 def copy_share(samples: Tensor, real: Tensor) -> float:

@@ -17,7 +17,7 @@ from stage2_prior.measure import bits_by_position, cross_entropy_bits, position_
 
 from .classifier import Classifier, Labelled
 from .distances import Gaussian, frechet, kid, prdc
-from .features import CLASSIFIER, Extractor, features_of
+from .features import CLASSIFIER, Extractor, features_at, features_of
 from .nearest import Points, copy_share, nearest
 from .rows import Images, read_archive
 from .ssim import ssim
@@ -155,24 +155,22 @@ def archive(subject: Subject, path: Path, name: str, content: str) -> Figures:
 def copies(subject: Subject) -> Figures:
     """Whether samples are nearer to training images than new real images are, in pixels and in features."""
     batch, count, train = subject.config.inference_batch, subject.n, subject.data.train
-    spaces: dict[str, Callable[[Images, int], Points]] = {"pixels": lambda images, size: Points(_pixels(images), size)}
+    drawn_and_new = _joined(subject.row("samples"), subject.row("test"), count)  # training images are read once for both
+    spaces = {"pixels": (Points(_pixels(drawn_and_new), 2 * count), Points(_pixels(train.images), len(train)))}
     if subject.label_names or subject.config.features != CLASSIFIER:
         network = subject.extractor
-        spaces["features"] = lambda images, size: Points.of(features_of(network, images, size, batch))
-    drawn_and_new = _joined(subject.row("samples"), subject.row("test"), count)  # training images are read once for both
+        seen = Points(lambda indices: features_at(network, train.images, indices, batch), len(train))
+        spaces["features"] = Points.of(features_of(network, drawn_and_new, 2 * count, batch)), seen
     figures: Figures = {"images": count, "page": PAGE}
-    for space, read in spaces.items():
-        seen, asked = read(train.images, len(train)), read(drawn_and_new, 2 * count)
-
-        def compare() -> tuple[float, list[float], list[int]]:
-            distances, which = nearest(asked, seen)
-            share = copy_share(distances[:count], distances[count:])
-            return share, distances[:count][:PAGE].tolist(), which[:count][:PAGE].tolist()
-
-        share, distances, which = on_main(compare)
-        figures[space] = {"share": share, "distances": distances, "nearest": which}
-        page = torch.arange(len(which))
-        picture = pairs(subject.row("samples")(page), train.images(torch.tensor(which)))
+    for space, (asked, seen) in spaces.items():
+        distances, which = nearest(asked, seen)
+        figures[space] = {
+            "share": copy_share(distances[:count], distances[count:]),
+            "distances": distances[:count][:PAGE].tolist(),
+            "nearest": which[:count][:PAGE].tolist(),
+        }
+        page = torch.arange(min(PAGE, count))
+        picture = pairs(subject.row("samples")(page), train.images(which[page]))
         on_main(lambda: save_png(subject.folder / f"nearest_{space}.png", picture))
     return figures
 

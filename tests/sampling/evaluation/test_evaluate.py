@@ -64,7 +64,7 @@ def test_from_nothing_again_the_figures_are_the_same_on_two_processes_too(evalua
         run = tmp_path / f"run{processes}"
         shutil.copytree(evaluated, run)
         shutil.rmtree(run / "evaluation")
-        done = run_processes(["evaluate", run, *FLAGS], processes=processes)
+        done = run_processes(["evaluate", run, *FLAGS], processes=processes, env={"TEST_REFERENCES": "4"})
         assert done.returncode == 0, done.stderr[-3000:]
         found = metrics(run)
         for part in ("ladder", "labels", "copies"):
