@@ -58,7 +58,8 @@ def kid(a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: int = 1000, se
     """Kernel inception distance of features [N, F] and [M, F]: mean and standard deviation over subsets (arXiv 1801.01401).
 
     Each is the unbiased estimate of the squared MMD with the kernel (x . y / F + 1)^3 on `subset_size` rows of either set
-    (or as many as there are), drawn as torch-fidelity draws them from the same seed. It may be slightly below 0.
+    (or as many as there are), drawn as torch-fidelity draws them from the same seed. It may be slightly below 0. Where a
+    subset is the whole of both sets there is nothing to draw, and the deviation is 0.
 
     Raises:
         ValueError: different numbers of features, fewer than two rows, or numbers that are not finite.
@@ -66,7 +67,7 @@ def kid(a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: int = 1000, se
     x, y = _pair(a, b, 2)
     size, chance = min(subset_size, len(x), len(y)), np.random.RandomState(seed)
     found = []
-    for _ in range(subsets):
+    for _ in range(subsets if size < max(len(x), len(y)) else 1):
         one, other = (rows[torch.from_numpy(chance.choice(len(rows), size, replace=False))] for rows in (x, y))
         same = sum(_kernel(rows, rows).fill_diagonal_(0).sum() for rows in (one, other)) / (size * (size - 1))
         found.append(same.item() - 2 * _kernel(one, other).mean().item())

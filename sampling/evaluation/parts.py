@@ -25,6 +25,7 @@ from .subject import ROWS, SEED, Subject
 
 Figures = dict[str, Any]
 PAGE = 32  # samples shown beside their nearest training images
+POSTERIOR = 200_000  # maps times classes at most, each a forward, to see whether arg max p(codes | label) is right
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
 
 
@@ -64,8 +65,9 @@ def likelihood(subject: Subject) -> Figures:
         prior = figures["bits_per_image"] / math.prod((subject.vqvae.channels, *subject.vqvae.image_size))
         figures |= {"decoder_bits_per_dim": decoder, "prior_bits_per_dim": prior, "bits_per_dim": decoder + prior}
     if subject.label_names:
-        figures["posterior_accuracy"] = posterior_accuracy(subject.prior, test, images=subject.n, **subject.how)
-        figures["posterior_images"] = subject.n
+        count = min(subject.n, max(1, POSTERIOR // len(subject.label_names)))
+        figures["posterior_accuracy"] = posterior_accuracy(subject.prior, test, images=count, **subject.how)
+        figures["posterior_images"] = count
     return figures
 
 
