@@ -65,22 +65,28 @@ class GatedLayer(nn.Module):
     The first layer must see strictly earlier places: a residual connection would show it its own.
     """
 
-    def __init__(self, channels: int, kernel: int, *, labels: int, dropout: float, first: bool):
+    def __init__(self, channels: int, kernel: int, *, labels: int, first: bool):
         super().__init__()
         self.first = first
         self.vertical = VerticalConv(channels, 2 * channels, kernel, first=first)
         self.horizontal = HorizontalConv(channels, 2 * channels, kernel, first=first)
         self.vertical_to_horizontal = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.project = nn.Conv2d(channels, channels, 1)
-        self.dropout = nn.Dropout2d(dropout)  # whole channels: as good here as single features, and much cheaper to draw
         self.label_bias = nn.Embedding(labels, 4 * channels) if labels else None
 
-    def forward(self, v: Tensor, h: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Vertical and horizontal features [B, C, h, w] and labels [B] -> the next layer's v and h."""
+    def forward(self, v: Tensor, h: Tensor, labels: Tensor | None, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Vertical and horizontal features [B, C, h, w] and labels [B] -> the next layer's v and h.
+
+        Args:
+            kept: dropout's factors [B, C] of the gated channels.
+        """
         v_in = self.vertical(v)  # [B, 2C, h, w]
         h_in = self.horizontal(h) + self.vertical_to_horizontal(v_in)  # [B, 2C, h, w]
         if self.label_bias is not None:
             v_bias, h_bias = self.label_bias(labels)[:, :, None, None].chunk(2, dim=1)
             v_in, h_in = v_in + v_bias, h_in + h_bias
-        out = self.project(self.dropout(gate(h_in)))  # [B, C, h, w]
+        gated = gate(h_in)  # [B, C, h, w]
+        if kept is not None:
+            gated = gated * kept[:, :, None, None].to(gated.dtype)
+        out = self.project(gated)  # [B, C, h, w]
         return gate(v_in), out if self.first else h + out

@@ -19,6 +19,7 @@ from configs import from_tree
 from configs.errors import UserError
 from configs.schema import Stage2
 from runtime.checkpoint import Checkpoint
+from runtime.randomness import hash64, uniform
 
 from .layers import GatedLayer
 
@@ -27,7 +28,7 @@ class PixelCNN(nn.Module):
     """p(codes | label) as a product over places in raster order: codes and labels -> logits of each place.
 
     Args:
-        config: channels, layers, kernel, dropout and head.
+        config: channels, layers, kernel and head.
         K: number of codes.
         classes: number of labels, 0 for an unconditional prior.
         codes_per_position: n where each n columns are codes of one square of pixels; the first, second, ... of them are
@@ -44,8 +45,7 @@ class PixelCNN(nn.Module):
         rows = classes + (self.null_label is not None)
         self.embedding = nn.Embedding(codes_per_position * K, config.channels)
         self.layers = nn.ModuleList(
-            GatedLayer(config.channels, config.kernel, labels=rows, dropout=config.dropout, first=index == 0)
-            for index in range(config.layers)
+            GatedLayer(config.channels, config.kernel, labels=rows, first=index == 0) for index in range(config.layers)
         )
         self.hidden = nn.Conv2d(config.channels, config.head, 1)
         self.logits = nn.Conv2d(config.head, K, 1)
@@ -57,8 +57,11 @@ class PixelCNN(nn.Module):
         """Where the weights are."""
         return self.embedding.weight.device
 
-    def forward(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, codes: Tensor, labels: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
         """Logits [B, K, h, w] of codes [B, h, w] int64 in [0, K) given all earlier codes and labels [B] int64.
+
+        Args:
+            kept: in training, what `dropout` gives, [B, layers, C]; without it nothing is dropped.
 
         Raises:
             ValueError: labels given to an unconditional prior, or none to a conditional one.
@@ -68,9 +71,23 @@ class PixelCNN(nn.Module):
         column = torch.arange(codes.shape[-1], device=codes.device)
         x = rearrange(self.embedding(codes + column % self.codes_per_position * self.K), "b h w c -> b c h w")
         v = h = x  # [B, C, h, w]
-        for layer in self.layers:
-            v, h = layer(v, h, labels)
+        for index, layer in enumerate(self.layers):
+            v, h = layer(v, h, labels, None if kept is None else kept[:, index])
         return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
+
+
+def dropout(config: Stage2, seed: int, positions: Tensor) -> Tensor | None:
+    """Factors [B, layers, C] of the gated channels: 0 for a share `config.dropout` of them, and more than 1 for the others,
+    so that the mean stays. Whole channels are as good here as single features, and much cheaper to draw.
+
+    They are a function of the seed and the maps' positions [B] in the order of a run, of no state and no number of
+    processes, and are made where the positions are.
+    """
+    if not config.dropout:
+        return None
+    layer, channel = (torch.arange(size, device=positions.device) for size in (config.layers, config.channels))
+    chance = uniform(hash64(seed, 5, positions[:, None, None], layer[:, None], channel))
+    return (chance >= config.dropout).float() / (1 - config.dropout)
 
 
 def load_prior(found: Checkpoint, device: torch.device) -> PixelCNN:

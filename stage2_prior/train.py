@@ -35,7 +35,7 @@ from runtime.run_dir import RunDir
 from runtime.tracker import Tracker
 
 from .measure import bits_per_code
-from .pixelcnn import PixelCNN
+from .pixelcnn import PixelCNN, dropout
 
 LN2 = math.log(2)
 Preview = Callable[[PixelCNN, int], Tensor]
@@ -98,22 +98,24 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(seed_of(config.seed, 5, step, share.rank))  # of dropout: no state to restore on resume
 
+        # What is hidden and dropped is a function of the places in the order of the run, like the batch itself
+        positions = batch_positions(step - 1, settings.batch_size, part)
+        kept = dropout(settings, config.seed, positions.to(device))
         if labels is not None and model.null_label is not None:
-            positions = batch_positions(step - 1, settings.batch_size, part)
             hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
             labels = labels.masked_fill(hidden, model.null_label)
 
         # Forward and backward, in as many passes as it takes to fit
         terms = []
-        parts = [labels] * settings.accumulate if labels is None else labels.chunk(settings.accumulate)
-        for index, (codes_part, labels_part) in enumerate(zip(codes.chunk(settings.accumulate), parts)):
+        parts = [[None] * settings.accumulate if t is None else t.chunk(settings.accumulate) for t in (codes, labels, kept)]
+        for index, batch in enumerate(zip(*parts)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
-                x, y = codes_part.to(device), None if labels_part is None else labels_part.to(device)
+                x, y, factors = (None if t is None else t.to(device) for t in batch)
                 # One row a code: the kernel for maps has no deterministic form on CUDA
-                loss = F.cross_entropy(rearrange(network(x, y), "b k h w -> (b h w) k"), x.flatten())  # nats a code
+                logits = rearrange(network(x, y, factors), "b k h w -> (b h w) k")
+                loss = F.cross_entropy(logits, x.flatten())  # nats a code
                 accelerator.backward(loss / settings.accumulate)
             terms.append(loss.detach())
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from configs.schema import Stage2
-from stage2_prior.pixelcnn import PixelCNN
+from stage2_prior.pixelcnn import PixelCNN, dropout
 
 
 def prior(kernel: int = 3, layers: int = 8, classes: int = 0, **settings) -> PixelCNN:
@@ -59,11 +59,25 @@ def test_it_starts_as_the_uniform_prior():
     assert (model(torch.randint(7, (2, 3, 3))) == 0).all()
 
 
-def test_dropout_only_in_training():
-    model, codes = prior(dropout=0.5), torch.randint(7, (2, 4, 4))
-    assert torch.equal(model(codes), model(codes))
-    model.train()
-    assert not torch.equal(model(codes), model(codes))
+def test_dropout_is_a_function_of_the_place_in_the_run_and_keeps_the_mean():
+    config = Stage2(channels=64, layers=3, dropout=0.25)
+    kept = dropout(config, 1, torch.arange(1000))
+    assert kept.shape == (1000, 3, 64) and kept.unique().tolist() == [0, pytest.approx(4 / 3)]
+    assert kept.mean().item() == pytest.approx(1, abs=0.01)  # four standard errors
+    for axis in range(3):  # and none of maps, layers and channels is like another
+        assert (kept == kept.roll(1, axis)).float().mean().item() == pytest.approx(0.75**2 + 0.25**2, abs=0.01)
+    assert torch.equal(dropout(config, 1, torch.arange(990, 1000)), kept[990:])
+    assert not torch.equal(dropout(config, 2, torch.arange(1000)), kept)
+    assert dropout(Stage2(dropout=0), 1, torch.arange(3)) is None
+
+
+def test_dropped_channels_are_those_of_each_map_and_layer():
+    model, codes = prior(), torch.randint(7, (2, 4, 4))
+    kept = torch.ones(2, len(model.layers), model.hidden.in_channels)
+    assert torch.equal(model(codes, None, kept), model(codes))
+    kept[1, 2, 3] = 0
+    changed = model(codes, None, kept) != model(codes)
+    assert changed[1].any() and not changed[0].any()
 
 
 def test_every_parameter_gets_a_gradient():
