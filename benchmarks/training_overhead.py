@@ -51,7 +51,7 @@ from runtime.pictures import to_float
 from runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
 from runtime.randomness import generator
 from stage1_vqvae.vqvae import VQVAE
-from stage2_prior.pixelcnn import PixelCNN
+from stage2_prior.pixelcnn import PixelCNN, dropout
 
 BESIDE = 5  # steps beside a save, which ends before they do
 AHEAD = 12  # steps after which a stream of pictures is as far ahead as it will be
@@ -169,7 +169,8 @@ def stage2_step(config: Config) -> Callable[..., None]:
 
     def step(codes: torch.Tensor, labels: torch.Tensor) -> None:
         codes, labels = codes.to(accelerator.device), labels.to(accelerator.device)
-        logits = rearrange(network(codes, labels), "b k h w -> (b h w) k")
+        kept = dropout(config.stage2, config.seed, torch.arange(len(codes), device=accelerator.device))
+        logits = rearrange(network(codes, labels, kept), "b k h w -> (b h w) k")
         accelerator.backward(F.cross_entropy(logits, codes.flatten()))
         optimizer.step()
         optimizer.zero_grad()

@@ -22,7 +22,7 @@ from configs import Config
 from runtime.launch import adamw, autocast
 from runtime.processes import device_of_process
 from stage1_vqvae.vqvae import VQVAE
-from stage2_prior.pixelcnn import PixelCNN
+from stage2_prior.pixelcnn import PixelCNN, dropout
 
 
 class Trained(NamedTuple):
@@ -62,8 +62,9 @@ def stage2(config: Config, precision: str, channels_last: bool, compiled: bool) 
     codes, labels = torch.randint(config.stage1.K, (batch, *size), device=device), torch.arange(batch, device=device) % 10
 
     def step() -> None:
+        kept = dropout(config.stage2, config.seed, torch.arange(batch, device=device))
         with autocast(device, precision):
-            logits = network(codes, labels)
+            logits = network(codes, labels, kept)
         F.cross_entropy(logits.float(), codes).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -21,7 +21,7 @@ Options = TypeVar("Options")
 
 OPEN_FIELDS = (
     r"out|sample\..*|compile|inference_batch|data\.(root|workers|memory_gb)"
-    r"|stage[12]\.(steps|log_every|eval_every|save_every|keep)"
+    r"|stage[12]\.(steps|accumulate|log_every|eval_every|save_every|keep)"
 )
 """The fields that a run may change when it is resumed; all others are fixed by its first start."""
 

@@ -78,7 +78,7 @@ class GatedLayer(nn.Module):
         """Vertical and horizontal features [B, C, h, w] and labels [B] -> the next layer's v and h.
 
         Args:
-            kept: dropout's factors [B, C] of the gated channels.
+            kept: dropout's factors [B, C] of the gated channels, or None to drop nothing.
         """
         v_in = self.vertical(v)  # [B, 2C, h, w]
         h_in = self.horizontal(h) + self.vertical_to_horizontal(v_in)  # [B, 2C, h, w]
@@ -87,6 +87,6 @@ class GatedLayer(nn.Module):
             v_in, h_in = v_in + v_bias, h_in + h_bias
         gated = gate(h_in)  # [B, C, h, w]
         if kept is not None:
-            gated = gated * kept[:, :, None, None].to(gated.dtype)
+            gated = (gated * kept[:, :, None, None]).to(gated.dtype)  # the factors in fp32, under autocast too
         out = self.project(gated)  # [B, C, h, w]
         return gate(v_in), out if self.first else h + out

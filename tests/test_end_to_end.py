@@ -136,7 +136,16 @@ def test_accumulation_gives_the_same_update(tmp_path, command):
         for codebook in ("ema", "gradient"):
             for passes in (1, 4):
                 flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes, "--stage1.codebook", codebook]
-                flags += ["--stage2.dropout", 0.3, "--stage1.restart", 0.9, "--data.root", pictures]
+                flags += [
+                    "--stage2.dropout",
+                    0.3,
+                    "--stage2.label_dropout",
+                    0.3,
+                    "--stage1.restart",
+                    0.9,
+                    "--data.root",
+                    pictures,
+                ]
                 assert command("run", "folder", *TINY, *flags, "--out", tmp_path / f"{codebook}{passes}")[0] == 0
     finally:
         torch.set_default_dtype(torch.float32)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from runtime.processes import each_in_turn, gather_tensor
 
-NUMBERS, REFERENCES = 2**26, 2**13  # fp32 numbers of references, or distances, held at once; references at most
+NUMBERS = 2**26  # fp32 numbers of references, or distances, held at once
+REFERENCES = 2**12  # in a part, at most: so that there are parts for several processes
 QUERIES, CANDIDATES = 512, 4  # queries compared at once; references that the distance of each is taken to in fp64
 
 

@@ -51,29 +51,36 @@ COLUMNS = {"kid": "KID", "precision": "precision", "recall": "recall", "density"
 def _ladder(ladder: Metrics) -> str:
     title = f"against {ladder['images']:,} real test images, as many in each row, features: {ladder['features']}"
     columns = {"frechet": ladder["distance"], **COLUMNS}
-    header = f"  {'':<44}" + "".join(f"{name:>18}" for name in columns.values())
+    header = f"  {'':<44}" + "".join(f"{name:>{_width(column)}}" for column, name in columns.items())
     rows = [
-        f"  {ROWS[name]:<44}" + "".join(f"{_cell(figures, column):>18}" for column in columns)
+        f"  {ROWS[name]:<44}" + "".join(f"{_cell(figures, column):>{_width(column)}}" for column in columns)
         for name, figures in ladder["rows"].items()
     ]
     return "\n".join([title, "-" * len(title), header, *rows])
 
 
+def _width(column: str) -> int:
+    """Of a column, its distance to the one before included."""
+    return {"kid": 21, "frechet": 16}.get(column, 12)
+
+
 def _cell(figures: Metrics, column: str) -> str:
-    """A figure, KID with its spread over subsets where they differ; a dash for one that is not there."""
+    """A figure, KID with the deviation of its subsets where there are several; a dash for one that is not there."""
     if column not in figures:
         return "-"
     if column == "kid":
-        return f"{figures['kid']:.4f}" + (f" ± {figures['kid_std']:.4f}" if figures["kid_std"] > 1e-9 else "")
+        return f"{figures['kid']:.3g}" + (f" ± {figures['kid_std']:.2g}" if figures["kid_std"] else "")
     return f"{figures[column]:.4g}"
 
 
 def _archives(archives: Metrics) -> str:
     title = "other samples, against real test images"
     columns = {"images": "images", "frechet": "Frechet", **COLUMNS, "label_accuracy": "right label", "cas": "CAS"}
-    header = f"  {'':<44}" + "".join(f"{name:>18}" for name in columns.values()) + "  features"
+    header = f"  {'':<44}" + "".join(f"{name:>{_width(column)}}" for column, name in columns.items()) + "  features"
     rows = [
-        f"  {file[-43:]:<44}" + "".join(f"{_cell(figures, name):>18}" for name in columns) + f"  {figures['features']}"
+        f"  {file[-43:]:<44}"
+        + "".join(f"{_cell(figures, column):>{_width(column)}}" for column in columns)
+        + f"  {figures['features']}"
         for file, figures in archives.items()
     ]
     return "\n".join([title, "-" * len(title), header, *rows])

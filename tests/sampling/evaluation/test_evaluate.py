@@ -72,6 +72,15 @@ def test_from_nothing_again_the_figures_are_the_same_on_two_processes_too(evalua
         assert found["stage2"]["bits_per_code"] == pytest.approx(expected["stage2"]["bits_per_code"], rel=1e-9)
 
 
+def test_many_classes_take_few_images_for_the_posterior(finished_run, tmp_path, command, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    shutil.rmtree(run / "evaluation")
+    monkeypatch.setattr("sampling.evaluation.parts.POSTERIOR", 7)  # three maps, each with two classes
+    assert command("evaluate", run, "--only", "likelihood")[0] == 0
+    assert metrics(run)["stage2"]["posterior_images"] == 3
+
+
 def test_data_without_classes_have_the_parts_that_they_can_have(tmp_path, command):
     pictures, run = write_pictures(tmp_path / "pictures", classes=()), tmp_path / "run"
     assert command("run", "folder", *TINY, "--data.root", pictures, "--out", run)[0] == 0

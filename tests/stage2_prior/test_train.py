@@ -1,0 +1,29 @@
+"""What the loop of stage two gives the prior to learn from."""
+
+import torch
+
+import configs
+from runtime.loader import batch_positions
+from stage2_prior.pixelcnn import PixelCNN, dropout
+from tests.conftest import TINY, write_pictures
+
+
+def test_each_step_drops_other_channels_and_hides_other_labels(tmp_path, command, monkeypatch):
+    seen, forward = [], PixelCNN.forward
+
+    def watch(self: PixelCNN, codes: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
+        if self.training:
+            seen.append((labels, kept))
+        return forward(self, codes, labels, kept)
+
+    monkeypatch.setattr(PixelCNN, "forward", watch)
+    flags = ["--stage2.dropout", 0.3, "--stage2.label_dropout", 0.5, "--seed", 3]
+    pictures, run = write_pictures(tmp_path / "pictures"), tmp_path / "run"
+    assert command("run", "folder", *TINY, *flags, "--data.root", pictures, "--out", run)[0] == 0
+    settings = configs.parse(run / "config.yaml", []).stage2
+    assert len(seen) == settings.steps
+    for step, (_, kept) in enumerate(seen):
+        assert torch.equal(kept.cpu(), dropout(settings, 3, batch_positions(step, settings.batch_size, slice(None))))
+    assert not torch.equal(seen[0][1], seen[1][1])
+    hidden = torch.stack([labels == labels.max() for labels, _ in seen])  # the number after the last class
+    assert 0 < hidden.float().mean() < 1 and not torch.equal(hidden[0], hidden[1])
