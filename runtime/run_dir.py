@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,12 @@ def package_version() -> str:
         return "not installed"
 
 
+@cache
 def git_commit() -> str | None:
-    """The commit of the code that runs, with a + where the work tree differs from it; None outside a checkout."""
+    """The commit of the code that runs, with a + where the work tree differs from it; None outside a checkout.
+
+    Asked once: a checkout may move while what was loaded from it goes on.
+    """
     try:
         command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None

@@ -37,6 +37,7 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
         UserError: a stage is missing, the stages do not belong together, the data are not those they learnt from, or a
             part cannot be measured on them.
     """
+    git_commit()  # now, since parts take long
     subject = Subject.open(config, run, data)
     on_main(lambda: _claim(subject.folder))
     asked = {
