@@ -23,6 +23,7 @@ from runtime.run_dir import RunDir
 
 from .arguments import label_number
 from .evaluation.subject import LEARNT, ROWS, Subject
+from .evaluation.tables import kid_text
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
 INK = "#010203"  # a colour that matplotlib draws with, and that the page replaces by its own
@@ -66,6 +67,7 @@ def _page(subject: Subject) -> str:
         name=run.path.resolve().name,
         metrics=metrics,
         rows=ROWS,
+        kid_text=kid_text,
         learnt=LEARNT,
         classes=_classes(subject),
         drawn=_drawn(subject.drawing()),

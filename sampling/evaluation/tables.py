@@ -1,5 +1,6 @@
 """The figures of an evaluation as text."""
 
+import math
 from typing import Any
 
 from .subject import LEARNT, ROWS
@@ -65,12 +66,19 @@ def _width(column: str) -> int:
 
 
 def _cell(figures: Metrics, column: str) -> str:
-    """A figure, KID with the deviation of its subsets where there are several; a dash for one that is not there."""
+    """A figure; a dash for one that is not there."""
     if column not in figures:
         return "-"
-    if column == "kid":
-        return f"{figures['kid']:.3g}" + (f" ± {figures['kid_std']:.2g}" if figures["kid_std"] else "")
-    return f"{figures[column]:.4g}"
+    return kid_text(figures) if column == "kid" else f"{figures[column]:.4g}"
+
+
+def kid_text(figures: Metrics) -> str:
+    """KID, where it is of several subsets with their deviation, in two digits of which both are rounded alike."""
+    mean, deviation = figures["kid"], figures["kid_std"]
+    if deviation < 1e-9:
+        return f"{mean:.3g}"
+    decimals = max(0, 1 - math.floor(math.log10(deviation)))
+    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
 
 def _archives(archives: Metrics) -> str:
