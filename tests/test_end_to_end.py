@@ -128,6 +128,14 @@ def test_the_whole_run_under_other_settings(flags, tmp_path, command):
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
+def test_a_run_that_has_begun_goes_on_in_more_passes(tmp_path, command):
+    pictures = write_pictures(tmp_path / "pictures")
+    arguments = ["train-vqvae", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "run"]
+    assert command(*arguments, "--stage1.steps", 2, "--stage1.eval_every", 2)[0] == 0
+    code, printed = command(*arguments, "--stage1.steps", 4, "--stage1.eval_every", 2, "--stage1.accumulate", 4)
+    assert code == 0 and (tmp_path / "run" / "stage1" / "step-00000004").is_dir(), printed
+
+
 def test_accumulation_gives_the_same_update(tmp_path, command):
     """In fp64, so that only a fault is more than rounding; the update of both codebooks and of the prior."""
     pictures = write_pictures(tmp_path / "pictures")
@@ -136,16 +144,8 @@ def test_accumulation_gives_the_same_update(tmp_path, command):
         for codebook in ("ema", "gradient"):
             for passes in (1, 4):
                 flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes, "--stage1.codebook", codebook]
-                flags += [
-                    "--stage2.dropout",
-                    0.3,
-                    "--stage2.label_dropout",
-                    0.3,
-                    "--stage1.restart",
-                    0.9,
-                    "--data.root",
-                    pictures,
-                ]
+                flags += ["--stage2.dropout", 0.3, "--stage2.label_dropout", 0.3]
+                flags += ["--stage1.restart", 0.9, "--data.root", pictures]
                 assert command("run", "folder", *TINY, *flags, "--out", tmp_path / f"{codebook}{passes}")[0] == 0
     finally:
         torch.set_default_dtype(torch.float32)
