@@ -20,13 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import configs
-from configs import Config
-from configs.errors import UserError
-from runtime.files import write_file, write_folder, write_json
-from runtime.launch import settled
-from runtime.processes import device_of_process
-from runtime.run_dir import RunDir
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.configs.errors import UserError
+from vqprior.runtime.files import write_file, write_folder, write_json
+from vqprior.runtime.launch import settled
+from vqprior.runtime.processes import device_of_process
+from vqprior.runtime.run_dir import RunDir
 
 VARIANTS: dict[str, list[str]] = {
     "preset": [],

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
-from runtime.data import load
-from runtime.run_dir import RunDir
+from vqprior.configs.errors import UserError
+from vqprior.runtime.data import load
+from vqprior.runtime.run_dir import RunDir
 
 try:
     from pythae.data.datasets import BaseDataset

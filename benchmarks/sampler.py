@@ -21,14 +21,14 @@ from typing import Any
 
 import torch
 
-from configs.schema import Precision, Stage2
-from runtime.launch import AUTOCAST, autocast
-from runtime.processes import device_of_process
-from sampling import sampler
-from sampling.noise import gumbel_noise
-from sampling.sampler import Choice, sample_by_full_forwards, sample_cached
-from stage2_prior.cached import CachedPixelCNN
-from stage2_prior.pixelcnn import PixelCNN
+from vqprior.configs.schema import Precision, Stage2
+from vqprior.runtime.launch import AUTOCAST, autocast
+from vqprior.runtime.processes import device_of_process
+from vqprior.sampling import sampler
+from vqprior.sampling.noise import gumbel_noise
+from vqprior.sampling.sampler import Choice, sample_by_full_forwards, sample_cached
+from vqprior.stage2_prior.cached import CachedPixelCNN
+from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 
 def seconds(work: Callable[[], object]) -> float:

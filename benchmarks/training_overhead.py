@@ -38,20 +38,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from PIL import Image
 
-import configs
 from benchmarks.training_speed import Trained, seconds, stage1, stage2
-from configs import Config
-from runtime import code_maps
-from runtime.checkpoint_writer import Writer
-from runtime.code_maps import CodeMaps, CodeSplit, Header, Level
-from runtime.data import load
-from runtime.launch import WeightAverage, accelerator_for, adamw, optimizer_tensors, settled
-from runtime.loader import code_batches, image_batches
-from runtime.pictures import to_float
-from runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
-from runtime.randomness import generator
-from stage1_vqvae.vqvae import VQVAE
-from stage2_prior.pixelcnn import PixelCNN, dropout
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.runtime import code_maps
+from vqprior.runtime.checkpoint_writer import Writer
+from vqprior.runtime.code_maps import CodeMaps, CodeSplit, Header, Level
+from vqprior.runtime.data import load
+from vqprior.runtime.launch import WeightAverage, accelerator_for, adamw, optimizer_tensors, settled
+from vqprior.runtime.loader import code_batches, image_batches
+from vqprior.runtime.pictures import to_float
+from vqprior.runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
+from vqprior.runtime.randomness import generator
+from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout
 
 BESIDE = 5  # steps beside a save, which ends before they do
 AHEAD = 12  # steps after which a stream of pictures is as far ahead as it will be

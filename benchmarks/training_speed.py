@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import configs
-from configs import Config
-from runtime.launch import adamw, autocast
-from runtime.processes import device_of_process
-from stage1_vqvae.vqvae import VQVAE
-from stage2_prior.pixelcnn import PixelCNN, dropout
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.runtime.launch import adamw, autocast
+from vqprior.runtime.processes import device_of_process
+from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout
 
 
 class Trained(NamedTuple):

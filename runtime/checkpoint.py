@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from configs.errors import UserError
+from vqprior.configs.errors import UserError
 
 from .files import TEMPORARY, remove_folder, sha256, sync_file, write_folder, write_json
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
+from vqprior.configs.errors import UserError
 
 from .files import sha256, write_array, write_json
 

@@ -14,9 +14,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from configs import Config
-from configs.errors import UserError
-from configs.schema import Precision
+from vqprior.configs import Config
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Precision
 
 from . import checkpoint, interrupt
 from .checkpoint_writer import Writer

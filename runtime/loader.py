@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from configs.errors import UserError
+from vqprior.configs.errors import UserError
 
 from .code_maps import CodeSplit
 from .data import Split

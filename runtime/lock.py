@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from configs.errors import UserError
+from vqprior.configs.errors import UserError
 
 _held: dict[Path, int] = {}
 

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list, gather, gather_object, reduc
 from torch import Tensor
 from tqdm import tqdm
 
-from configs.errors import UserError
+from vqprior.configs.errors import UserError
 
 from . import interrupt
 from .interrupt import Interrupted

@@ -22,9 +22,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import configs
-from configs import Config
-from configs.errors import UserError
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.configs.errors import UserError
 
 from .files import write_file, write_json
 from .lock import lock

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
-from stage1_vqvae.vqvae import VQVAE
+from vqprior.configs.errors import UserError
+from vqprior.stage1_vqvae.vqvae import VQVAE
 
 from .choice import Setting
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
+from vqprior.configs.errors import UserError
 
 Setting = float | Tensor
 """One number for all maps, or one for each: [B], fp32, or int64 for top-k."""

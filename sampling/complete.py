@@ -17,15 +17,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from configs.commands import Complete
-from configs.errors import UserError
-from configs.schema import Data
-from runtime import checkpoint
-from runtime.data.transform import central, prepare
-from runtime.files import write_file, write_json
-from runtime.pictures import grid, save_png
-from runtime.processes import say
-from runtime.run_dir import RunDir
+from vqprior.configs.commands import Complete
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
+from vqprior.runtime import checkpoint
+from vqprior.runtime.data.transform import central, prepare
+from vqprior.runtime.files import write_file, write_json
+from vqprior.runtime.pictures import grid, save_png
+from vqprior.runtime.processes import say
+from vqprior.runtime.run_dir import RunDir
 
 from .generator import Completions, Generator
 from .masks import GREY, box, fill, half

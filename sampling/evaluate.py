@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from configs.commands import Evaluation
-from configs.errors import UserError
-from runtime.data import DataSet
-from runtime.files import sha256, write_json
-from runtime.lock import lock
-from runtime.processes import on_main, say
-from runtime.run_dir import RunDir, git_commit, package_version
+from vqprior.configs.commands import Evaluation
+from vqprior.configs.errors import UserError
+from vqprior.runtime.data import DataSet
+from vqprior.runtime.files import sha256, write_json
+from vqprior.runtime.lock import lock
+from vqprior.runtime.processes import on_main, say
+from vqprior.runtime.run_dir import RunDir, git_commit, package_version
 
 from .evaluation import tables
 from .evaluation.classifier import RECIPE

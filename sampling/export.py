@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import configs
-from configs import Config
-from configs.commands import Export
-from configs.errors import UserError
-from configs.schema import Data
-from runtime import checkpoint
-from runtime.checkpoint import Checkpoint
-from runtime.files import write_file, write_json
-from runtime.processes import say
-from runtime.run_dir import FORMAT, RunDir
-from stage1_vqvae.vqvae import find_vqvae
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.configs.commands import Export
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
+from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.files import write_file, write_json
+from vqprior.runtime.processes import say
+from vqprior.runtime.run_dir import FORMAT, RunDir
+from vqprior.stage1_vqvae.vqvae import find_vqvae
 
 
 def export(settings: Export, run: RunDir) -> Path:

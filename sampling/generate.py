@@ -24,13 +24,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from configs.errors import UserError
-from configs.schema import Sample
-from runtime import checkpoint
-from runtime.files import move_folder, write_array, write_file, write_json
-from runtime.pictures import grid, save_png
-from runtime.processes import each_in_turn, on_main, say
-from runtime.run_dir import RunDir
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Sample
+from vqprior.runtime import checkpoint
+from vqprior.runtime.files import move_folder, write_array, write_file, write_json
+from vqprior.runtime.pictures import grid, save_png
+from vqprior.runtime.processes import each_in_turn, on_main, say
+from vqprior.runtime.run_dir import RunDir
 
 from .generator import Generator
 from .sampler import Choice

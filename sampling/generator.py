@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
-from configs.schema import Precision, Sample
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Precision, Sample
 
 from .arguments import Labels, Number, as_codes, as_images, as_mask, as_tensor, label_numbers, listed, per_image
 from .choice import Choice, Setting

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from configs.commands import Half
-from configs.errors import UserError
+from vqprior.configs.commands import Half
+from vqprior.configs.errors import UserError
 
 GREY = 128
 

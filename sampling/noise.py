@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from runtime.randomness import hash64, uniform
+from vqprior.runtime.randomness import hash64, uniform
 
 Noise = Callable[[int, int], Tensor]
 """noise(i, width): the Gumbel noise [B, width, K] of row i of each map, fp32; good until the next call."""

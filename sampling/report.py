@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from configs import dump
-from configs.commands import Evaluation, Report
-from configs.errors import UserError
-from runtime.data import DataSet
-from runtime.files import write_file
-from runtime.loader import padded
-from runtime.pictures import grid
-from runtime.processes import on_main, say
-from runtime.run_dir import RunDir
+from vqprior.configs import dump
+from vqprior.configs.commands import Evaluation, Report
+from vqprior.configs.errors import UserError
+from vqprior.runtime.data import DataSet
+from vqprior.runtime.files import write_file
+from vqprior.runtime.loader import padded
+from vqprior.runtime.pictures import grid
+from vqprior.runtime.processes import on_main, say
+from vqprior.runtime.run_dir import RunDir
 
 from .arguments import label_number
 from .evaluation.subject import LEARNT, ROWS, Subject

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stage2_prior.cached import CachedPixelCNN
-from stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.cached import CachedPixelCNN
+from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 from .choice import Choice, Setting, along
 from .noise import Noise

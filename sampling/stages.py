@@ -7,17 +7,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
-from configs.schema import Precision, Sample
-from runtime import checkpoint
-from runtime.launch import AUTOCAST, autocast
-from runtime.loader import padded
-from runtime.pictures import to_float, to_uint8
-from runtime.processes import device_of_process
-from runtime.run_dir import RunDir
-from stage1_vqvae.vqvae import VQVAE, find_vqvae, load_vqvae
-from stage2_prior.measure import log2_prob
-from stage2_prior.pixelcnn import PixelCNN, load_prior
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Precision, Sample
+from vqprior.runtime import checkpoint
+from vqprior.runtime.launch import AUTOCAST, autocast
+from vqprior.runtime.loader import padded
+from vqprior.runtime.pictures import to_float, to_uint8
+from vqprior.runtime.processes import device_of_process
+from vqprior.runtime.run_dir import RunDir
+from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae, load_vqvae
+from vqprior.stage2_prior.measure import log2_prob
+from vqprior.stage2_prior.pixelcnn import PixelCNN, load_prior
 
 from .arguments import Label, label_number
 from .choice import Choice, Setting, check, of_maps

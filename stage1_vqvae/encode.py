@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from configs import Config
-from configs.errors import UserError
-from runtime import checkpoint, code_maps
-from runtime.code_maps import Header, Level
-from runtime.data import SPLITS, DataSet, Split
-from runtime.data.transform import augment, central
-from runtime.files import write_json
-from runtime.launch import autocast
-from runtime.loader import padded
-from runtime.pictures import to_float
-from runtime.processes import device_of_process, each_in_turn, on_main, say
-from runtime.randomness import seed_of
-from runtime.run_dir import RunDir
+from vqprior.configs import Config
+from vqprior.configs.errors import UserError
+from vqprior.runtime import checkpoint, code_maps
+from vqprior.runtime.code_maps import Header, Level
+from vqprior.runtime.data import SPLITS, DataSet, Split
+from vqprior.runtime.data.transform import augment, central
+from vqprior.runtime.files import write_json
+from vqprior.runtime.launch import autocast
+from vqprior.runtime.loader import padded
+from vqprior.runtime.pictures import to_float
+from vqprior.runtime.processes import device_of_process, each_in_turn, on_main, say
+from vqprior.runtime.randomness import seed_of
+from vqprior.runtime.run_dir import RunDir
 
 from .vqvae import VQVAE, load_vqvae
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from configs.schema import Likelihood as Name
+from vqprior.configs.schema import Likelihood as Name
 
 LEVELS = 256  # values of a sub-pixel: 0 to 255
 MIXTURES = 10  # logistics of a pixel, as in PixelCNN++

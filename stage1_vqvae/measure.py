@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from configs.schema import Precision
-from runtime.code_maps import CodeSplit
-from runtime.data import Split
-from runtime.launch import autocast
-from runtime.loader import chunks, padded
-from runtime.pictures import to_float
-from runtime.processes import share_of_process, sum_numbers, sum_tensor
+from vqprior.configs.schema import Precision
+from vqprior.runtime.code_maps import CodeSplit
+from vqprior.runtime.data import Split
+from vqprior.runtime.launch import autocast
+from vqprior.runtime.loader import chunks, padded
+from vqprior.runtime.pictures import to_float
+from vqprior.runtime.processes import share_of_process, sum_numbers, sum_tensor
 
 from .vqvae import VQVAE
 

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-import configs
-from configs import Config
-from configs.errors import UserError
-from runtime import checkpoint, pictures
-from runtime.checkpoint_writer import Writer
-from runtime.data import DataSet
-from runtime.interrupt import Interrupted
-from runtime.launch import (
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.configs.errors import UserError
+from vqprior.runtime import checkpoint, pictures
+from vqprior.runtime.checkpoint_writer import Writer
+from vqprior.runtime.data import DataSet
+from vqprior.runtime.interrupt import Interrupted
+from vqprior.runtime.launch import (
     Guard,
     Progress,
     WeightAverage,
@@ -26,11 +26,11 @@ from runtime.launch import (
     optimizer_tensors,
     restore_optimizer,
 )
-from runtime.loader import Order, image_batches
-from runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor
-from runtime.randomness import generator, seed_of
-from runtime.run_dir import RunDir
-from runtime.tracker import Tracker
+from vqprior.runtime.loader import Order, image_batches
+from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor
+from vqprior.runtime.randomness import generator, seed_of
+from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.tracker import Tracker
 
 from .measure import measure
 from .vqvae import VQVAE

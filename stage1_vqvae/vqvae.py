@@ -16,11 +16,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from configs import from_tree
-from configs.errors import UserError
-from configs.schema import Config
-from runtime import checkpoint
-from runtime.checkpoint import Checkpoint
+from vqprior.configs import from_tree
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Config
+from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint import Checkpoint
 
 from .likelihood import LIKELIHOODS
 from .networks import Decoder, Encoder

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from configs.schema import Precision
-from runtime.code_maps import CodeSplit
-from runtime.launch import autocast
-from runtime.loader import chunks, padded
-from runtime.processes import share_of_process, sum_numbers
-from runtime.randomness import some_of
+from vqprior.configs.schema import Precision
+from vqprior.runtime.code_maps import CodeSplit
+from vqprior.runtime.launch import autocast
+from vqprior.runtime.loader import chunks, padded
+from vqprior.runtime.processes import share_of_process, sum_numbers
+from vqprior.runtime.randomness import some_of
 
 from .pixelcnn import PixelCNN
 

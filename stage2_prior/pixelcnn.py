@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from configs import from_tree
-from configs.errors import UserError
-from configs.schema import Stage2
-from runtime.checkpoint import Checkpoint
-from runtime.randomness import hash64, uniform
+from vqprior.configs import from_tree
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Stage2
+from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.randomness import hash64, uniform
 
 from .layers import GatedLayer
 

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-import configs
-from configs import Config
-from configs.errors import UserError
-from runtime import checkpoint
-from runtime.checkpoint_writer import Writer
-from runtime.code_maps import CodeMaps
-from runtime.interrupt import Interrupted
-from runtime.launch import (
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.configs.errors import UserError
+from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint_writer import Writer
+from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.interrupt import Interrupted
+from vqprior.runtime.launch import (
     Guard,
     Progress,
     WeightAverage,
@@ -28,11 +28,11 @@ from runtime.launch import (
     optimizer_tensors,
     restore_optimizer,
 )
-from runtime.loader import batch_positions, code_batches
-from runtime.processes import is_main, on_main, say, share_of_process, sum_numbers
-from runtime.randomness import hash64, seed_of, uniform
-from runtime.run_dir import RunDir
-from runtime.tracker import Tracker
+from vqprior.runtime.loader import batch_positions, code_batches
+from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers
+from vqprior.runtime.randomness import hash64, seed_of, uniform
+from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.tracker import Tracker
 
 from .measure import bits_per_code
 from .pixelcnn import PixelCNN, dropout

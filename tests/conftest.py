@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-import configs
-from configs import Config
-from runtime import lock
+from vqprior import configs
 from vqprior.cli import main
+from vqprior.configs import Config
+from vqprior.runtime import lock
 
 TINY = [
     *("--data.size", "8", "8", "--data.channels", "3", "--data.validation", "0.2", "--data.test", "0.2"),

@@ -68,8 +68,8 @@ def _stop_at(step: int, stage: str) -> None:
     import time
     from importlib import import_module
 
-    from runtime import interrupt
-    from runtime.launch import Guard
+    from vqprior.runtime import interrupt
+    from vqprior.runtime.launch import Guard
 
     package = {"1": "stage1_vqvae", "2": "stage2_prior"}[stage]
     number = int(os.environ.get("TEST_SIGNAL", signal.SIGTERM))
@@ -83,14 +83,14 @@ def _stop_at(step: int, stage: str) -> None:
                         time.sleep(0.01)
             return super().judge(current, *arguments)
 
-    import_module(f"{package}.train").Guard = Told
+    import_module(f"vqprior.{package}.train").Guard = Told
 
 
 def _spoil(losses: set[int], gradients: set[int]) -> None:
     """In steps with these numbers make the loss, or the gradient, of this process not a number."""
     from accelerate import Accelerator
 
-    from runtime.launch import Guard
+    from vqprior.runtime.launch import Guard
 
     real_judge, real_backward = Guard.judge, Accelerator.backward
 
@@ -110,8 +110,8 @@ def _compare_codebooks() -> None:
 
     from accelerate.utils import gather_object
 
-    from runtime.processes import say
-    from stage1_vqvae.quantizer import Codebook
+    from vqprior.runtime.processes import say
+    from vqprior.stage1_vqvae.quantizer import Codebook
 
     real = Codebook.update
 
@@ -145,7 +145,7 @@ def _main() -> int:
     if os.environ.get("TEST_NAN_LOSS") or os.environ.get("TEST_NAN_GRADIENT"):
         _spoil(_steps("TEST_NAN_LOSS"), _steps("TEST_NAN_GRADIENT"))
     if references := os.environ.get("TEST_REFERENCES"):  # so many at once, and more processes have some of few
-        from sampling.evaluation import nearest
+        from vqprior.sampling.evaluation import nearest
 
         nearest.REFERENCES = int(references)
     if os.environ.get("TEST_CODEBOOKS"):

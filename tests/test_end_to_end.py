@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from runtime.code_maps import CodeMaps
 from tests.conftest import TINY, write_pictures
 from tests.launch import ROOT, environment
+from vqprior.runtime.code_maps import CodeMaps
 
 LATER_STEPS = [("encode",), ("train-prior",), ("sample",), ("evaluate", "--classifier_steps", 3)]
 

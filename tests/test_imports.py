@@ -17,14 +17,23 @@ ALLOWED = {
 
 
 def imported(file: Path) -> set[str]:
-    """The top-level packages that a file imports, anywhere in it."""
+    """The packages that a file imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {_package(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module.split(".")[0])
+            if node.module == "vqprior":  # `from vqprior import configs`
+                names |= {_package(f"vqprior.{alias.name}") for alias in node.names}
+            else:
+                names.add(_package(node.module))
     return names
+
+
+def _package(module: str) -> str:
+    """The package of this project that a module lies in, or another project's top-level name."""
+    top, *rest = module.split(".")
+    return rest[0] if top == "vqprior" and rest and rest[0] in ALLOWED else top
 
 
 @pytest.mark.parametrize("package", ALLOWED)

@@ -206,8 +206,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_all_processes_with_one_message
 def test_a_step_that_is_not_finite_is_left_out_and_ten_end_the_run(tmp_path, command, monkeypatch):
     import torch
 
-    from runtime.checkpoint import newest
-    from stage1_vqvae.vqvae import VQVAE
+    from vqprior.runtime.checkpoint import newest
+    from vqprior.stage1_vqvae.vqvae import VQVAE
 
     pictures, real, calls = write_pictures(tmp_path / "pictures"), VQVAE.encode, 0
     bad: set[int] = set()

@@ -5,14 +5,19 @@
 """
 
 from importlib import import_module
+from pathlib import Path
+
+# In a clone the other packages stand beside this one: whatever is installed, `python -m vqprior` there runs the clone
+if (_clone := Path(__file__).resolve().parents[1] / "stage1_vqvae").is_dir():
+    __path__.append(str(_clone.parent))
 
 _HOMES = {
-    "CodeMaps": "runtime.code_maps",
-    "Config": "configs",
-    "Generator": "sampling.generator",
-    "PixelCNN": "stage2_prior.pixelcnn",
-    "UserError": "configs",
-    "VQVAE": "stage1_vqvae.vqvae",
+    "CodeMaps": "vqprior.runtime.code_maps",
+    "Config": "vqprior.configs",
+    "Generator": "vqprior.sampling.generator",
+    "PixelCNN": "vqprior.stage2_prior.pixelcnn",
+    "UserError": "vqprior.configs",
+    "VQVAE": "vqprior.stage1_vqvae.vqvae",
 }
 __all__ = sorted(_HOMES)
 

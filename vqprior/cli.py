@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import configs
-from configs import Config
-from configs.commands import Complete, Evaluation, Export, Report
-from configs.errors import UserError
-from configs.schema import Drawing, Sample
-from runtime.interrupt import Interrupted
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.configs.commands import Complete, Evaluation, Export, Report
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Drawing, Sample
+from vqprior.runtime.interrupt import Interrupted
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _stored(target: str | None) -> Config:
     if target is None:
         return Config()
     if (Path(target) / "config.yaml").is_file():
-        from runtime.run_dir import RunDir
+        from vqprior.runtime.run_dir import RunDir
 
         return replace(RunDir(Path(target)).config(), out=target)
     preset = configs.find_preset(target)
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage())
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        from runtime.run_dir import package_version
+        from vqprior.runtime.run_dir import package_version
 
         print(package_version())
         return 0

@@ -8,32 +8,32 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from configs import Config
-from configs.commands import Complete, Evaluation, Export, Report
-from configs.errors import UserError
-from configs.schema import Sample
-from runtime import checkpoint, run_dir
-from runtime.data import DataSet, load
-from runtime.interrupt import heeded
-from runtime.launch import computes_bf16, settled
-from runtime.lock import lock
-from runtime.pictures import grid, save_png
-from runtime.processes import device_of_process, on_main, say, share_of_process
-from runtime.run_dir import RunDir
-from sampling.arguments import label_number
-from sampling.complete import complete as complete_picture
-from sampling.evaluate import evaluate as measure
-from sampling.export import export as export_run
-from sampling.generate import generate
-from sampling.generator import Generator
-from sampling.report import report as write_report
-from stage1_vqvae.encode import encode as encode_images
-from stage1_vqvae.train import reconstruct, spread
-from stage1_vqvae.train import train as train_stage1
-from stage1_vqvae.vqvae import find_vqvae, load_vqvae
-from stage2_prior.pixelcnn import PixelCNN
-from stage2_prior.train import Preview
-from stage2_prior.train import train as train_stage2
+from vqprior.configs import Config
+from vqprior.configs.commands import Complete, Evaluation, Export, Report
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Sample
+from vqprior.runtime import checkpoint, run_dir
+from vqprior.runtime.data import DataSet, load
+from vqprior.runtime.interrupt import heeded
+from vqprior.runtime.launch import computes_bf16, settled
+from vqprior.runtime.lock import lock
+from vqprior.runtime.pictures import grid, save_png
+from vqprior.runtime.processes import device_of_process, on_main, say, share_of_process
+from vqprior.runtime.run_dir import RunDir
+from vqprior.sampling.arguments import label_number
+from vqprior.sampling.complete import complete as complete_picture
+from vqprior.sampling.evaluate import evaluate as measure
+from vqprior.sampling.export import export as export_run
+from vqprior.sampling.generate import generate
+from vqprior.sampling.generator import Generator
+from vqprior.sampling.report import report as write_report
+from vqprior.stage1_vqvae.encode import encode as encode_images
+from vqprior.stage1_vqvae.train import reconstruct, spread
+from vqprior.stage1_vqvae.train import train as train_stage1
+from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
+from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.train import Preview
+from vqprior.stage2_prior.train import train as train_stage2
 
 PREVIEW_SEED = 0
 Settings = TypeVar("Settings", bound=Config)  # those of a run, or with those of a command
@@ -164,7 +164,7 @@ MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": re
 
 def preview_for(config: Config, run: RunDir) -> Preview:
     """What draws the sample grids that the prior's training logs: always the same images, so that they can be compared."""
-    from runtime.code_maps import CodeMaps
+    from vqprior.runtime.code_maps import CodeMaps
 
     header = CodeMaps(run.codes, verify=False).header
     vqvae = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from configs.errors import UserError
-from configs.schema import Data
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
 
 from ..randomness import share_of
 from .source import Pictures, Source

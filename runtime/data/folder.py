@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from configs.errors import UserError
-from configs.schema import Data
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
 
 from .source import Pictures, Source
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from configs.errors import UserError
-from configs.schema import Data
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
 
 from .source import Source, from_arrays
 

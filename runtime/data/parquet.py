@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from configs.errors import UserError
-from configs.schema import Data
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
 
 from .source import Pictures, Source
 

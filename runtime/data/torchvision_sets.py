@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets
 
-from configs.errors import UserError
-from configs.schema import Data
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
 
 from .source import Pictures, Source, from_arrays
 

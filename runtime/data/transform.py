@@ -5,7 +5,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from configs.schema import Data
+from vqprior.configs.schema import Data
 
 from ..randomness import hash64
 

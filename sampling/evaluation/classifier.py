@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runtime.loader import Order, batch_positions
-from runtime.pictures import to_float
-from runtime.randomness import hash64, seed_of, uniform
+from vqprior.runtime.loader import Order, batch_positions
+from vqprior.runtime.pictures import to_float
+from vqprior.runtime.randomness import hash64, seed_of, uniform
 
 RECIPE = 2  # of network and training: classifiers of other recipes, on disk, are trained anew
 BATCH, RATE, DECAY, SHIFT, WIDTHS, FEATURES = 128, 2e-3, 0.01, 2, (32, 64, 128), 128

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from runtime.randomness import hash64, uniform
+from vqprior.runtime.randomness import hash64, uniform
 
 CodeModel = Callable[[Tensor], Tensor]
 """Numbers of maps [N] int64 -> their codes [N, h, w] int64; map i is map i, whatever others are asked for."""

@@ -12,10 +12,10 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
-from runtime.loader import chunks, padded
-from runtime.pictures import to_float
-from runtime.processes import device_of_process, share_of_process, sum_tensor
+from vqprior.configs.errors import UserError
+from vqprior.runtime.loader import chunks, padded
+from vqprior.runtime.pictures import to_float
+from vqprior.runtime.processes import device_of_process, share_of_process, sum_tensor
 
 from .classifier import Classifier
 from .rows import Images

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from runtime.processes import each_in_turn, gather_tensor
+from vqprior.runtime.processes import each_in_turn, gather_tensor
 
 NUMBERS = 2**26  # fp32 numbers of references, or distances, held at once
 REFERENCES = 2**12  # in a part, at most: so that there are parts for several processes

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
-from runtime.loader import chunks, padded
-from runtime.pictures import pairs, save_png, to_float
-from runtime.processes import on_main, share_of_process, sum_numbers
-from stage1_vqvae.measure import decoder_bits_per_dim, measure
-from stage2_prior.measure import bits_by_position, cross_entropy_bits, position_counts, posterior_accuracy
+from vqprior.configs.errors import UserError
+from vqprior.runtime.loader import chunks, padded
+from vqprior.runtime.pictures import pairs, save_png, to_float
+from vqprior.runtime.processes import on_main, share_of_process, sum_numbers
+from vqprior.stage1_vqvae.measure import decoder_bits_per_dim, measure
+from vqprior.stage2_prior.measure import bits_by_position, cross_entropy_bits, position_counts, posterior_accuracy
 
 from .classifier import Classifier, Labelled
 from .distances import Gaussian, frechet, kid, prdc

@@ -18,10 +18,10 @@ import torch
 from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
-from configs.errors import UserError
-from runtime.files import TEMPORARY, sync_file
-from runtime.loader import padded
-from runtime.processes import each_in_turn, on_main
+from vqprior.configs.errors import UserError
+from vqprior.runtime.files import TEMPORARY, sync_file
+from vqprior.runtime.loader import padded
+from vqprior.runtime.processes import each_in_turn, on_main
 
 Images = Callable[[Tensor], Tensor]
 """indices [n] int64 -> images uint8 [n, C, H, W]."""

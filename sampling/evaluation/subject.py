@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from configs.commands import Evaluation
-from configs.errors import UserError
-from runtime import checkpoint
-from runtime.checkpoint import Checkpoint
-from runtime.code_maps import CodeMaps
-from runtime.data import DataSet, Split
-from runtime.files import write_file
-from runtime.processes import on_main, say
-from runtime.randomness import some_of
-from runtime.run_dir import RunDir
-from stage1_vqvae.vqvae import VQVAE, find_vqvae
-from stage2_prior.measure import code_frequencies, position_counts
-from stage2_prior.pixelcnn import PixelCNN
+from vqprior.configs.commands import Evaluation
+from vqprior.configs.errors import UserError
+from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.data import DataSet, Split
+from vqprior.runtime.files import write_file
+from vqprior.runtime.processes import on_main, say
+from vqprior.runtime.randomness import some_of
+from vqprior.runtime.run_dir import RunDir
+from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
+from vqprior.stage2_prior.measure import code_frequencies, position_counts
+from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 from ..choice import Choice
 from ..stages import Stages

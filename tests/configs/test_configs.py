@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import configs
-from configs import Config, UserError
-from configs.commands import Complete, Evaluation, Export, Report
+from vqprior import configs
+from vqprior.configs import Config, UserError
+from vqprior.configs.commands import Complete, Evaluation, Export, Report
 
 PRESETS = configs.preset_names()
 
@@ -83,5 +83,5 @@ def test_differences_name_fixed_fields_only():
 
 
 def test_parsing_imports_no_torch():
-    code = "import sys, configs; configs.parse(None, []); assert 'torch' not in sys.modules"
+    code = "import sys; from vqprior import configs; configs.parse(None, []); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

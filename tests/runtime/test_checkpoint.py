@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from configs import UserError
-from runtime import checkpoint
+from vqprior.configs import UserError
+from vqprior.runtime import checkpoint
 
 
 def save(folder, step: int, score: float | None = None) -> None:

@@ -5,10 +5,10 @@ import threading
 import pytest
 import torch
 
-from configs import UserError
-from runtime import checkpoint
-from runtime.checkpoint_writer import Writer, snapshot
 from tests.launch import environment
+from vqprior.configs import UserError
+from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint_writer import Writer, snapshot
 
 
 def tensors(value: float) -> dict[str, dict[str, torch.Tensor]]:
@@ -94,8 +94,8 @@ def test_an_error_of_the_loop_neither_hangs_python_nor_tears_the_write(tmp_path)
     code = f"""
 import time, torch
 from pathlib import Path
-from runtime import checkpoint
-from runtime.checkpoint_writer import Writer
+from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint_writer import Writer
 
 real = checkpoint.save_file
 checkpoint.save_file = lambda *arguments: (time.sleep(0.5), real(*arguments))

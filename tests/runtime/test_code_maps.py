@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from configs import UserError
-from runtime import code_maps
-from runtime.code_maps import CodeMaps, Header, Level
+from vqprior.configs import UserError
+from vqprior.runtime import code_maps
+from vqprior.runtime.code_maps import CodeMaps, Header, Level
 
 
 def header(K: int = 16, train: int = 10, labels: bool = True) -> Header:

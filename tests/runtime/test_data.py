@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from configs import UserError
-from configs.schema import Data
-from runtime.data import load
-from runtime.data.transform import augment, prepare
 from tests.conftest import colour, write_pictures
+from vqprior.configs import UserError
+from vqprior.configs.schema import Data
+from vqprior.runtime.data import load
+from vqprior.runtime.data.transform import augment, prepare
 
 SMALL = Data(size=(8, 8), validation=0.2, test=0.2)
 

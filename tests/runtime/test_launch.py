@@ -5,10 +5,10 @@ from types import MappingProxyType
 import pytest
 import torch
 
-import configs
-from configs import Config
-from runtime.launch import computes_bf16, settled
 from tests.conftest import TINY
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.runtime.launch import computes_bf16, settled
 
 CPU = torch.device("cpu")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from configs import UserError
-from runtime.code_maps import CodeSplit
-from runtime.data import load
-from runtime.loader import Order, Share, batch_positions, chunks, code_batches, image_batches, padded
+from vqprior.configs import UserError
+from vqprior.runtime.code_maps import CodeSplit
+from vqprior.runtime.data import load
+from vqprior.runtime.loader import Order, Share, batch_positions, chunks, code_batches, image_batches, padded
 
 
 def test_one_pass_of_the_order_has_each_item_once_and_passes_differ():

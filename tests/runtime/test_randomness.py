@@ -1,6 +1,6 @@
 import torch
 
-from runtime.randomness import generator, hash64, share_of, uniform
+from vqprior.runtime.randomness import generator, hash64, share_of, uniform
 
 
 def test_hash_is_splitmix64():

@@ -4,7 +4,7 @@ from time import monotonic
 
 from torch.distributed import TCPStore
 
-from runtime import rendezvous
+from vqprior.runtime import rendezvous
 
 SOON = timedelta(seconds=60)
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from configs.schema import Stage2
-from sampling.noise import gumbel_noise
-from sampling.sampler import Choice, guide, guided, sample_by_full_forwards, sample_cached
-from stage2_prior.cached import CachedPixelCNN
-from stage2_prior.pixelcnn import PixelCNN
+from vqprior.configs.schema import Stage2
+from vqprior.sampling.noise import gumbel_noise
+from vqprior.sampling.sampler import Choice, guide, guided, sample_by_full_forwards, sample_cached
+from vqprior.stage2_prior.cached import CachedPixelCNN
+from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 K = 11
 

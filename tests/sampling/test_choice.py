@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from configs import UserError
-from sampling.arguments import per_image
-from sampling.choice import Choice, along, of_maps
-from sampling.noise import gumbel_noise
-from sampling.sampler import sample_by_full_forwards
 from tests.sampling.test_sampler import P, chi_square
+from vqprior.configs import UserError
+from vqprior.sampling.arguments import per_image
+from vqprior.sampling.choice import Choice, along, of_maps
+from vqprior.sampling.noise import gumbel_noise
+from vqprior.sampling.sampler import sample_by_full_forwards
 
 TEMPERATURES, TOP_K, TOP_P = torch.tensor([1.0, 0.5, 2.0, 1.0]), torch.tensor([0, 2, 99, 1]), torch.tensor([0.7, 1.0, 0.3, 1.0])
 

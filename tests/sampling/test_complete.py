@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from configs import UserError
-from runtime.data.transform import prepare
-from runtime.run_dir import RunDir
-from sampling.masks import hidden_codes
 from tests.conftest import colour
 from tests.sampling.tiny import tiny_generator
+from vqprior.configs import UserError
+from vqprior.runtime.data.transform import prepare
+from vqprior.runtime.run_dir import RunDir
+from vqprior.sampling.masks import hidden_codes
 
 HEIGHT, WIDTH = 16, 20  # codes 4 x 5
 RNG = np.random.default_rng(0)

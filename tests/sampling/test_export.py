@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from runtime import checkpoint
 from tests.launch import ROOT
 from vqprior import Generator
+from vqprior.runtime import checkpoint
 
 
 def images(run) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sampling import generate
+from vqprior.sampling import generate
 
 
 @pytest.fixture(scope="module")

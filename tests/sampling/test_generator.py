@@ -6,9 +6,9 @@ import psutil
 import pytest
 import torch
 
-from configs import UserError
 from tests.sampling.tiny import tiny_generator
 from vqprior import Generator
+from vqprior.configs import UserError
 
 
 @pytest.fixture(scope="module")

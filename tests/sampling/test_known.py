@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from configs.schema import Stage2
-from sampling.choice import Choice
-from sampling.noise import gumbel_noise
-from sampling.sampler import guided, sample_by_full_forwards, sample_cached
-from stage2_prior.pixelcnn import PixelCNN
 from tests.sampling.test_sampler import chain, chi_square, noisy
+from vqprior.configs.schema import Stage2
+from vqprior.sampling.choice import Choice
+from vqprior.sampling.noise import gumbel_noise
+from vqprior.sampling.sampler import guided, sample_by_full_forwards, sample_cached
+from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 K, MAPS, HEIGHT, WIDTH = 9, 6, 5, 7
 SIZE = dict(maps=MAPS, height=HEIGHT, width=WIDTH)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from configs import UserError
 from tests.sampling.tiny import tiny_generator
+from vqprior.configs import UserError
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from configs import UserError
-from sampling.masks import GREY, box, fill, half, hidden_codes
+from vqprior.configs import UserError
+from vqprior.sampling.masks import GREY, box, fill, half, hidden_codes
 
 
 def random_mask(height: int, width: int, share: float, seed: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sampling.noise import gumbel_noise
-from sampling.sampler import Choice, sample_by_full_forwards
+from vqprior.sampling.noise import gumbel_noise
+from vqprior.sampling.sampler import Choice, sample_by_full_forwards
 
 P = torch.tensor([0.4, 0.3, 0.2, 0.1])
 

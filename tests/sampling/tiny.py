@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import torch
 
-from configs import Config
-from configs.schema import Data, Stage1, Stage2
-from stage1_vqvae.vqvae import VQVAE
-from stage2_prior.pixelcnn import PixelCNN
 from vqprior import Generator
+from vqprior.configs import Config
+from vqprior.configs.schema import Data, Stage1, Stage2
+from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 
 def tiny_generator(

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import configs
-from configs import UserError
-from runtime import checkpoint, code_maps
-from runtime.code_maps import CodeMaps
-from runtime.data import load
-from runtime.run_dir import RunDir
-from stage1_vqvae.encode import encode
-from stage1_vqvae.vqvae import load_vqvae
+from vqprior import configs
+from vqprior.configs import UserError
+from vqprior.runtime import checkpoint, code_maps
+from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.data import load
+from vqprior.runtime.run_dir import RunDir
+from vqprior.stage1_vqvae.encode import encode
+from vqprior.stage1_vqvae.vqvae import load_vqvae
 
 
 @pytest.fixture

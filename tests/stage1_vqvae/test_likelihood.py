@@ -5,12 +5,12 @@ from itertools import product
 import pytest
 import torch
 
-from configs import Config
-from configs.schema import Data, Stage1, Stage2
-from stage1_vqvae.likelihood import L1, LIKELIHOODS, MIXTURES, MSE, Categorical, Logistic
-from stage1_vqvae.vqvae import VQVAE
-from stage2_prior.measure import log2_prob
-from stage2_prior.pixelcnn import PixelCNN
+from vqprior.configs import Config
+from vqprior.configs.schema import Data, Stage1, Stage2
+from vqprior.stage1_vqvae.likelihood import L1, LIKELIHOODS, MIXTURES, MSE, Categorical, Logistic
+from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage2_prior.measure import log2_prob
+from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 
 def prediction(likelihood, images: int = 1, size: tuple[int, int] = (1, 1), scale: float = 1.5) -> torch.Tensor:

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from runtime.randomness import generator
-from stage1_vqvae import quantizer
-from stage1_vqvae.quantizer import CODEBOOKS, EMACodebook, GradientCodebook, kmeans, nearest_codes
+from vqprior.runtime.randomness import generator
+from vqprior.stage1_vqvae import quantizer
+from vqprior.stage1_vqvae.quantizer import CODEBOOKS, EMACodebook, GradientCodebook, kmeans, nearest_codes
 
 BOTH = pytest.mark.parametrize("kind", sorted(CODEBOOKS))
 

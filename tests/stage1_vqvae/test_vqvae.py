@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-import configs
-from stage1_vqvae.vqvae import VQVAE
+from vqprior import configs
+from vqprior.stage1_vqvae.vqvae import VQVAE
 
 
 def model(*flags: str) -> VQVAE:

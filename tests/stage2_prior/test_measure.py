@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from runtime.code_maps import CodeSplit
-from stage2_prior.measure import (
+from vqprior.runtime.code_maps import CodeSplit
+from vqprior.stage2_prior.measure import (
     bits_by_position,
     bits_per_code,
     code_frequencies,

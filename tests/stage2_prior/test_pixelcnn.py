@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from configs.schema import Stage2
-from stage2_prior.pixelcnn import PixelCNN, dropout
+from vqprior.configs.schema import Stage2
+from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout
 
 
 def prior(kernel: int = 3, layers: int = 8, classes: int = 0, **settings) -> PixelCNN:

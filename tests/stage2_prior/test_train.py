@@ -2,10 +2,10 @@
 
 import torch
 
-import configs
-from runtime.loader import batch_positions
-from stage2_prior.pixelcnn import PixelCNN, dropout
 from tests.conftest import TINY, write_pictures
+from vqprior import configs
+from vqprior.runtime.loader import batch_positions
+from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout
 
 
 def test_each_step_drops_other_channels_and_hides_other_labels(tmp_path, command, monkeypatch):

@@ -1,6 +1,6 @@
 import torch
 
-from sampling.evaluation.classifier import Classifier, Labelled, shifted, train_classifier
+from vqprior.sampling.evaluation.classifier import Classifier, Labelled, shifted, train_classifier
 
 
 def stripes(count: int) -> Labelled:

@@ -4,8 +4,8 @@ import shutil
 import pytest
 import torch
 
-from configs import UserError
-from sampling.evaluation.features import of_torch_fidelity
+from vqprior.configs import UserError
+from vqprior.sampling.evaluation.features import of_torch_fidelity
 
 registry = pytest.importorskip("torch_fidelity.registry")
 base = pytest.importorskip("torch_fidelity.feature_extractor_base")

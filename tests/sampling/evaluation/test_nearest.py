@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sampling.evaluation import nearest as module
-from sampling.evaluation.nearest import Points, copy_share, nearest
+from vqprior.sampling.evaluation import nearest as module
+from vqprior.sampling.evaluation.nearest import Points, copy_share, nearest
 
 
 @pytest.mark.parametrize("chunks", [(512, 2**26), (3, 5 * 6)])

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from configs.errors import UserError
-from sampling.evaluation.rows import keep_row
+from vqprior.configs.errors import UserError
+from vqprior.sampling.evaluation.rows import keep_row
 
 
 def numbered(at: torch.Tensor) -> torch.Tensor:

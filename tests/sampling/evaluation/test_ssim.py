@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sampling.evaluation.ssim import ssim
+from vqprior.sampling.evaluation.ssim import ssim
 
 
 def images(seed: int, *shape: int) -> torch.Tensor:
