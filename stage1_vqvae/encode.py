@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,11 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         vqvae=found.fingerprint,
         weights=found.weights,
         precision=config.precision,
-        data={name: value for name, value in asdict(config.data).items() if name not in ("root", "workers", "memory_gb")},
+        data=config.data.binding(),
         data_fingerprint=data.fingerprint,
         label_names=list(data.label_names),
         sizes={name: len(data.split(name)) * (1 + config.data.copies * (name == "train")) for name in SPLITS},
     )
-    header = replace(header, data=json.loads(json.dumps(header.data)))  # as it will be read
     if not on_main(lambda: _prepare(run, header)):
         return say(f"encode: done, {sum(header.sizes.values()):,} images in {run.codes}")
 
