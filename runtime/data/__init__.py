@@ -8,7 +8,7 @@ test           only for figures that are reported
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 
@@ -21,6 +21,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
 from ..randomness import share_of
+from .decode import Unreadable, decode
 from .source import Pictures, Source
 from .transform import central, prepare
 
@@ -54,7 +55,13 @@ class Split:
 
     def read(self, index: int) -> np.ndarray:
         """Decode one picture: uint8 [C, H + m, W + m]."""
-        return prepare(self.pictures.read(int(self.indices[index])), self.data)
+        at, reader = int(self.indices[index]), self.pictures.reader
+        where = reader.where(at)
+        try:
+            content = reader.content(at)
+        except OSError as error:
+            raise Unreadable(where, error.strerror or str(error)) from error
+        return prepare(decode(content, where), self.data)
 
     def canvas(self, indices: Tensor) -> Tensor:
         """Pictures [n, C, H + m, W + m] uint8, with the margin from which training takes its windows."""
@@ -123,7 +130,7 @@ def load(data: Data, *, quiet: bool = True) -> DataSet:
 
 
 def _with_labels(pictures: Pictures, wanted: bool) -> Pictures:
-    return pictures if wanted else Pictures(pictures.read, pictures.keys, None)
+    return pictures if wanted else replace(pictures, labels=None)
 
 
 def _fingerprint(splits: dict[str, Split]) -> str:

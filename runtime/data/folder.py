@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
@@ -23,19 +22,23 @@ HELD_OUT = ("test", "val", "validation")
 
 @dataclass(frozen=True)
 class FileReader:
-    """Reads pictures from files."""
+    """Pictures in files."""
 
     root: Path
     names: list[str]
 
-    def __call__(self, index: int) -> Image.Image:
-        path = self.root / self.names[index]
-        try:
-            with Image.open(path) as image:
-                image.load()
-                return image
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damaged files
-            raise UserError(f"{path} cannot be read as an image ({error}); mend it or move it out of the folder") from error
+    def content(self, index: int) -> bytes:
+        return self._path(index).read_bytes()
+
+    def where(self, index: int) -> str:
+        return str(self._path(index))
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        found = self._path(index).stat()
+        return found.st_size, found.st_mtime_ns
+
+    def _path(self, index: int) -> Path:
+        return self.root / self.names[index]
 
 
 def _list(root: Path) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
@@ -20,13 +19,19 @@ SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 
 @dataclass(frozen=True)
 class ColumnReader:
-    """Reads pictures from the image column of a Hugging Face data set."""
+    """Pictures in the image column of a Hugging Face data set."""
 
     dataset: Any
     column: str
 
-    def __call__(self, index: int) -> Image.Image:
-        return self.dataset[index][self.column]
+    def content(self, index: int) -> bytes:
+        return self.dataset[index][self.column]["bytes"]
+
+    def where(self, index: int) -> str:
+        return f"row {index} of column {self.column!r}"
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        return len(self.content(index)), 0
 
 
 def _local_files(root: str) -> dict[str, list[str]]:
@@ -100,6 +105,6 @@ def load(data: Data) -> Source:
                 raise UserError(f"the column {label!r} of the train split in {data.root!r} has labels without a name")
             splits.append(None)  # a test split whose labels are hidden: cut one from train
             continue
-        dataset = dataset.select_columns([image]).cast_column(image, datasets.Image())
+        dataset = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         splits.append(Pictures(ColumnReader(dataset, image), [str(i) for i in range(len(dataset))], labels))
     return Source(splits[0], splits[1], tuple(label_names))

@@ -1,17 +1,41 @@
-"""What every source of pictures gives: the pictures of train and test, one at a time, with labels and stable names."""
+"""What every source of pictures gives: the pictures of each split, one at a time, with labels and stable names."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
-from PIL import Image
+
+Content = bytes | np.ndarray
+"""A picture as it is stored: an encoded file, or uint8 [H, W] or [H, W, C]."""
+
+
+class Reader(Protocol):
+    """Where pictures are stored; picklable, since worker processes use it."""
+
+    def content(self, index: int) -> Content:
+        """The picture with this index, not decoded.
+
+        Raises:
+            OSError: it is not there, or the disk does not give it.
+        """
+
+    def where(self, index: int) -> str:
+        """The place of a picture in words, for messages: its file, or its row and file."""
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        """What changes where the picture does, without reading it: its size in bytes, and the time of its file in ns or 0.
+
+        Raises:
+            OSError: it is not there.
+        """
 
 
 @dataclass(frozen=True)
 class Pictures:
     """The pictures of one split as the source holds them, undecoded."""
 
-    read: Callable[[int], Image.Image]  # the picture with this index; picklable, since worker processes call it
+    reader: Reader
     keys: Sequence[str]  # a name for each, on which the split into train and validation depends
     labels: np.ndarray | None  # [N] int64, or None without classes
 
@@ -21,21 +45,31 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Source:
-    """A source of pictures; `test` is None where it has no test pictures of its own."""
+    """A source of pictures; `validation` and `test` are None where it has none of its own."""
 
     train: Pictures
     test: Pictures | None
     label_names: tuple[str, ...]  # empty without classes
+    validation: Pictures | None = None
+    layout: str = ""  # what was seen and how it was understood, in words: "sub-folders train, test; a folder a class"
+    left_out: dict[str, int] = field(default_factory=dict)  # files that are no pictures, by kind: {"ending .txt": 3}
 
 
 @dataclass(frozen=True)
 class ArrayReader:
-    """Reads pictures from an array [N, H, W] or [N, H, W, 3] of uint8."""
+    """Pictures in an array [N, H, W] or [N, H, W, 3] of uint8."""
 
     array: np.ndarray
+    name: str = "the array"
 
-    def __call__(self, index: int) -> Image.Image:
-        return Image.fromarray(self.array[index])
+    def content(self, index: int) -> np.ndarray:
+        return self.array[index]
+
+    def where(self, index: int) -> str:
+        return f"picture {index} of {self.name}"
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        return self.array[index].nbytes, 0
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> Pictures:

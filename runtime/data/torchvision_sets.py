@@ -1,28 +1,18 @@
 """torchvision's data sets by name: used where they lie under data.root, downloaded where there is a network."""
 
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torchvision import datasets
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
+from .folder import FileReader
 from .source import Pictures, Source, from_arrays
 
 CLASSES = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
-
-
-@dataclass(frozen=True)
-class CelebAReader:
-    """Reads CelebA's pictures from its folder."""
-
-    dataset: datasets.CelebA
-
-    def __call__(self, index: int) -> Image.Image:
-        return self.dataset[index][0]
 
 
 def _open(name: str, root: str, **split: Any) -> Any:
@@ -47,7 +37,8 @@ def load(data: Data) -> Source:
         splits = []
         for split in ("train", "test"):
             dataset = _open("celeba", data.root, split=split, target_type=[])
-            splits.append(Pictures(CelebAReader(dataset), dataset.filename, None))
+            folder = Path(data.root) / dataset.base_folder / "img_align_celeba"
+            splits.append(Pictures(FileReader(folder, dataset.filename), dataset.filename, None))
         return Source(*splits, label_names=())
     train, test = (_open(data.source, data.root, train=train) for train in (True, False))
     names = [str(digit) for digit in range(10)] if data.source == "mnist" else train.classes
