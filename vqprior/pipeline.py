@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vqprior.configs import Config
+from vqprior.configs import Config, dump
 from vqprior.configs.commands import Complete, Evaluation, Export, Report
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.data import DataSet, load
+from vqprior.runtime.data.record import SKIPPED, skipped
+from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import heeded
 from vqprior.runtime.launch import computes_bf16, settled
 from vqprior.runtime.lock import lock
@@ -42,6 +44,8 @@ Settings = TypeVar("Settings", bound=Config)  # those of a run, or with those of
 def _settled(config: Settings) -> Settings:
     """The settings with a precision in place of `auto`: that of the run, where it has begun, else one of this device."""
     device, stored = device_of_process(), RunDir(Path(config.out))
+    if config.data.range == "auto" and on_main(lambda: run_dir.is_run_dir(stored.path)):
+        config = replace(config, data=replace(config.data, range=on_main(lambda: stored.config().data.range)))
     begun = lambda: config.precision == "auto" and run_dir.is_run_dir(stored.path)
     chosen = on_main(lambda: stored.config().precision if begun() else settled(config, device).precision)
     if chosen == "bf16" and not computes_bf16(device):
@@ -54,6 +58,16 @@ def _start(config: Config) -> tuple[Config, RunDir]:
     return config, on_main(lambda: run_dir.start(config))
 
 
+def _start_with_data(config: Config) -> tuple[Config, RunDir, DataSet]:
+    """Begin or go on with a run, and load its pictures; the range that was measured is kept with the settings."""
+    config, run = _start(config)
+    data = _data(config, run)
+    if data.data.range != config.data.range:
+        config = replace(config, data=data.data)
+        on_main(lambda: write_file(run.config_file, dump(config)))
+    return config, run, data
+
+
 def _existing(config: Config) -> RunDir:
     """The run directory of a step that begins no run and changes no setting."""
     run = RunDir(Path(config.out))
@@ -62,19 +76,32 @@ def _existing(config: Config) -> RunDir:
     return run
 
 
-def _data(config: Config) -> DataSet:
-    """The data set; the main process is first, so that a download happens once."""
+def _data(config: Config, run: RunDir) -> DataSet:
+    """The data set of a run, and what it is in words.
+
+    The main process is first, so that a download happens once, and the run's record of its pictures is there for all.
+    """
+    newest = on_main(lambda: checkpoint.newest(run.stage1))
+    expected = newest.meta["data_fingerprint"] if newest else None
     loaded: list[DataSet] = []
-    on_main(lambda: loaded.append(load(config.data, quiet=False)))
-    return loaded[0] if loaded else load(config.data)
+    on_main(lambda: loaded.append(load(config.data, run=run.path, expected=expected, quiet=False)))
+    data = loaded[0] if loaded else load(config.data, run=run.path, expected=expected)
+    say(data.summary())
+    return data
+
+
+def _tell_skipped(run: RunDir) -> None:
+    """Say how many pictures the run went on without."""
+    if found := on_main(lambda: skipped(run.path)):
+        say(f"{len(found):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
 
 
 def train_vqvae(config: Config) -> None:
     """Stage one."""
-    config, run = _start(config)
-    data = _data(config)
+    config, run, data = _start_with_data(config)
     with heeded():
         train_stage1(config, run, data)
+    _tell_skipped(run)
 
 
 def encode(config: Config) -> None:
@@ -82,9 +109,10 @@ def encode(config: Config) -> None:
     run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     on_main(lambda: lock(run.path))
-    data = _data(config)
+    data = _data(config, run)
     with heeded():
         encode_images(config, run, data)
+    _tell_skipped(run)
 
 
 def train_prior(config: Config) -> None:
@@ -113,14 +141,15 @@ def evaluate(config: Evaluation) -> None:
     """Measure a run."""
     run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    measure(config, run, _data(config))
+    measure(config, run, _data(config, run))
+    _tell_skipped(run)
 
 
 def report(config: Report) -> None:
     """Write the page of a run."""
     run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    write_report(config, run, _data(config))
+    write_report(config, run, _data(config, run))
 
 
 def export(config: Config, settings: Export) -> None:
@@ -133,8 +162,8 @@ def run(config: Config) -> None:
     """All steps in order, and where to look."""
     for stage in (config.stage1, config.stage2):
         share_of_process().slice(stage.batch_size, stage.accumulate)  # refuse now what would be refused hours later
-    config, run = _start(config)
-    data, inference = _data(config), config.for_inference()
+    config, run, data = _start_with_data(config)
+    inference = config.for_inference()
     if config.sample.label is not None:
         label_number(config.sample.label, data.label_names)
     with heeded():
@@ -143,6 +172,7 @@ def run(config: Config) -> None:
         train_stage2(config, run, preview_for(config, run))
         pictures = generate(config.sample, run)
     measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
+    _tell_skipped(run)
     reconstructions = run.path / "reconstructions.png"
     on_main(lambda: save_reconstructions(inference, run, data, reconstructions))
     say(

@@ -41,6 +41,11 @@ def prepare(image: Image.Image, data: Data, *, resampling: Image.Resampling = Im
     return np.ascontiguousarray(pixels)
 
 
+def least_size(data: Data) -> tuple[int, int] | None:
+    """Height and width that a decoded picture needs, which decoders may use; None where they must not (data.crop)."""
+    return None if data.crop else (data.size[0] + data.margin, data.size[1] + data.margin)
+
+
 def central(images: Tensor, data: Data) -> Tensor:
     """The middle [N, C, H, W] of pictures held with a margin, [N, C, H + m, W + m]."""
     offset = data.margin // 2

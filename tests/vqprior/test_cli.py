@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, write_pictures
+from tests.conftest import TINY, colour, write_pictures
 from vqprior.cli import COMMANDS
 
 
@@ -139,10 +139,23 @@ def test_training_a_prior_on_other_codes_is_refused(command, run):
 
 
 def test_other_pictures_are_noticed(command, run, tmp_path):
-    write_pictures(tmp_path / "others", 30)
+    """Of the same names, in another folder: two are named, and the run can go on without them."""
+    others = write_pictures(tmp_path / "others")
+    for name in ("ant/picture0.png", "bee/picture7.png"):
+        colour(99).save(others / name)
     for step in ("encode", "evaluate", "train-vqvae"):
-        code, printed = command(step, run, "--data.root", tmp_path / "others")
-        assert code == 2 and "other pictures" in printed
+        code, printed = command(step, run, "--data.root", others)
+        assert code == 2 and "2 of the 24 pictures" in printed, printed
+        assert "ant/picture0.png (it is another picture now)" in printed and "--data.on_error skip" in printed
+    code, printed = command("evaluate", run, "--data.root", others, "--data.on_error", "skip", "--only", "likelihood")
+    assert code == 0 and "2 pictures could not be read and were left out" in printed, printed
+    assert "bee/picture7.png\tit is another picture now" in (run / "skipped.txt").read_text()
+
+
+def test_pictures_that_come_later_are_no_part_of_a_run(command, run, tmp_path):
+    write_pictures(tmp_path / "more", 30)
+    code, printed = command("encode", run, "--data.root", tmp_path / "more")
+    assert code == 0 and "6 came later and are no part of this run" in printed, printed
 
 
 @pytest.mark.parametrize("record", ['{"format": 2, "runs": {}}', '{"form', '{"format": 1}', "[]", "\0"])

@@ -1,0 +1,51 @@
+"""Pictures of more than 8 bits: which values become black and white.
+
+What the type could hold says little: scanners and cameras store 12 bits in 16, and floats lie in [0, 1] or anywhere.
+So the rule goes by what was found, over the whole set:
+
+whole numbers   up to 255, 1023, 4095, 16383, 65535: from 0 to the least of these that holds them all
+floats          in [0, 1]: those; in [-1, 1]: those; in [0, 255]: those
+all others      from the least to the greatest value found
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from vqprior.configs.errors import UserError
+
+Range = tuple[float, float]
+BITS = (8, 10, 12, 14, 16)  # that whole numbers are stored in
+
+
+def measure(arrays: Iterable[np.ndarray]) -> tuple[Range, bool]:
+    """The least and the greatest value of all arrays, and whether all of them hold whole numbers.
+
+    Raises:
+        UserError: there are none, or all values are one.
+    """
+    low, high, whole = np.inf, -np.inf, True
+    for array in arrays:
+        low, high = min(low, float(array.min())), max(high, float(array.max()))
+        whole = whole and array.dtype.kind in "iu"
+    if not low < high:
+        found = "there are none" if low > high else f"all values are {low:g}"
+        raise UserError(f"the pictures of more than 8 bits have no range ({found}); give one: --data.range LOW HIGH")
+    return (low, high), whole
+
+
+def guess(found: Range, whole: bool) -> Range:
+    """The range by the rule above, from the least and greatest value found."""
+    low, high = found
+    if whole:
+        tops = [2.0**bits - 1 for bits in BITS if high <= 2**bits - 1]
+        return (0.0, tops[0]) if low >= 0 and tops else found
+    for least, most in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
+        if least <= low and high <= most:
+            return least, most
+    return found
+
+
+def measured(arrays: Iterable[np.ndarray]) -> Range:
+    """The range of a set of pictures: `guess` of what `measure` finds."""
+    return guess(*measure(arrays))
