@@ -1,12 +1,19 @@
-"""A folder of images: flat, or one sub-folder a class; alone, or with `train` and `test` (or `val`) folders in it.
+"""A folder of images: flat, or one sub-folder a class; alone, or with `train`, `validation` and `test` folders in it.
 
-photos/                 photos/                 photos/
-    a.jpg                   cats/a.jpg              train/cats/a.jpg
-    b.png                   dogs/b.png              test/cats/c.jpg
+photos/                 photos/                 photos/                     photos/
+    a.jpg                   cats/a.jpg              Training/cats/a.jpg         archive/train/a.jpg
+    b.png                   dogs/b.png              Testing/cats/c.jpg          archive/val/b.jpg
+
+The words that name splits are in `splits`. Explicit settings beat guessing: with data.train_root (and validation_root,
+test_root) or data.table nothing is told from names of folders.
 """
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +21,28 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .source import Pictures, Source
+from .source import Pictures, Source, explicit_roots, in_words, printable
+from .splits import in_order, split_of
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-HELD_OUT = ("test", "val", "validation")
+ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .ppm .pgm .npy".split(),
+)
+HEIF = frozenset((".heic", ".heif"))  # read where the package pillow_heif is
+SAY_WHICH = "say which is which: --data.train_root FOLDER --data.test_root FOLDER"
+
+
+MARKERS = frozenset(("samples.json", ".unfinished", "completions.json", "CACHEDIR.TAG", ".vqprior"))
+
+
+@cache
+def _heif_is_there() -> bool:
+    """Whether HEIF can be read; if so, Pillow opens it from now on in this process."""
+    if find_spec("pillow_heif") is None:
+        return False
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return True
 
 
 @dataclass(frozen=True)
@@ -25,13 +50,16 @@ class FileReader:
     """Pictures in files."""
 
     root: Path
-    names: list[str]
+    names: Sequence[str]  # relative to root, as the file system has them
 
     def content(self, index: int) -> bytes:
-        return self._path(index).read_bytes()
+        path = self._path(index)
+        if path.suffix.lower() in HEIF:
+            _heif_is_there()  # here, since every process that decodes needs it
+        return path.read_bytes()
 
     def where(self, index: int) -> str:
-        return str(self._path(index))
+        return printable(str(self._path(index)))
 
     def stamp(self, index: int) -> tuple[int, int]:
         found = self._path(index).stat()
@@ -41,53 +69,286 @@ class FileReader:
         return self.root / self.names[index]
 
 
-def _list(root: Path) -> list[str]:
-    """The image files under a folder, as sorted names relative to it."""
-    found = []
-    for folder, inner, files in os.walk(root, followlinks=True):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        inside = Path(folder).relative_to(root)
-        found += [(inside / name).as_posix() for name in files if Path(name).suffix.lower() in ENDINGS and name[0] != "."]
-    return sorted(found)
+@dataclass
+class Listing:
+    """What a walk through a folder found."""
+
+    names: list[str] = field(default_factory=list)  # files wanted, relative to the folder, sorted
+    folders: list[str] = field(default_factory=list)  # those with nothing in them too
+    left_out: Counter[str] = field(default_factory=Counter)  # by kind, in words
 
 
-def _class_of(name: str) -> str | None:
-    """The sub-folder that a file lies in; None for a file at the top."""
-    return name.split("/", 1)[0] if "/" in name else None
+def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
+    """The files with these endings under a folder; each real folder is visited once, however many links lead to it.
+
+    Hidden files and folders are left out, and folders that vqprior or another program wrote for itself.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    listing = Listing()
+    top, visited = os.path.realpath(root), set()
+    folders, links = [""], []  # still to be visited; links last, so that a folder inside keeps its own name
+    while folders or links:
+        inside = folders.pop() if folders else links.pop(0)
+        path = os.path.join(root, inside)
+        real = os.path.realpath(path)
+        if real in visited or (inside and f"{top}/".startswith(f"{real.rstrip('/')}/")):
+            listing.left_out["links to folders that are listed already"] += 1
+            continue
+        visited.add(real)
+        entries = _entries(path)
+        if inside and written_by_a_program({entry.name for entry in entries}):
+            listing.left_out["folders that vqprior wrote"] += 1
+            continue
+        listing.folders += [inside] if inside else []
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.name.startswith("."):
+                listing.left_out["hidden"] += 1
+            elif entry.is_dir():
+                (links if entry.is_symlink() else folders).append(name)
+            elif reason := _left_out(entry, endings):
+                listing.left_out[reason] += 1
+            else:
+                listing.names.append(name)
+    listing.names.sort()
+    return listing
 
 
-def _pictures(root: Path, names: list[str], label_names: list[str]) -> Pictures:
-    numbers = {name: number for number, name in enumerate(label_names)}
-    labels = np.array([numbers[_class_of(name)] for name in names], dtype=np.int64) if label_names else None
-    return Pictures(FileReader(root, names), names, labels)
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            f"the folder {printable(path)} cannot be read ({error.strerror}); allow it, or move it"
+        ) from error
+
+
+def written_by_a_program(names: set[str]) -> bool:
+    """Whether the names in a folder are those of a run, of samples or of a cache."""
+    return {"config.yaml", "run.json"} <= names or bool(MARKERS & names)
+
+
+def _left_out(entry: os.DirEntry[str], endings: frozenset[str]) -> str:
+    """Why a file is left out, in words; empty for one that is wanted."""
+    ending = os.path.splitext(entry.name)[1].lower()
+    if ending in HEIF and endings == ENDINGS:
+        return "" if _heif_is_there() else f"ending {ending} (pip install pillow-heif)"
+    if ending not in endings:
+        return f"ending {printable(ending)}" if ending else "without an ending"
+    if not entry.is_file() and os.path.exists(entry.path):
+        return (
+            "no regular files"  # reading a pipe would wait for ever; a dead link is a picture that is missing
+        )
+    return ""
 
 
 def load(data: Data) -> Source:
-    """The images below data.root."""
-    root = Path(data.root)
-    if not root.is_dir():
-        raise UserError(f"data.root is {data.root!r}, which is no folder. Give your folder of images: --data.root FOLDER")
-    held_out = next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and held_out:
-        roots = [root / "train", held_out]
-    elif [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")] == ["train"]:
-        roots = [root / "train"]
+    """The images of data.train_root and its like, those that data.table lists, or those below data.root.
+
+    Raises:
+        UserError: there are none, or their layout is not understood.
+    """
+    roots = explicit_roots(data)
+    if data.table:
+        from .table import load_table
+
+        return load_table(data)
+    left_out: Counter[str] = Counter()
+    if roots:
+        parts = {split: _listed(Path(root), f"data.{split}_root", left_out) for split, root in roots.items()}
+        _refuse_shared({split: part.root for split, part in parts.items()})
+        seen = f"{in_words(list(parts))} as given"
     else:
-        roots = [root]
-    listed = [_list(path) for path in roots]
-    for path, names in zip(roots, listed):
-        if not names:
-            raise UserError(f"no images are under {path}; it takes {', '.join(sorted(ENDINGS))}, also in sub-folders")
-    classes = [{_class_of(name) for name in names} for names in listed]
-    if not all(None in found for found in classes) and any(None in found for found in classes):
-        raise UserError(f"the images of {roots[0]} and {roots[1]} are laid out differently: one flat, one in sub-folders")
-    mixed = next((path for path, found in zip(roots, classes) if None in found and len(found) > 1), None)
-    if mixed:
-        raise UserError(f"{mixed} holds images both at its top and in sub-folders; use one of the two layouts")
-    label_names = [] if None in classes[0] else sorted(classes[0])
-    if unknown := sorted(set().union(*classes) - {None} - set(label_names)):
-        raise UserError(f"{roots[1]} has classes that {roots[0]} lacks: {', '.join(unknown[:5])}")
-    if len(label_names) == 1:
-        label_names = []  # one sub-folder is a folder, not a class
-    splits = [_pictures(path, names, label_names) for path, names in zip(roots, listed)]
-    return Source(splits[0], splits[1] if len(splits) > 1 else None, tuple(label_names))
+        parts, seen = _told_from_names(Path(data.root), left_out)
+    return _source(parts, seen, left_out, data.labels)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one split."""
+
+    root: Path
+    names: list[str]  # relative to root
+
+
+def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
+    _require_folder(root, setting)
+    listing = walk(root)
+    left_out.update(listing.left_out)
+    _require_images(root, listing.names, left_out)
+    return Part(root, listing.names)
+
+
+def _require_folder(root: Path, setting: str) -> None:
+    if not root.is_dir():
+        raise UserError(
+            f"{setting} is {str(root)!r}, which is no folder. Give your folder of images: --{setting} FOLDER"
+        )
+
+
+def _require_images(root: Path, names: Sequence[str], left_out: Mapping[str, int]) -> None:
+    if not names:
+        there = ", ".join(f"{count:,} {kind}" for kind, count in left_out.items())
+        raise UserError(
+            f"no images are under {printable(str(root))}{f' (there are {there})' if there else ''}; "
+            f"it takes {', '.join(sorted(ENDINGS))}, also in sub-folders"
+        )
+
+
+def _refuse_shared(roots: Mapping[str, Path]) -> None:
+    """Refuse explicit roots of which one is in another: pictures would be in two splits."""
+    real = {split: os.path.realpath(root) for split, root in roots.items()}
+    for split, inner in real.items():
+        for other, outer in real.items():
+            if split != other and f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
+                raise UserError(
+                    f"data.{split}_root ({roots[split]}) lies in data.{other}_root ({roots[other]}): its pictures would "
+                    f"be in two splits. Give folders that share none, or list the pictures: --data.table FILE.csv"
+                )
+
+
+def _told_from_names(root: Path, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
+    """The splits of data.root by the names of its folders, and what was seen in words."""
+    _require_folder(root, "data.root")
+    listing = walk(root)
+    left_out.update(listing.left_out)
+    _require_images(root, listing.names, left_out)
+    names, folders, seen = listing.names, listing.folders, ""
+    wrapper = _only_folder(names)
+    if wrapper and split_of(wrapper) is None:
+        inner = [name.removeprefix(f"{wrapper}/") for name in names]
+        inner_folders = [
+            name.removeprefix(f"{wrapper}/") for name in folders if name.startswith(f"{wrapper}/")
+        ]
+        if any(split_of(top) for top in _tops(inner)):
+            root, names, folders, seen = (
+                root / wrapper,
+                inner,
+                inner_folders,
+                f"in the folder {printable(wrapper)}: ",
+            )
+    tops = _tops(names)
+    by_split: dict[str, list[str]] = {}
+    for folder in sorted({name.split("/", 1)[0] for name in folders if split_of(name.split("/", 1)[0])}):
+        by_split.setdefault(split_of(folder) or "", []).append(folder)
+    if not any(split_of(top) for top in tops):
+        return {"train": Part(root, names)}, seen
+    _refuse_mixed_splits(root, names, tops, by_split)
+    parts = {}
+    for split in in_order(by_split):
+        folder = by_split[split][0]
+        inside = [name.removeprefix(f"{folder}/") for name in names if name.startswith(f"{folder}/")]
+        _require_images(root / folder, inside, {})
+        parts[split] = Part(root / folder, inside)
+    used = ", ".join(by_split[split][0] for split in parts)
+    return parts, f"{seen}sub-folder{'s' if len(parts) > 1 else ''} {used}"
+
+
+def _refuse_mixed_splits(
+    root: Path,
+    names: Sequence[str],
+    tops: Sequence[str],
+    by_split: Mapping[str, list[str]],
+) -> None:
+    """Refuse folders of splits beside others, beside pictures, twice for a split, or without one for train."""
+    where, words = printable(str(root)), [folder for found in by_split.values() for folder in found]
+    others = [printable(top) for top in tops if split_of(top) is None]
+    if others:
+        raise UserError(
+            f"{where} has folders named like splits ({', '.join(words)}) beside others ({in_words(others)}): "
+            f"are these classes or splits? If classes, --data.train_root {where}; if splits, move the others away or "
+            f"{SAY_WHICH}"
+        )
+    if loose := [printable(name) for name in names if "/" not in name]:
+        raise UserError(
+            f"{where} mixes two layouts: folders of splits ({', '.join(words)}) and pictures beside them "
+            f"({in_words(loose)}). Move these into one of the folders, or {SAY_WHICH}"
+        )
+    for split, folders in by_split.items():
+        if len(folders) > 1:
+            raise UserError(
+                f"{where} has two folders for the {split} split, {' and '.join(folders)}. Join them, or {SAY_WHICH}"
+            )
+    if "train" not in by_split:
+        raise UserError(
+            f"{where} has {', '.join(words)} and no folder train to learn from. To learn from all its pictures, "
+            f"--data.train_root {where}; else {SAY_WHICH}"
+        )
+
+
+def _tops(names: Sequence[str]) -> list[str]:
+    """The first folders of names that lie in one."""
+    return sorted({name.split("/", 1)[0] for name in names if "/" in name})
+
+
+def _only_folder(names: Sequence[str]) -> str | None:
+    """The one folder at the top in which all files lie, if they do."""
+    tops = _tops(names)
+    return tops[0] if len(tops) == 1 and all("/" in name for name in names) else None
+
+
+def _source(parts: Mapping[str, Part], seen: str, left_out: Counter[str], labelled: bool) -> Source:
+    """Pictures and classes of the splits.
+
+    Raises:
+        UserError: a split mixes layouts, or two differ, or a held-out split has a class that train lacks.
+    """
+    names, note = _classes(parts) if labelled else ([], "no classes (data.labels False)")
+    numbers = {name: number for number, name in enumerate(names)}
+    pictures = {split: _pictures(part, numbers) for split, part in parts.items()}
+    layout = "; ".join(text for text in (seen, note) if text)
+    return Source(
+        pictures["train"],
+        pictures.get("test"),
+        tuple(printable(name) for name in names),
+        validation=pictures.get("validation"),
+        layout=layout,
+        left_out=dict(left_out),
+    )
+
+
+def _pictures(part: Part, numbers: Mapping[str, int]) -> Pictures:
+    labels = None
+    if numbers:
+        labels = np.array([numbers[name.split("/", 1)[0]] for name in part.names], dtype=np.int64)
+    return Pictures(FileReader(part.root, part.names), [printable(name) for name in part.names], labels)
+
+
+def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
+    """The classes of a layout, none where it is flat, and a note in words."""
+    flat = {split: all("/" not in name for name in part.names) for split, part in parts.items()}
+    for split, part in parts.items():
+        loose = [name for name in part.names if "/" not in name]
+        if loose and not flat[split]:
+            raise UserError(
+                f"{printable(str(part.root))} mixes two layouts: {len(loose):,} images at its top ("
+                f"{in_words([*map(printable, loose)])}) and {len(part.names) - len(loose):,} in sub-folders. Move them "
+                "together, or use all without classes: --data.labels False"
+            )
+    for split, part in parts.items():
+        if flat[split] != flat["train"]:
+            shape = {True: "flat", False: "in sub-folders"}
+            raise UserError(
+                f"the images of {parts['train'].root} are {shape[flat['train']]} and those of {part.root} "
+                f"{shape[flat[split]]}: lay both out alike, or use all without classes: --data.labels False"
+            )
+    if flat["train"]:
+        return [], "flat, no classes"
+    tops = {split: _tops(part.names) for split, part in parts.items()}
+    for split, part in parts.items():
+        if unknown := sorted(set(tops[split]) - set(tops["train"])):
+            raise UserError(
+                f"{printable(str(part.root))} has classes that {printable(str(parts['train'].root))} lacks: "
+                f"{in_words([*map(printable, unknown)])}. Add such pictures to train or take them out of {split}, "
+                "or use all without classes: --data.labels False"
+            )
+    if len(tops["train"]) == 1:
+        return [], f"one sub-folder, {printable(tops['train'][0])}, which is no class"
+    note = "a sub-folder a class"
+    for split in parts:
+        if lacking := sorted(set(tops["train"]) - set(tops[split])):
+            note += f"; no pictures in {split} of {in_words([*map(printable, lacking)])}"
+    return tops["train"], note

@@ -1,20 +1,28 @@
-"""Parquet in the Hugging Face layout: local files, or the name of a data set on the hub, read through `datasets`."""
+"""Parquet in the Hugging Face layout: local files, or the name of a data set on the hub, read through `datasets`.
 
+data/train-00000-of-00002.parquet       my_train_part1.parquet      train/0.parquet
+data/test-00000-of-00001.parquet        my_val.parquet              validation/0.parquet
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .source import Pictures, Source
+from .folder import walk
+from .labels import classes_of
+from .source import Pictures, Source, explicit_roots, in_words, printable
+from .splits import in_order, split_in_path, split_of
+from .table import LABEL_COLUMNS, find_column
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls")
-SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
+ENDING = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -23,88 +31,213 @@ class ColumnReader:
 
     dataset: Any
     column: str
+    files: Sequence[str] = ()  # the local files that it was made of, in order
+    ends: Sequence[int] = ()  # the number of rows up to the end of each
 
     def content(self, index: int) -> bytes:
-        return self.dataset[index][self.column]["bytes"]
+        cell = self.dataset[index][self.column]
+        if cell is not None and cell["bytes"]:
+            return cell["bytes"]
+        if cell is not None and cell["path"] and os.path.isfile(cell["path"]):
+            return Path(cell["path"]).read_bytes()
+        raise OSError("the row has no picture")
 
     def where(self, index: int) -> str:
-        return f"row {index} of column {self.column!r}"
+        if not self.files:
+            return f"row {index} of column {self.column!r}"
+        place = bisect_right(self.ends, index)
+        row = index - (self.ends[place - 1] if place else 0)
+        return f"row {row} of {printable(self.files[place])}"
 
     def stamp(self, index: int) -> tuple[int, int]:
-        return len(self.content(index)), 0
-
-
-def _local_files(root: str) -> dict[str, list[str]]:
-    """Parquet files by split, told by the word in their names; {} where `root` names none."""
-    files = sorted(glob(str(Path(root) / "**" / "*.parquet"), recursive=True) if Path(root).is_dir() else glob(root))
-    files = [file for file in files if file.endswith(".parquet")]
-    by_split = {
-        split: [file for file in files if any(Path(file).name.startswith(word) for word in words)]
-        for split, words in SPLITS.items()
-    }
-    if files and not by_split["train"]:
-        by_split = {"train": [file for file in files if file not in by_split["test"]], "test": by_split["test"]}
-    return {split: found for split, found in by_split.items() if found}
-
-
-def _open(root: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError("data.source parquet reads through the package datasets: pip install 'vqprior[data]'") from error
-    files = _local_files(root)
-    if not files and (Path(root).exists() or "*" in root or root.endswith(".parquet")):
-        raise UserError(f"no .parquet files are at data.root ({root!r}); give a folder, a pattern, or a hub name")
-    try:
-        return datasets.load_dataset("parquet", data_files=files) if files else datasets.load_dataset(root)
-    except Exception as error:  # what a network, a hub or a damaged file may answer
-        raise UserError(
-            f"data.root {root!r} is neither local Parquet files nor a data set that the hub gives ({error})"
-        ) from error
-
-
-def _column(dataset: Any, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in dataset.column_names), None)
-
-
-def _labels(dataset: Any, column: str, label_names: list[str] | None) -> tuple[np.ndarray, list[str]]:
-    """Labels [N] int64 and their names; words become numbers in the order of the alphabet."""
-    values = np.asarray(dataset[column])
-    names = getattr(dataset.features[column], "names", None) or label_names
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64), list(names or (str(i) for i in range(int(values.max()) + 1)))
-    names = names or sorted({str(value) for value in values})
-    numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers.get(str(value), -1) for value in values], dtype=np.int64), names
+        if not self.files:
+            return len(self.content(index)), 0
+        found = os.stat(self.files[bisect_right(self.ends, index)])
+        return found.st_size, found.st_mtime_ns
 
 
 def load(data: Data) -> Source:
-    """The pictures and, where there is such a column, the labels."""
-    opened = _open(data.root)
-    found = {split: next((opened[word] for word in words if word in opened), None) for split, words in SPLITS.items()}
-    if found["train"] is None:
-        raise UserError(f"data.root {data.root!r} has no train split; it has {', '.join(opened)}")
-    import datasets
+    """The pictures and, where there is such a column, the labels.
 
-    splits: list[Pictures | None] = []
-    label_names: list[str] = []
-    for split, dataset in found.items():
-        if dataset is None:
-            splits.append(None)
-            continue
-        image, label = _column(dataset, IMAGE_COLUMNS), _column(dataset, LABEL_COLUMNS) if data.labels else None
-        if image is None:
-            raise UserError(f"no image column in {data.root!r}: it has {', '.join(dataset.column_names)}; rename one to image")
-        labels = None
-        if label is not None and (split == "train" or label_names):
-            labels, label_names = _labels(dataset, label, label_names or None)
-        if (label_names and labels is None) or (
-            labels is not None and not 0 <= labels.min() <= labels.max() < len(label_names)
-        ):
-            if split == "train":
-                raise UserError(f"the column {label!r} of the train split in {data.root!r} has labels without a name")
-            splits.append(None)  # a test split whose labels are hidden: cut one from train
-            continue
-        dataset = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-        splits.append(Pictures(ColumnReader(dataset, image), [str(i) for i in range(len(dataset))], labels))
-    return Source(splits[0], splits[1], tuple(label_names))
+    Raises:
+        UserError: there are no such files, columns or pictures, or the labels are no classes.
+    """
+    files, left_out = _local_files(data)
+    opened = _open_files(files) if files else _open_hub(data.root)
+    where = "the Parquet files" if files else f"the data set {data.root}"
+    image = find_column(opened["train"].column_names, data.image_column, IMAGE_COLUMNS, "image_column", where)
+    if image is None:
+        raise UserError(
+            f"{where} have the columns {', '.join(opened['train'].column_names)}, and none of "
+            f"{', '.join(IMAGE_COLUMNS)}: name the one with the pictures, --data.image_column COLUMN"
+        )
+    labels, label_names, note = _labels(opened, data, where)
+    parts = {}
+    for split, dataset in opened.items():
+        if labels is not None and split not in labels:
+            continue  # its labels are hidden
+        numbers = None if labels is None or not label_names else labels[split]
+        reader = _reader(dataset, image, files.get(split, ()), f"the {split} split of {where}")
+        parts[split] = Pictures(reader, [str(row) for row in range(len(dataset))], numbers)
+    seen = ", ".join(f"{split} in {len(found):,} files" for split, found in files.items()) or "from the hub"
+    layout = f"Parquet, {seen}, column {image!r}; {note}"
+    return Source(parts["train"], parts.get("test"), label_names, parts.get("validation"), layout, left_out)
+
+
+def _local_files(data: Data) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Parquet files by split, and what was left out by kind; {} where data.root names a data set of the hub."""
+    roots = explicit_roots(data)
+    if roots:
+        found = {split: _parquet_under(root, f"data.{split}_root") for split, root in roots.items()}
+        _refuse_shared({split: paths for split, (_, paths, _) in found.items()})
+        return {split: paths for split, (_, paths, _) in found.items()}, {}
+    if not (Path(data.root).exists() or has_magic(data.root) or data.root.endswith(ENDING)):
+        return {}, {}
+    base, paths, left_out = _parquet_under(data.root, "data.root")
+    return _told_from_names(base, paths), left_out
+
+
+def _parquet_under(root: str, setting: str) -> tuple[str, list[str], dict[str, int]]:
+    """The part of the path that names no split, the files at a folder, file or pattern, and what was left out."""
+    left_out: dict[str, int] = {}
+    if Path(root).is_dir():
+        listing = walk(Path(root), frozenset((ENDING,)))
+        base, left_out = root, dict(listing.left_out)
+        paths = [os.path.join(root, name) for name in listing.names]
+    else:
+        paths = sorted(path for path in glob(root, recursive=True) if path.endswith(ENDING))
+        paths = [root] if os.path.isfile(root) else paths
+        parts = Path(root).parts[:-1]
+        fixed = next((place for place, part in enumerate(parts) if has_magic(part)), len(parts))
+        base = str(Path(*parts[:fixed])) if fixed else ""
+    if not paths:
+        raise UserError(
+            f"no {ENDING} files are at {setting} ({root!r}); give a folder, a pattern, or a hub name: --{setting} PATH"
+        )
+    return base, paths, left_out
+
+
+def _refuse_shared(found: Mapping[str, Sequence[str]]) -> None:
+    splits = in_order(found)
+    for place, split in enumerate(splits):
+        for other in splits[place + 1 :]:
+            real = {os.path.realpath(path) for path in found[split]}
+            if shared := [path for path in found[other] if os.path.realpath(path) in real]:
+                raise UserError(
+                    f"data.{split}_root and data.{other}_root share files: {in_words(shared)}; give each its own"
+                )
+
+
+def _told_from_names(base: str, paths: Sequence[str]) -> dict[str, list[str]]:
+    """Files by the split that their names, or folders below `base`, tell; those that tell none are of train."""
+    by_split: dict[str | None, list[str]] = {}
+    for path in paths:
+        relative = Path(os.path.relpath(path, base or ".")).as_posix()
+        by_split.setdefault(split_in_path(relative), []).append(path)
+    unnamed = by_split.pop(None, [])
+    if unnamed and "train" in by_split:
+        raise UserError(
+            f"{len(unnamed):,} Parquet files name no split beside others that do: {in_words(unnamed)}. "
+            "Say which to use: --data.train_root PATTERN --data.test_root PATTERN"
+        )
+    if unnamed:
+        by_split["train"] = unnamed
+    if "train" not in by_split:
+        raise UserError(
+            f"the Parquet files are of {', '.join(map(str, by_split))} and none of train ({in_words(paths)}). Say "
+            "what to learn from: --data.train_root PATTERN"
+        )
+    return {split: by_split[split] for split in in_order(by_split)}
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            "data.source parquet reads through the package datasets: pip install 'vqprior[data]'"
+        ) from error
+    return datasets
+
+
+def _open_files(files: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Each split alone, since their columns may differ: a test split can lack labels."""
+    datasets = _datasets()
+    opened = {}
+    for split, paths in files.items():
+        for path in paths:
+            _row_count(path)  # names a damaged file
+        try:
+            opened[split] = datasets.load_dataset("parquet", data_files={split: paths}, split=split)
+        except Exception as error:  # whatever differing or damaged files cause in there
+            raise UserError(
+                f"the Parquet files of {split} cannot be read together: {in_words(paths)} ({error})"
+            ) from error
+    return opened
+
+
+def _open_hub(name: str) -> dict[str, Any]:
+    datasets = _datasets()
+    try:
+        hub = datasets.load_dataset(name)
+    except Exception as error:  # what a network or a hub may answer
+        raise UserError(
+            f"data.root {name!r} is neither local Parquet files nor a data set that the hub gives ({error})"
+        ) from error
+    opened: dict[str, Any] = {}
+    for word, dataset in hub.items():
+        split = split_of(word)
+        if split in opened:
+            raise UserError(
+                f"the data set {name} has two splits for {split}: {', '.join(hub)}; save it and use files"
+            )
+        if split:
+            opened[split] = dataset
+    if "train" not in opened:
+        raise UserError(f"data.root {name!r} has no train split; it has {', '.join(hub)}")
+    return {split: opened[split] for split in in_order(opened)}
+
+
+def _row_count(path: str) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path).metadata.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{printable(path)} cannot be read as Parquet ({error}); copy it again") from error
+
+
+def _reader(dataset: Any, image: str, files: Sequence[str], where: str) -> ColumnReader:
+    """Encoded pictures in a column of bytes, of {bytes, path}, or of Hugging Face's images."""
+    if image not in dataset.column_names:
+        raise UserError(f"{where} lacks the column {image!r}; it has {', '.join(dataset.column_names)}")
+    try:
+        dataset = dataset.select_columns([image]).cast_column(image, _datasets().Image(decode=False))
+    except Exception as error:  # Arrow and datasets raise several types
+        raise UserError(
+            f"the column {image!r} of {where} holds {dataset.features[image]}, expected encoded pictures as bytes or "
+            "{bytes, path}: name another, --data.image_column COLUMN"
+        ) from error
+    ends, total = [], 0
+    for path in files:
+        total += _row_count(path)
+        ends.append(total)
+    return ColumnReader(dataset, image, files if total == len(dataset) else (), ends)
+
+
+def _labels(opened: Mapping[str, Any], data: Data, where: str) -> tuple[Any, tuple[str, ...], str]:
+    """Labels by split, the names of the classes, and a note; None where there is no such column."""
+    if not data.labels:
+        return None, (), "no classes (data.labels False)"
+    train = opened["train"]
+    column = find_column(train.column_names, data.label_column, LABEL_COLUMNS, "label_column", where)
+    if column is None:
+        return None, (), f"no column of labels ({', '.join(LABEL_COLUMNS)}), so no classes"
+    lacking = [split for split, dataset in opened.items() if column not in dataset.column_names]
+    values = {split: dataset[column][:] for split, dataset in opened.items() if split not in lacking}
+    given = getattr(train.features[column], "names", None)
+    labels, label_names, note = classes_of(values, f"the column {column!r} of {where}", given)
+    if lacking:
+        note += f"; {', '.join(lacking)} has no column {column!r} and is not used"
+    return labels, label_names, note

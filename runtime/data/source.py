@@ -1,10 +1,14 @@
 """What every source of pictures gives: the pictures of each split, one at a time, with labels and stable names."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
 
 Content = bytes | np.ndarray
 """A picture as it is stored: an encoded file, or uint8 [H, W] or [H, W, C]."""
@@ -51,8 +55,12 @@ class Source:
     test: Pictures | None
     label_names: tuple[str, ...]  # empty without classes
     validation: Pictures | None = None
-    layout: str = ""  # what was seen and how it was understood, in words: "sub-folders train, test; a folder a class"
-    left_out: dict[str, int] = field(default_factory=dict)  # files that are no pictures, by kind: {"ending .txt": 3}
+    layout: str = (
+        ""  # what was seen and how it was understood, in words: "sub-folders train, test; a folder a class"
+    )
+    left_out: dict[str, int] = field(
+        default_factory=dict
+    )  # files that are no pictures, by kind: {"ending .txt": 3}
 
 
 @dataclass(frozen=True)
@@ -74,4 +82,43 @@ class ArrayReader:
 
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> Pictures:
     """Pictures held in an array; their names are their places in it."""
-    return Pictures(ArrayReader(images), [str(i) for i in range(len(images))], np.asarray(labels, dtype=np.int64))
+    return Pictures(
+        ArrayReader(images), [str(i) for i in range(len(images))], np.asarray(labels, dtype=np.int64)
+    )
+
+
+def explicit_roots(data: Data) -> dict[str, str]:
+    """The roots given for single splits, by split; {} where none is, and data.root says where the data lie.
+
+    Raises:
+        UserError: the settings contradict one another.
+    """
+    given = {"train": data.train_root, "validation": data.validation_root, "test": data.test_root}
+    roots = {split: root for split, root in given.items() if root}
+    if not roots:
+        return {}
+    named = ", ".join(f"data.{split}_root" for split in roots)
+    if data.source not in ("folder", "parquet"):
+        raise UserError(
+            f"{named} is set, and data.source {data.source} has splits of its own: leave it out, "
+            "or take --data.source folder or parquet"
+        )
+    if data.table:
+        raise UserError(
+            f"both data.table and {named} are set: the table has a column split for that; leave one out"
+        )
+    if "train" not in roots:
+        raise UserError(
+            f"{named} is set without data.train_root: say where to learn from, --data.train_root FOLDER"
+        )
+    return roots
+
+
+def printable(name: str) -> str:
+    """A file name as text that can be printed and kept; bytes that are no UTF-8 become \\x.. ."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def in_words(names: Sequence[str], count: int = 5) -> str:
+    """The first names of many, as text."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count:,} more" if len(names) > count else "")

@@ -48,7 +48,7 @@ def test_train_and_val_folders_are_used_as_they_are(tmp_path):
     write_pictures(tmp_path / "train", 20)
     write_pictures(tmp_path / "val", 6)
     data = load(replace(SMALL, root=str(tmp_path)))
-    assert len(data.test) == 6 and len(data.train) + len(data.validation) == 20
+    assert len(data.validation) == 6 and len(data.train) + len(data.test) == 20
 
 
 def test_labels_can_be_left_out(pictures):

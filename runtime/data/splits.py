@@ -1,0 +1,48 @@
+"""The words that name a split, in folder names, file names and the column `split` of a table."""
+
+import re
+from collections.abc import Iterable
+
+from vqprior.configs.errors import UserError
+
+WORDS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
+
+
+def split_of(word: str) -> str | None:
+    """train, validation or test, where a word means one of them, in any case; else None."""
+    return _SPLIT_OF.get(word.strip().lower())
+
+
+def split_in_path(path: str) -> str | None:
+    """The split that a path names: by a word in its file name, else by one in the nearest folder that has one.
+
+    `my_train_part1.parquet`, `data/test/0.parquet` and `train-00000-of-00001.parquet` name one.
+
+    Raises:
+        UserError: one name has words of two splits.
+    """
+    for part in reversed(path.split("/")):
+        named = {split for word in re.findall("[a-z]+", part.lower()) if (split := split_of(word))}
+        if len(named) > 1:
+            raise UserError(
+                f"{path} names {' and '.join(sorted(named))}: it can be of one split alone. "
+                "Rename it, or say which is which: --data.train_root FILES --data.test_root FILES"
+            )
+        if named:
+            return named.pop()
+    return None
+
+
+def all_words() -> str:
+    """All words that are understood, for messages."""
+    return "; ".join(f"{', '.join(words)} for {split}" for split, words in WORDS.items())
+
+
+def in_order(splits: Iterable[str]) -> list[str]:
+    """Splits in the order train, validation, test."""
+    return sorted(splits, key=list(WORDS).index)
