@@ -1,6 +1,7 @@
 """Curves, pictures and text for TensorBoard, written by the main process only."""
 
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ def _say_other_error_of_thread(error: threading.ExceptHookArgs) -> None:
     """No traceback where TensorBoard's own thread finds the disk full: `Tracker.flush` says so in words."""
     if not (isinstance(error.exc_value, OSError) and type(error.thread).__module__.startswith("tensorboard")):
         _say_error_of_thread(error)
+
+
+def _wait_for_next_second(folder: Path) -> None:
+    """TensorBoard reads event files in the order of their names, which hold whole seconds, then the host and the process:
+    one that is begun in the same second as that of a killed run could come before it."""
+    begun = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+    newest = max((int(seconds) for seconds in begun if seconds.isdigit()), default=0)
+    if time.time() < newest + 1 <= time.time() + 2:
+        time.sleep(newest + 1 - time.time())
 
 
 class Tracker:
@@ -34,6 +44,7 @@ class Tracker:
             from torch.utils.tensorboard import SummaryWriter
 
             threading.excepthook = _say_other_error_of_thread
+            _wait_for_next_second(folder)
             self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
