@@ -1,11 +1,11 @@
-"""A folder of images: flat, or one sub-folder a class; alone, or with `train`, `validation` and `test` folders in it.
+"""A folder of images: flat, or one sub-folder a class; alone, or with folders of splits in it.
 
 photos/                 photos/                 photos/                     photos/
     a.jpg                   cats/a.jpg              Training/cats/a.jpg         archive/train/a.jpg
     b.png                   dogs/b.png              Testing/cats/c.jpg          archive/val/b.jpg
 
-The words that name splits are in `splits`. Explicit settings beat guessing: with data.train_root (and validation_root,
-test_root) or data.table nothing is told from names of folders.
+The words that name splits are in `splits`. Explicit settings beat guessing: with data.train_root (and
+validation_root, test_root) or data.table nothing is told from names of folders.
 """
 
 import os
@@ -79,9 +79,10 @@ class Listing:
 
 
 def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
-    """The files with these endings under a folder; each real folder is visited once, however many links lead to it.
+    """The files with these endings under a folder.
 
-    Hidden files and folders are left out, and folders that vqprior or another program wrote for itself.
+    Each real folder is visited once, however many links lead to it. Hidden files and folders are left out,
+    and folders that vqprior or another program wrote for itself.
 
     Raises:
         UserError: a folder cannot be read.
@@ -205,8 +206,9 @@ def _refuse_shared(roots: Mapping[str, Path]) -> None:
         for other, outer in real.items():
             if split != other and f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
                 raise UserError(
-                    f"data.{split}_root ({roots[split]}) lies in data.{other}_root ({roots[other]}): its pictures would "
-                    f"be in two splits. Give folders that share none, or list the pictures: --data.table FILE.csv"
+                    f"data.{split}_root ({roots[split]}) lies in data.{other}_root ({roots[other]}): its "
+                    "pictures would be in two splits. Give folders that share none, or list the pictures: "
+                    "--data.table FILE.csv"
                 )
 
 
@@ -253,14 +255,14 @@ def _refuse_mixed_splits(
     tops: Sequence[str],
     by_split: Mapping[str, list[str]],
 ) -> None:
-    """Refuse folders of splits beside others, beside pictures, twice for a split, or without one for train."""
+    """Refuse folders of splits beside others, beside pictures, twice for a split, or without train."""
     where, words = printable(str(root)), [folder for found in by_split.values() for folder in found]
     others = [printable(top) for top in tops if split_of(top) is None]
     if others:
         raise UserError(
             f"{where} has folders named like splits ({', '.join(words)}) beside others ({in_words(others)}): "
-            f"are these classes or splits? If classes, --data.train_root {where}; if splits, move the others away or "
-            f"{SAY_WHICH}"
+            f"are these classes or splits? If classes, --data.train_root {where}; if splits, move the others "
+            f"away or {SAY_WHICH}"
         )
     if loose := [printable(name) for name in names if "/" not in name]:
         raise UserError(
@@ -270,12 +272,13 @@ def _refuse_mixed_splits(
     for split, folders in by_split.items():
         if len(folders) > 1:
             raise UserError(
-                f"{where} has two folders for the {split} split, {' and '.join(folders)}. Join them, or {SAY_WHICH}"
+                f"{where} has two folders for the {split} split, {' and '.join(folders)}. Join them, or "
+                f"{SAY_WHICH}"
             )
     if "train" not in by_split:
         raise UserError(
-            f"{where} has {', '.join(words)} and no folder train to learn from. To learn from all its pictures, "
-            f"--data.train_root {where}; else {SAY_WHICH}"
+            f"{where} has {', '.join(words)} and no folder train to learn from. To learn from all its "
+            f"pictures, --data.train_root {where}; else {SAY_WHICH}"
         )
 
 
@@ -325,8 +328,8 @@ def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
         if loose and not flat[split]:
             raise UserError(
                 f"{printable(str(part.root))} mixes two layouts: {len(loose):,} images at its top ("
-                f"{in_words([*map(printable, loose)])}) and {len(part.names) - len(loose):,} in sub-folders. Move them "
-                "together, or use all without classes: --data.labels False"
+                f"{in_words([*map(printable, loose)])}) and {len(part.names) - len(loose):,} in sub-folders. "
+                "Move them together, or use all without classes: --data.labels False"
             )
     for split, part in parts.items():
         if flat[split] != flat["train"]:
@@ -342,8 +345,8 @@ def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
         if unknown := sorted(set(tops[split]) - set(tops["train"])):
             raise UserError(
                 f"{printable(str(part.root))} has classes that {printable(str(parts['train'].root))} lacks: "
-                f"{in_words([*map(printable, unknown)])}. Add such pictures to train or take them out of {split}, "
-                "or use all without classes: --data.labels False"
+                f"{in_words([*map(printable, unknown)])}. Add such pictures to train or take them out of "
+                f"{split}, or use all without classes: --data.labels False"
             )
     if len(tops["train"]) == 1:
         return [], f"one sub-folder, {printable(tops['train'][0])}, which is no class"

@@ -42,7 +42,7 @@ def classes_of(
         given: what the numbers mean, where the data say so (ClassLabel of Hugging Face).
 
     Raises:
-        UserError: the values are no classes: missing, lists, captions, quantities; or a held-out split has others.
+        UserError: missing values, lists, captions or quantities, or a class that only a held-out split has.
     """
     values = {split: [_plain(value, what) for value in column] for split, column in columns.items()}
     hidden = [split for split in values if split != "train" and _hidden(values[split], values["train"])]
@@ -71,8 +71,8 @@ def _plain(value: Any, what: str) -> int | str | None:
         value = value.tolist()
     if isinstance(value, (list, tuple, set, dict)):
         raise UserError(
-            f"{what} holds a list in a row ({str(value)[:60]}), where each picture has one class: one whole number "
-            f"or word. {OTHERWISE}"
+            f"{what} holds a list in a row ({str(value)[:60]}), where each picture has one class: one whole "
+            f"number or word. {OTHERWISE}"
         )
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
@@ -86,8 +86,8 @@ def _plain(value: Any, what: str) -> int | str | None:
         if float(value).is_integer():
             return int(value)
         raise UserError(
-            f"{what} holds numbers with fractions ({value:g}), which measure and name no class; expected whole "
-            f"numbers or words. {OTHERWISE}"
+            f"{what} holds numbers with fractions ({value:g}), which measure and name no class; expected "
+            f"whole numbers or words. {OTHERWISE}"
         )
     return str(value)
 
@@ -122,8 +122,8 @@ def _refuse_captions(train: Sequence[Any], what: str) -> None:
     if distinct > FEW and distinct > len(train) / 2:
         raise UserError(
             f"{what} has {distinct:,} different values in {len(train):,} rows of train (such as "
-            f"{str(train[0])[:60]!r}): these are captions or numbers of pictures, and classes need several pictures "
-            f"each. {OTHERWISE}"
+            f"{str(train[0])[:60]!r}): these are captions or numbers of pictures, and classes need several "
+            f"pictures each. {OTHERWISE}"
         )
 
 
@@ -132,8 +132,8 @@ def _refuse_unknown(values: Mapping[str, Sequence[Any]], known: set[Any], what: 
         if unknown := sorted(set(column) - known):
             named = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
             raise UserError(
-                f"{what} has {len(unknown):,} classes in {split} that train lacks: {named}. Add such pictures to "
-                f"train or take them out of {split}. {OTHERWISE}"
+                f"{what} has {len(unknown):,} classes in {split} that train lacks: {named}. Add such "
+                f"pictures to train or take them out of {split}. {OTHERWISE}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Parquet in the Hugging Face layout: local files, or the name of a data set on the hub, read through `datasets`.
+"""Parquet in the Hugging Face layout, local files or a data set on the hub, read through `datasets`.
 
 data/train-00000-of-00002.parquet       my_train_part1.parquet      train/0.parquet
 data/test-00000-of-00001.parquet        my_val.parquet              validation/0.parquet
@@ -85,7 +85,7 @@ def load(data: Data) -> Source:
 
 
 def _local_files(data: Data) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Parquet files by split, and what was left out by kind; {} where data.root names a data set of the hub."""
+    """Parquet files by split, and what was left out by kind; {} where data.root names a set of the hub."""
     roots = explicit_roots(data)
     if roots:
         found = {split: _parquet_under(root, f"data.{split}_root") for split, root in roots.items()}
@@ -98,7 +98,7 @@ def _local_files(data: Data) -> tuple[dict[str, list[str]], dict[str, int]]:
 
 
 def _parquet_under(root: str, setting: str) -> tuple[str, list[str], dict[str, int]]:
-    """The part of the path that names no split, the files at a folder, file or pattern, and what was left out."""
+    """The fixed part of a folder, file or pattern, the files there, and what was left out by kind."""
     left_out: dict[str, int] = {}
     if Path(root).is_dir():
         listing = walk(Path(root), frozenset((ENDING,)))
@@ -112,7 +112,8 @@ def _parquet_under(root: str, setting: str) -> tuple[str, list[str], dict[str, i
         base = str(Path(*parts[:fixed])) if fixed else ""
     if not paths:
         raise UserError(
-            f"no {ENDING} files are at {setting} ({root!r}); give a folder, a pattern, or a hub name: --{setting} PATH"
+            f"no {ENDING} files are at {setting} ({root!r}); give a folder, a pattern, or a hub name: "
+            f"--{setting} PATH"
         )
     return base, paths, left_out
 
@@ -124,12 +125,13 @@ def _refuse_shared(found: Mapping[str, Sequence[str]]) -> None:
             real = {os.path.realpath(path) for path in found[split]}
             if shared := [path for path in found[other] if os.path.realpath(path) in real]:
                 raise UserError(
-                    f"data.{split}_root and data.{other}_root share files: {in_words(shared)}; give each its own"
+                    f"data.{split}_root and data.{other}_root share files: {in_words(shared)}; give each its "
+                    "own"
                 )
 
 
 def _told_from_names(base: str, paths: Sequence[str]) -> dict[str, list[str]]:
-    """Files by the split that their names, or folders below `base`, tell; those that tell none are of train."""
+    """Files by the split that names of files, or of folders below `base`, tell; the others are of train."""
     by_split: dict[str | None, list[str]] = {}
     for path in paths:
         relative = Path(os.path.relpath(path, base or ".")).as_posix()
@@ -144,8 +146,8 @@ def _told_from_names(base: str, paths: Sequence[str]) -> dict[str, list[str]]:
         by_split["train"] = unnamed
     if "train" not in by_split:
         raise UserError(
-            f"the Parquet files are of {', '.join(map(str, by_split))} and none of train ({in_words(paths)}). Say "
-            "what to learn from: --data.train_root PATTERN"
+            f"the Parquet files are of {', '.join(map(str, by_split))} and none of train "
+            f"({in_words(paths)}). Say what to learn from: --data.train_root PATTERN"
         )
     return {split: by_split[split] for split in in_order(by_split)}
 
@@ -216,8 +218,8 @@ def _reader(dataset: Any, image: str, files: Sequence[str], where: str) -> Colum
         dataset = dataset.select_columns([image]).cast_column(image, _datasets().Image(decode=False))
     except Exception as error:  # Arrow and datasets raise several types
         raise UserError(
-            f"the column {image!r} of {where} holds {dataset.features[image]}, expected encoded pictures as bytes or "
-            "{bytes, path}: name another, --data.image_column COLUMN"
+            f"the column {image!r} of {where} holds {dataset.features[image]}, expected encoded pictures as "
+            "bytes or {bytes, path}: name another, --data.image_column COLUMN"
         ) from error
     ends, total = [], 0
     for path in files:

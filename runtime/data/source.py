@@ -1,4 +1,4 @@
-"""What every source of pictures gives: the pictures of each split, one at a time, with labels and stable names."""
+"""What every source of pictures gives: the pictures of each split, with labels and stable names."""
 
 import os
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Reader(Protocol):
         """The place of a picture in words, for messages: its file, or its row and file."""
 
     def stamp(self, index: int) -> tuple[int, int]:
-        """What changes where the picture does, without reading it: its size in bytes, and the time of its file in ns or 0.
+        """What changes where the picture does, without reading it: a size in bytes, and a time in ns or 0.
 
         Raises:
             OSError: it is not there.

@@ -19,7 +19,7 @@ def split_of(word: str) -> str | None:
 
 
 def split_in_path(path: str) -> str | None:
-    """The split that a path names: by a word in its file name, else by one in the nearest folder that has one.
+    """The split that a path names: by a word in its file name, else in the nearest folder that has one.
 
     `my_train_part1.parquet`, `data/test/0.parquet` and `train-00000-of-00001.parquet` name one.
 

@@ -1,4 +1,4 @@
-"""A table of pictures: a CSV or Parquet file with a row for each, its file, its label and, if wanted, its split.
+"""A table of pictures: a CSV or Parquet file with a row for each: its file and, if wanted, label and split.
 
 file,label,split
 a/1.jpg,cat,train
@@ -34,15 +34,15 @@ def load_table(data: Data) -> Source:
     """The pictures that data.table lists; files are relative to data.root.
 
     Raises:
-        UserError: the table cannot be read, or lists files twice or that are missing, or has unknown words of splits.
+        UserError: the table cannot be read, lists missing files or one twice, or has unknown words of splits.
     """
     table = Path(data.table)
     columns = _read(table)
     file_column = find_column(columns, data.image_column, FILE_COLUMNS, "image_column", f"data.table {table}")
     if file_column is None:
         raise UserError(
-            f"data.table {table} has the columns {', '.join(columns)}, and none of {', '.join(FILE_COLUMNS)}: name "
-            "the one with the files, --data.image_column COLUMN"
+            f"data.table {table} has the columns {', '.join(columns)}, and none of "
+            f"{', '.join(FILE_COLUMNS)}: name the one with the files, --data.image_column COLUMN"
         )
     names = _names(columns[file_column], table)
     _require_files(names, data)
@@ -90,7 +90,8 @@ def _read(table: Path) -> Columns:
     """The columns of a table, lower-case `split` among them where it has that column in any case."""
     if not table.is_file():
         raise UserError(
-            f"data.table is {str(table)!r}, which is no file. Give a CSV or Parquet file: --data.table FILE.csv"
+            f"data.table is {str(table)!r}, which is no file. Give a CSV or Parquet file: --data.table "
+            "FILE.csv"
         )
     columns = _read_parquet(table) if table.suffix.lower() == ".parquet" else _read_csv(table)
     if not columns or not next(iter(columns.values())):
@@ -114,8 +115,8 @@ def _read_csv(table: Path) -> Columns:
         raise UserError(f"data.table {table} has two columns of one name ({', '.join(names)}); rename one")
     if uneven := [number for number, row in enumerate(rows, 2) if len(row) != len(names)]:
         raise UserError(
-            f"data.table {table} has {len(names)} columns and {len(uneven):,} rows of other lengths, the first at row "
-            f"{uneven[0]}: put quotes around values with a comma in them"
+            f"data.table {table} has {len(names)} columns and {len(uneven):,} rows of other lengths, the "
+            f"first at row {uneven[0]}: put quotes around values with a comma in them"
         )
     columns = {name: [row[place].strip() for row in rows] for place, name in enumerate(names)}
     return {name: _as_numbers(values) for name, values in columns.items()}
@@ -165,8 +166,9 @@ def _require_files(names: Sequence[str], data: Data) -> None:
     missing = [name for name in names if not os.path.isfile(os.path.join(data.root, name))]
     if missing and (data.on_error == "stop" or len(missing) == len(names)):
         raise UserError(
-            f"{len(missing):,} of the {len(names):,} files that data.table {data.table} lists are not below data.root "
-            f"({data.root}): {in_words(missing)}. Give the folder that they are relative to: --data.root FOLDER"
+            f"{len(missing):,} of the {len(names):,} files that data.table {data.table} lists are not below "
+            f"data.root ({data.root}): {in_words(missing)}. Give the folder that they are relative to: "
+            "--data.root FOLDER"
         )
 
 

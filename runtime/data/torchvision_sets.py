@@ -1,7 +1,7 @@
 """torchvision's data sets by name: used where they lie under data.root, downloaded where there is a network.
 
-MNIST and FashionMNIST are read here, raw or packed by any gzip: torchvision wants the very bytes of its own download,
-which those of a Linux distribution are not.
+MNIST and FashionMNIST are read here, raw or packed by any gzip: torchvision wants the very bytes of its own
+download, which those of a Linux distribution are not.
 """
 
 import gzip
@@ -63,7 +63,8 @@ def _open(name: str, root: str, **split: Any) -> Any:
     except Exception as error:  # a network can fail in many ways
         raise UserError(
             f"{name} is not under data.root ({root!r}) and its download failed ({error}). "
-            f"Download it where there is a network and give its folder: --data.root FOLDER (torchvision's layout)"
+            "Download it where there is a network and give its folder: --data.root FOLDER (torchvision's "
+            "layout)"
         ) from error
 
 
@@ -77,7 +78,8 @@ def _load_idx(data: Data) -> Source:
         folder = folders[0]
     if missing := [file for file in IDX_FILES if _idx_file(folder, file) is None]:
         raise UserError(
-            f"{folder} has some files of {name} and lacks {', '.join(missing)} (raw, or with .gz): copy them there too"
+            f"{folder} has some files of {name} and lacks {', '.join(missing)} (raw, or with .gz): copy them "
+            "there too"
         )
     images, labels, test_images, test_labels = (_read_idx(_idx_file(folder, file)) for file in IDX_FILES)
     for split, pictures, numbers in (("train", images, labels), ("t10k", test_images, test_labels)):
@@ -89,8 +91,8 @@ def _load_idx(data: Data) -> Source:
         ):
             raise UserError(
                 f"the {split} files of {name} in {folder} hold pictures {list(pictures.shape)} and labels "
-                f"{list(numbers.shape)} up to {numbers.max(initial=0)}; expected [N, height, width] and [N] up to 9: "
-                "copy them again"
+                f"{list(numbers.shape)} up to {numbers.max(initial=0)}; expected [N, height, width] and [N] "
+                "up to 9: copy them again"
             )
     names = FASHION if data.source == "fashion_mnist" else tuple(str(digit) for digit in range(10))
     layout = f"the files of {name} in {folder}"
@@ -103,7 +105,7 @@ def _idx_file(folder: Path, name: str) -> Path | None:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """An array of uint8 in the format idx: 0 0 8, the number of axes, their sizes as big-endian int32, the values.
+    """An array of uint8 in the format idx: 0 0 8, the number of axes, sizes as big-endian int32, values.
 
     Raises:
         UserError: the file is damaged.
