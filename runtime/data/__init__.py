@@ -26,7 +26,8 @@ from vqprior.configs.schema import Data
 from ..randomness import share_of
 from . import value_range
 from .decode import Unreadable, decode
-from .record import RECORDED, Listed, Look, Record, differing, look, note_skipped, some, summary
+from .prepared import Prepared
+from .record import RECORDED, Listed, Look, Record, differing, look, note_skipped, skipped, some, summary
 from .source import Pictures, Source
 from .transform import central, least_size, prepare
 
@@ -53,6 +54,7 @@ class Split:
     numbers: np.ndarray | None  # [N] int64 classes, or None without
     absent: dict[int, str] = field(default_factory=dict)  # pictures that a begun run goes on without, and why
     listing: Path | None = None  # the run in which pictures are listed that it goes on without
+    prepared: Prepared | None = None  # where prepared pictures are kept
     held: Tensor | None = field(default=None, repr=False)  # [N, C, H + m, W + m] uint8
 
     def __len__(self) -> int:
@@ -81,6 +83,8 @@ class Split:
                 return self._decoded(stand_in % len(self))
             except Unreadable as error:
                 if self.data.on_error == "stop":
+                    if self.listing and index not in self.absent:
+                        note_skipped(self.listing, self.keys[index], error.reason)
                     raise UserError(f"{error}; mend it, or go on without it: --data.on_error skip") from error
                 self._skip(stand_in % len(self), error)
         raise UserError(f"no picture of the {self.name} split can be read")
@@ -88,7 +92,12 @@ class Split:
     def _decoded(self, index: int) -> np.ndarray:
         if index in self.absent:
             raise Unreadable(self.keys[index], self.absent[index])
-        return prepare(decoded(self.pictures, int(self.indices[index]), self.data), self.data)
+        if self.prepared and (kept := self.prepared.get(index)) is not None:
+            return kept
+        pixels = prepare(decoded(self.pictures, int(self.indices[index]), self.data), self.data)
+        if self.prepared:
+            self.prepared.put(index, pixels)
+        return pixels
 
     def _skip(self, index: int, error: Unreadable) -> None:
         if index not in self.absent:
@@ -201,8 +210,16 @@ def load(data: Data, *, run: Path | None = None, expected: str | None = None, qu
         if pictures is None:
             raise UserError(f"the run's {name} split was a folder or file of its own, and {roots_of(data)} has none now")
         indices, absent[name] = differing(listed, pictures, mapped)
+        if kept is not None:
+            absent[name] = _as_listed(absent[name], listed, pictures, indices, data, skipped(run))
         numbers = None if listed.labels is None else np.array(listed.labels, dtype=np.int64)
-        return Split(name, data, pictures, indices, listed.keys, numbers, dict(absent[name]), run)
+        prepared = None
+        if data.cache:
+            try:
+                prepared = Prepared.of(Path(data.cache), name, data, [look.digest for look in listed.looks])
+            except OSError as error:
+                raise UserError(f"data.cache {data.cache} cannot be written ({error.strerror}); give another") from error
+        return Split(name, data, pictures, indices, listed.keys, numbers, dict(absent[name]), run, prepared)
 
     splits = {name: opened(name) for name in SPLITS}
     if kept is not None:
@@ -227,6 +244,26 @@ def load(data: Data, *, run: Path | None = None, expected: str | None = None, qu
         record=record,
         new=0 if kept is None else _new_pictures(record, source),
     )
+
+
+def _as_listed(
+    absent: dict[int, str],
+    listed: Listed,
+    pictures: Pictures,
+    indices: np.ndarray,
+    data: Data,
+    before: dict[str, str],
+) -> dict[int, str]:
+    """What becomes of pictures that the run met before and could not read.
+
+    Under data.on_error `skip` they stay left out, mended or not, so that a resumed run makes the same choice; under `stop`
+    the command ended at such a picture, and one that was mended since is taken.
+    """
+    met = {place: before[key] for place, key in enumerate(listed.keys) if key in before}
+    if data.on_error == "skip":
+        return absent | met
+    mended = {place for place in met if indices[place] >= 0 and not look(pictures, int(indices[place])).reason}
+    return {place: reason for place, reason in absent.items() if place not in mended}
 
 
 def _new_pictures(record: Record, source: Source) -> int:
@@ -355,6 +392,7 @@ def _without_unreadable(record: Record, splits: dict[str, Split], run: Path | No
             keys=listed[name].keys,
             numbers=None if split.numbers is None else split.numbers[sound],
             absent={},
+            prepared=None,  # its places are those of the split before
             held=split.held[sound],
         )
     return replace(record, splits=listed, unreadable=unreadable), splits
