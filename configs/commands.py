@@ -90,6 +90,16 @@ class Evaluation(_OfRun):
 
 
 @dataclass(frozen=True)
+class Check(_OfRun):
+    """What is looked at in the data of a run, or of one that is to begin."""
+
+    write: str | None = None
+    """A preset to write for these pictures: size, factor, K, batch and steps from their number and size."""
+    sheet: str | None = None
+    """The contact sheet, a PNG; without it check.png in the run directory."""
+
+
+@dataclass(frozen=True)
 class Report(_OfRun):
     """What goes into a report; its samples are drawn as `sample.*` says."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.configs.commands import Complete, Evaluation, Export, Report
+from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime.interrupt import Interrupted
@@ -33,8 +33,8 @@ def _step(name: str, target: str | None, flags: list[str]) -> None:
 
 
 def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
-    """`evaluate` and `report` take the whole configuration, and settings of their own."""
-    schema = {"evaluate": Evaluation, "report": Report}[name]
+    """`evaluate`, `report` and `check` take the whole configuration, and settings of their own."""
+    schema = {"evaluate": Evaluation, "report": Report, "check": Check}[name]
     default = schema.of(_stored(target).for_inference())
     config = configs.parse_options(schema, flags, default=default, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
@@ -77,6 +77,7 @@ def _export(name: str, target: str | None, flags: list[str]) -> None:
 
 COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
+    "check": Command("look at all pictures before training; suggest settings for them", _evaluate),
     "train-vqvae": Command("stage one: train the VQ-VAE", _step),
     "encode": Command("images -> code maps, with the trained VQ-VAE", _step),
     "train-prior": Command("stage two: train the prior on the code maps", _step),

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from vqprior.configs import Config, dump
-from vqprior.configs.commands import Complete, Evaluation, Export, Report
+from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
-from vqprior.runtime.data import DataSet, load
+from vqprior.runtime.data import DataSet, load, refuse_blank
 from vqprior.runtime.data.record import SKIPPED, skipped
 from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import heeded
@@ -62,6 +62,8 @@ def _start_with_data(config: Config) -> tuple[Config, RunDir, DataSet]:
     """Begin or go on with a run, and load its pictures; the range that was measured is kept with the settings."""
     config, run = _start(config)
     data = _data(config, run)
+    if not run.stage1.exists():
+        refuse_blank(data.train)
     if data.data.range != config.data.range:
         config = replace(config, data=data.data)
         on_main(lambda: write_file(run.config_file, dump(config)))
@@ -145,6 +147,13 @@ def evaluate(config: Evaluation) -> None:
     _tell_skipped(run)
 
 
+def check(config: Check) -> None:
+    """Look at the pictures of a run, or of one that is to begin."""
+    from vqprior.runtime.data.check import check as check_pictures
+
+    on_main(lambda: check_pictures(config))
+
+
 def report(config: Report) -> None:
     """Write the page of a run."""
     run, config = _existing(config), _settled(config)
@@ -189,7 +198,7 @@ STEPS: dict[str, Callable[[Config], None]] = {
     "train-prior": train_prior,
 }
 
-MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report}
+MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report, "check": check}
 
 
 def preview_for(config: Config, run: RunDir) -> Preview:

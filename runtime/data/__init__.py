@@ -33,6 +33,7 @@ from .transform import central, least_size, prepare
 
 MODULES = {"mnist5k": "mnist5k", "folder": "folder", "parquet": "parquet"}  # all others are torchvision's
 SPLITS = ("train", "validation", "test")
+SAME = 0.995  # share of the sub-pixels that are black, or white, from which on a picture is called blank
 BAR = 5000  # pictures from which on a bar shows how far the work is
 
 
@@ -80,7 +81,7 @@ class Split:
         """
         for stand_in in range(index, index + len(self)):
             try:
-                return self._decoded(stand_in % len(self))
+                return self.decoded(stand_in % len(self))
             except Unreadable as error:
                 if self.data.on_error == "stop":
                     if self.listing and index not in self.absent:
@@ -89,7 +90,8 @@ class Split:
                 self._skip(stand_in % len(self), error)
         raise UserError(f"no picture of the {self.name} split can be read")
 
-    def _decoded(self, index: int) -> np.ndarray:
+    def decoded(self, index: int) -> np.ndarray:
+        """One picture and no other, uint8 [C, H + m, W + m]; raises Unreadable."""
         if index in self.absent:
             raise Unreadable(self.keys[index], self.absent[index])
         if self.prepared and (kept := self.prepared.get(index)) is not None:
@@ -136,6 +138,7 @@ class DataSet:
     fingerprint: str  # of names, labels and contents
     data: Data  # the settings, with a range in place of `auto` where there are pictures of more than 8 bits
     record: Record
+    source: Source = field(repr=False)
     new: int = 0  # pictures that came after the run began, and are no part of it
 
     def split(self, name: str) -> Split:
@@ -242,6 +245,7 @@ def load(data: Data, *, run: Path | None = None, expected: str | None = None, qu
         fingerprint=fingerprint,
         data=data,
         record=record,
+        source=source,
         new=0 if kept is None else _new_pictures(record, source),
     )
 
@@ -273,6 +277,28 @@ def _new_pictures(record: Record, source: Source) -> int:
         known.update(split.keys)
     given = (getattr(source, name) for name in SPLITS)
     return sum(key not in known for pictures in given if pictures is not None for key in pictures.keys)
+
+
+def blank(pixels: np.ndarray) -> bool:
+    """Whether pixels [C, H, W] uint8 are all about one value, or nearly all black, or nearly all white."""
+    extreme = max((pixels == 0).mean(), (pixels == 255).mean())
+    return bool(int(pixels.max()) - int(pixels.min()) <= 2 or extreme >= SAME)
+
+
+def refuse_blank(split: Split) -> None:
+    """Refuse a set of which most pictures show nothing, by up to 64 of them, spread evenly.
+
+    Raises:
+        UserError: most are of one colour, or all black or white.
+    """
+    shown = split.canvas(torch.linspace(0, len(split) - 1, min(64, len(split)), dtype=torch.float64).long())
+    count = sum(blank(pixels) for pixels in shown.numpy())
+    if count > len(shown) / 2:
+        raise UserError(
+            f"{count} of {len(shown)} training pictures are of one colour, or all black or white: nothing can be learnt "
+            "from them. If they hold more than 8 bits, say which values are black and white: --data.range LOW HIGH; "
+            "`vqprior check` shows them"
+        )
 
 
 def _too_few(name: str, pictures: int) -> str:
@@ -370,9 +396,11 @@ def _settle_differences(
             f"{len(named):,} of the {total:,} pictures that {run} began with are other pictures now: {some(named)}. "
             "Put them back, or go on without them: --data.on_error skip; or start a new run with --out"
         )
+    before = skipped(run)
     for name, found in absent.items():
         for index, reason in found.items():
-            note_skipped(run, splits[name].keys[index], reason)
+            if (key := splits[name].keys[index]) not in before:
+                note_skipped(run, key, reason)
 
 
 def _without_unreadable(record: Record, splits: dict[str, Split], run: Path | None) -> tuple[Record, dict[str, Split]]:

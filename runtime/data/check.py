@@ -1,0 +1,245 @@
+"""A look at all pictures of a data set before any training: what is wrong, what is odd, and what to begin with."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from vqprior.configs.commands import Check
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
+
+from ..files import write_file
+from ..pictures import grid, save_png
+from ..processes import say
+from . import SPLITS, DataSet, blank, load, roots_of
+from .decode import Unreadable
+from .record import Record, differing, digest_of, some
+
+SHEET = 64  # pictures on the contact sheet
+FEW = 20  # training pictures of a class, below which it is named
+
+
+class Seen(NamedTuple):
+    """One picture, prepared, in short."""
+
+    digest: str  # of its pixels
+    blank: bool
+    grey: bool
+    reason: str = ""  # why it could not be read
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to know of the data."""
+
+    stops: bool  # whether training cannot begin
+    text: str
+
+
+def check(config: Check) -> None:
+    """Look at all pictures and say what was found; write the contact sheet and, if asked for, a preset.
+
+    Raises:
+        UserError: training cannot begin with these data; the message lists why.
+    """
+    run = Path(config.out)
+    # All that cannot be read is to be found, not only the first; nothing is held, and nothing of a run is changed
+    tolerant = replace(config.data, on_error="skip", memory_gb=0.0, cache=None)
+    data = load(tolerant, quiet=False)
+    say(data.summary())
+    seen = {name: _look(data, name) for name in SPLITS}
+    findings = [*_unreadable(data, seen, config.data), *_blank(data, seen), *_duplicates(data, seen)]
+    findings += [*_sizes(data), *_classes(data), *_changed(data, run, config.data)]
+    for finding in findings:
+        say(f"{'!' if finding.stops else '-'} {finding.text}")
+    sheet = Path(config.sheet) if config.sheet else run / "check.png"
+    _write_sheet(data, seen, sheet, mark=not config.sheet)
+    say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
+    suggested = suggestion(data, seen)
+    flags = " ".join(f"--{name} {_typed(value)}" for name, value in suggested.items())
+    say(f"to begin with: {flags}")
+    if config.write:
+        _write_preset(Path(config.write), config.data, data.data, suggested)
+        say(f"check: {config.write} has these settings; vqprior run {config.write}")
+    if stopping := [finding.text for finding in findings if finding.stops]:
+        raise UserError("training cannot begin with these data: " + "; ".join(stopping))
+    say("check: training may begin")
+
+
+def _look(data: DataSet, name: str) -> list[Seen]:
+    """All pictures of a split, decoded and prepared, on all cores."""
+    split = data.split(name)
+
+    def one(index: int) -> Seen:
+        try:
+            pixels = split.decoded(index)
+        except Unreadable as error:
+            return Seen("", False, False, error.reason)
+        grey = len(pixels) == 1 or bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
+        return Seen(digest_of(pixels), blank(pixels), grey)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return [*tqdm(threads.map(one, range(len(split))), desc=f"check {name}", total=len(split), leave=False)]
+
+
+def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
+    split = data.split(name)
+    return [split.pictures.reader.where(int(split.indices[index])) for index in indices]
+
+
+def _unreadable(data: DataSet, seen: dict[str, list[Seen]], asked: Data) -> list[Finding]:
+    found = [f"{key} ({reason})" for key, reason in data.record.unreadable.items()]
+    for name, all_of in seen.items():
+        bad = [index for index, one in enumerate(all_of) if one.reason]
+        places = _named(data, name, bad)
+        found += [f"{place} ({all_of[index].reason})" for place, index in zip(places, bad, strict=True)]
+    if not found:
+        return []
+    advice = "" if asked.on_error == "skip" else "; mend or remove them, or go on without: --data.on_error skip"
+    text = f"{len(found):,} pictures cannot be read: {some(found)}{advice}"
+    return [Finding(asked.on_error == "stop", text)]
+
+
+def _blank(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
+    found = [place for name in SPLITS for place in _named(data, name, [i for i, s in enumerate(seen[name]) if s.blank])]
+    if not found:
+        return []
+    most = len(found) > sum(map(len, seen.values())) / 2
+    advice = "; most of them, so their range is not what data.range says: give --data.range LOW HIGH" if most else ""
+    return [Finding(most, f"{len(found):,} pictures are of one colour, or all black or white: {some(found)}{advice}")]
+
+
+def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
+    places: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+    for name, all_of in seen.items():
+        for index, one in enumerate(all_of):
+            if one.digest and not one.blank:
+                places[one.digest].append((name, index))
+    groups = [group for group in places.values() if len(group) > 1]
+    within = [group for group in groups if len({name for name, _ in group}) == 1]
+    across = [group for group in groups if len({name for name, _ in group}) > 1]
+    findings = []
+    for found, words in ((within, "within a split"), (across, "in several splits, where figures then flatter")):
+        if found:
+            shown = [" = ".join(_named(data, name, [i])[0] for name, i in group[:3]) for group in found]
+            findings.append(Finding(False, f"{len(found):,} pictures are there more than once {words}: {some(shown, 5)}"))
+    return findings
+
+
+def _changed(data: DataSet, run: Path, asked: Data) -> list[Finding]:
+    """Pictures that a run began with and that are others now."""
+    record = Record.read(run)
+    found = []
+    for listed in record.splits.values() if record else ():
+        pictures = getattr(data.source, listed.origin)
+        if pictures is not None:
+            reasons = differing(listed, pictures, lambda work, items: [*map(work, items)])[1]
+            found += [f"{listed.keys[place]} ({reason})" for place, reason in reasons.items()]
+    if not found:
+        return []
+    text = f"{len(found):,} pictures that {run} began with are others now: {some(found)}"
+    return [Finding(asked.on_error == "stop", text)]
+
+
+def _sizes(data: DataSet) -> list[Finding]:
+    height, width = data.data.size
+    looks = [(key, look) for split in data.record.splits.values() for key, look in zip(split.keys, split.looks, strict=True)]
+    small = [f"{key} ({look.width}x{look.height})" for key, look in looks if look.width < width or look.height < height]
+    if not small:
+        return []
+    return [Finding(False, f"{len(small):,} pictures are smaller than data.size and would be enlarged: {some(small, 5)}")]
+
+
+def _classes(data: DataSet) -> list[Finding]:
+    if not data.label_names:
+        return []
+    counts = Counter(data.train.numbers.tolist())
+    few = [f"{name} ({counts[number]})" for number, name in enumerate(data.label_names) if counts[number] < FEW]
+    return [Finding(False, f"{len(few):,} classes have fewer than {FEW} training pictures: {some(few)}")] if few else []
+
+
+def _write_sheet(data: DataSet, seen: dict[str, list[Seen]], path: Path, *, mark: bool) -> None:
+    """Training pictures, spread evenly; in a column a class where there are up to sixteen."""
+    sound = np.array([index for index, one in enumerate(seen["train"]) if not one.reason])
+    labels, classes, columns = data.train.labels, len(data.label_names), 8
+    if labels is not None and 2 <= classes <= 16:
+        columns = classes
+        rows = max(1, SHEET // classes)
+        by_class = [sound[labels[sound].numpy() == number][:rows] for number in range(classes)]
+        shown = [int(of[row % len(of)]) for row in range(rows) for of in by_class if len(of)]
+        columns = sum(len(of) > 0 for of in by_class)
+    else:
+        shown = sound[np.unique(np.linspace(0, len(sound) - 1, SHEET).astype(int))].tolist()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mark:  # so that the sheet is never taken for data
+            (path.parent / ".vqprior").touch()
+        save_png(path, grid(data.train.images(torch.tensor(shown)), columns))
+    except OSError as error:
+        raise UserError(f"the contact sheet {path} cannot be written ({error.strerror}); give --sheet FILE") from error
+
+
+def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
+    """Settings to begin with, by the names of their flags: a rule of thumb, from the number and size of the pictures."""
+    looks = [look for split in data.record.splits.values() for look in split.looks]
+    height, width = (int(np.median([getattr(look, axis) for look in looks])) for axis in ("height", "width"))
+    count = len(data.train)
+    most = 64 if count < 20_000 else 128 if count < 200_000 else 256
+    factor = 8 if min(height, width, most) >= 256 else 4
+    scale = min(1.0, most / min(height, width))
+    square = 0.8 <= height / width <= 1.25
+    sides = [min(height, width)] * 2 if square else [height, width]
+    size = [max(factor, round(side * scale / factor) * factor) for side in sides]
+    batch = 64 if count < 20_000 else 128
+    grey = all(one.grey for all_of in seen.values() for one in all_of if not one.reason)
+    return {
+        "data.size": size,
+        "data.channels": 1 if grey else 3,
+        "stage1.factor": factor,
+        "stage1.K": 128 if grey or count < 2_000 else 512,
+        "stage1.batch_size": batch,
+        "stage1.steps": _steps(count, batch, passes=40),
+        "stage2.batch_size": batch,
+        "stage2.steps": _steps(count, batch, passes=60),
+        "stage2.layers": 8 if max(size) // factor <= 8 else 16 if max(size) // factor <= 16 else 20,
+        "stage2.dropout": 0.2 if count < 20_000 else 0.1,
+    }
+
+
+def _steps(count: int, batch: int, passes: int) -> int:
+    """Steps of so many passes through the pictures, at least 2,000 and at most 100,000, in thousands."""
+    return int(np.clip(round(count * passes / batch / 1000) * 1000, 2_000, 100_000))
+
+
+def _typed(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _write_preset(path: Path, asked: Data, used: Data, suggested: dict[str, Any]) -> None:
+    """A preset of the suggested settings, on the same data."""
+    places = ("source", "root", "train_root", "validation_root", "test_root", "table", "image_column", "label_column")
+    tree: dict[str, Any] = {"data": {name: getattr(asked, name) for name in places if getattr(asked, name) is not None}}
+    tree["data"]["on_error"] = asked.on_error
+    tree["data"]["labels"] = asked.labels
+    if used.range != "auto":
+        tree["data"]["range"] = list(used.range)
+    for name, value in suggested.items():
+        section, field = name.split(".")
+        tree.setdefault(section, {})[field] = value
+    head = f"# Written by `vqprior check` for the pictures of {roots_of(used)}.\n#\n#   vqprior run {path}\n"
+    text = head + yaml.safe_dump(tree | {"precision": "auto"}, sort_keys=False)
+    if path.exists():
+        raise UserError(f"--write {path} is there already; give another name, or delete it")
+    try:
+        write_file(path, text)
+    except OSError as error:
+        raise UserError(f"--write {path} cannot be written ({error.strerror})") from error

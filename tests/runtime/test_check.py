@@ -1,0 +1,84 @@
+"""`vqprior check`: what stops training, what is odd, and settings to begin with."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import colour, write_pictures
+from vqprior import configs
+
+FLAGS = ["folder", "--data.size", 8, 8, "--data.validation", 0.2, "--data.test", 0.2]
+
+
+@pytest.fixture
+def check(command, pictures, tmp_path):
+    """Check the pictures; (exit code, what was printed)."""
+
+    def call(*flags: object) -> tuple[int, str]:
+        out = ["--data.root", pictures, "--out", tmp_path / "run", *flags]
+        return command("check", *FLAGS, *out)
+
+    return call
+
+
+def test_sound_pictures_may_be_trained_on_and_the_suggested_preset_runs(check, command, tmp_path):
+    code, printed = check("--write", tmp_path / "mine.yaml", "--sheet", tmp_path / "sheet.png")
+    assert code == 0 and "training may begin" in printed and "ant (12), bee (12)" in printed, printed
+    assert Image.open(tmp_path / "sheet.png").size[0] > 16
+    preset = configs.parse(tmp_path / "mine.yaml", [])
+    assert preset.data.size == (8, 8) and preset.data.channels == 3 and preset.stage1.factor == 4
+    few = ["--stage1.steps", 1, "--stage2.steps", 1, "--data.validation", 0.2, "--data.test", 0.2]
+    few += ["--sample.images", 2] if hasattr(preset.sample, "images") else ["--sample.n", 2]
+    code, printed = command("run", tmp_path / "mine.yaml", *few, "--precision", "no", "--out", tmp_path / "r")
+    assert code == 0, printed
+    code, printed = check("--write", tmp_path / "mine.yaml")
+    assert code == 2 and "is there already" in printed
+
+
+def test_all_that_cannot_be_read_is_named_and_stops(check, pictures):
+    whole = (pictures / "ant" / "picture0.png").read_bytes()
+    (pictures / "ant" / "picture0.png").write_bytes(whole[: len(whole) // 2])
+    (pictures / "bee" / "picture1.png").write_bytes(b"no picture")
+    code, printed = check()
+    assert code == 2 and "2 pictures cannot be read" in printed
+    assert "picture0.png" in printed and "picture1.png" in printed and "training cannot begin" in printed
+    assert check("--data.on_error", "skip")[0] == 0
+
+
+def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
+    shutil.copy(pictures / "ant" / "picture0.png", pictures / "bee" / "again.png")
+    Image.fromarray(np.zeros((12, 10, 3), dtype=np.uint8)).save(pictures / "ant" / "black.png")
+    colour(3, 5, 5).save(pictures / "ant" / "tiny.png")
+    code, printed = check()
+    assert code == 0, printed
+    for words in ("more than once", "again.png", "1 pictures are of one colour", "black.png", "tiny.png (5x5)"):
+        assert words in printed, printed
+    assert "classes have fewer than 20 training pictures: ant" in printed
+
+
+def test_pictures_that_are_mostly_black_stop_training(check, command, pictures, tmp_path):
+    for path in pictures.rglob("*.png"):
+        Image.fromarray(np.zeros((12, 10, 3), dtype=np.uint8)).save(path)
+    code, printed = check()
+    assert code == 2 and "24 pictures are of one colour" in printed and "--data.range LOW HIGH" in printed
+    code, printed = command("run", *FLAGS, "--data.root", pictures, "--out", tmp_path / "run")
+    assert code == 2 and "nothing can be learnt" in printed, printed
+
+
+def test_a_check_changes_nothing_of_a_run_and_finds_what_changed(finished_run, tmp_path, command):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    moved = write_pictures(tmp_path / "pictures")
+    colour(99).save(moved / "ant" / "picture0.png")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, printed = command("check", run, "--data.root", moved, "--sheet", tmp_path / "sheet.png")
+    assert code == 2 and "picture0.png (it is another picture now)" in printed, printed
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_the_sheet_beside_the_pictures_is_no_picture(command, tmp_path):
+    root = write_pictures(tmp_path / "pictures", classes=())
+    flags = [*FLAGS, "--data.root", root, "--out", root / "run"]
+    assert command("check", *flags)[0] == 0 and (root / "run" / "check.png").is_file()
+    assert "24 PNG" in command("check", *flags)[1]
