@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from vqprior.configs.commands import Complete
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime import checkpoint
+from vqprior.runtime.data import value_range
+from vqprior.runtime.data.decode import Decoded, decode
 from vqprior.runtime.data.transform import central, prepare
 from vqprior.runtime.files import write_file, write_json
 from vqprior.runtime.pictures import grid, save_png
@@ -42,6 +44,10 @@ def complete(settings: Complete, run: RunDir) -> Path:
     """
     data = run.config().data
     photo = read_picture(settings.image, "image")
+    if isinstance(photo, np.ndarray) and data.range == "auto":  # the run learnt from pictures of 8 bits
+        data = replace(data, range=value_range.measured([photo]))
+        low, high = data.range
+        say(f"complete: {settings.image} has more than 8 bits; by what it holds, {low:g} is black and {high:g} white")
     original = _prepared(photo, data)
     whole = _whole(photo, data)  # [C, H', W'], the size of the photo
     mask = _mask(settings, *whole.shape[1:])
@@ -71,7 +77,7 @@ def complete(settings: Complete, run: RunDir) -> Path:
     return out
 
 
-def read_picture(path: str, flag: str) -> Image.Image:
+def read_picture(path: str, flag: str) -> Decoded:
     """A picture in a file, upright.
 
     Raises:
@@ -80,16 +86,15 @@ def read_picture(path: str, flag: str) -> Image.Image:
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}, which --{flag} names")
     try:
-        with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damaged files
-        raise UserError(f"{path}, which --{flag} names, cannot be read as an image ({error})") from error
+        return decode(Path(path).read_bytes(), f"{path}, which --{flag} names,")
+    except OSError as error:
+        raise UserError(f"{path}, which --{flag} names, cannot be read ({error.strerror})") from error
 
 
-def _whole(photo: Image.Image, data: Data) -> Tensor:
+def _whole(photo: Decoded, data: Data) -> Tensor:
     """The photo, converted but not resized, as uint8 [C, H', W']."""
-    return torch.tensor(prepare(photo, replace(data, size=(photo.height, photo.width), crop=0, margin=0)))
+    height, width = photo.shape[:2] if isinstance(photo, np.ndarray) else (photo.height, photo.width)
+    return torch.tensor(prepare(photo, replace(data, size=(height, width), crop=0, margin=0)))
 
 
 def _picture(pixels: Tensor) -> Image.Image:
@@ -97,7 +102,7 @@ def _picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy())
 
 
-def _prepared(photo: Image.Image, data: Data) -> Tensor:
+def _prepared(photo: Decoded, data: Data) -> Tensor:
     """The photo as the networks see it, uint8 [C, H, W]."""
     return central(torch.tensor(prepare(photo, data))[None], data)[0]
 

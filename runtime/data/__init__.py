@@ -96,7 +96,12 @@ class Split:
             raise Unreadable(self.keys[index], self.absent[index])
         if self.prepared and (kept := self.prepared.get(index)) is not None:
             return kept
-        pixels = prepare(decoded(self.pictures, int(self.indices[index]), self.data), self.data)
+        at = int(self.indices[index])
+        picture = decoded(self.pictures, at, self.data)
+        try:
+            pixels = prepare(picture, self.data)
+        except (UserError, ValueError, OSError, MemoryError) as error:
+            raise Unreadable(self.pictures.reader.where(at), str(error)) from error
         if self.prepared:
             self.prepared.put(index, pixels)
         return pixels

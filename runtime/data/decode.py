@@ -4,11 +4,19 @@ import io
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from vqprior.configs.errors import UserError
 
 from .source import Content
+
+NPY = b"\x93NUMPY"
+KINDS = {"I;16": "16 bits", "I;16B": "16 bits", "I;16L": "16 bits", "I;16N": "16 bits", "I": "32 bits", "F": "float"}
+HEADROOM = 2  # a decoder may reduce a picture to this many times the size that is needed, and no further
+TURNED = (5, 6, 7, 8)  # orientations whose upright picture has width and height exchanged
+
+Decoded = Image.Image | np.ndarray
+"""8 bits: a picture of Pillow. Wider: an array [H, W] or [H, W, C] of numbers."""
 
 
 class Unreadable(UserError):
@@ -37,35 +45,96 @@ class Facts(NamedTuple):
     frames: int
 
 
-def facts(content: Content, where: str) -> Facts:
+def facts(content: Content | None, where: str) -> Facts:
     """What a picture's header says, without decoding its pixels.
 
     Raises:
         Unreadable: there is no header that can be read.
     """
+    if content is None:
+        raise Unreadable(where, "it is empty: a null in place of a picture")
     if isinstance(content, np.ndarray):
         return Facts("array", content.shape[1], content.shape[0], "8 bits", 1)
     try:
+        if content.startswith(NPY):
+            array = _npy(content)
+            return Facts("NPY", array.shape[1], array.shape[0], _kind(array), 1)
         with Image.open(io.BytesIO(content)) as image:
-            return Facts(image.format or "", *image.size, "8 bits", getattr(image, "n_frames", 1))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Unreadable(where, str(error)) from error
+            kind = KINDS.get(image.mode, "8 bits")
+            return Facts(image.format or "unknown", *image.size, kind, getattr(image, "n_frames", 1))
+    except Exception as error:  # Pillow's plugins and numpy raise anything on damaged files
+        raise Unreadable(where, _reason(error, content)) from error
 
 
-def decode(content: Content, where: str, *, least: tuple[int, int] | None = None) -> Image.Image | np.ndarray:
-    """The first frame of a picture, upright: a picture of Pillow with 8 bits, or an array of a wider type.
+def decode(content: Content | None, where: str, *, least: tuple[int, int] | None = None) -> Decoded:
+    """The first frame of a picture, upright.
 
     Args:
-        least: height and width that are enough, so that a decoder which can may decode at a fraction of the size.
+        least: height and width that are enough: a JPEG decoder may then give a fraction of the size, at least twice that,
+            so that the resize which follows hardly sees a difference.
 
     Raises:
-        Unreadable: for whatever reason.
+        Unreadable: for whatever reason, damage and sizes beyond Pillow's limit among them.
     """
+    if content is None:
+        raise Unreadable(where, "it is empty: a null in place of a picture")
     if isinstance(content, np.ndarray):
         return Image.fromarray(content)
     try:
+        if content.startswith(NPY):
+            array = _npy(content)
+            return Image.fromarray(array) if array.dtype == np.uint8 and array.shape[2:] != (2,) else _finite(array)
         with Image.open(io.BytesIO(content)) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if least and image.format == "JPEG":
+                height, width = least[::-1] if orientation in TURNED else least
+                image.draft(None, (HEADROOM * width, HEADROOM * height))
             image.load()
-            return image
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Unreadable(where, str(error)) from error
+            if image.mode not in KINDS:
+                return ImageOps.exif_transpose(image) if orientation != 1 else image
+            return _finite(_wide(image))
+    except Exception as error:  # as above
+        raise Unreadable(where, _reason(error, content)) from error
+
+
+def _wide(image: Image.Image) -> np.ndarray:
+    """Pixels [H, W] of more than 8 bits; those of a transparent value become white, the greatest value there is."""
+    array = np.asarray(ImageOps.exif_transpose(image))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        top = np.iinfo(array.dtype).max if array.dtype == np.uint16 else array.max()
+        array = np.where(array == transparent, array.dtype.type(top), array)
+    return array
+
+
+def _npy(content: bytes) -> np.ndarray:
+    """An array of pixels [H, W] or [H, W, C] from the bytes of an .npy file."""
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.dtype.kind not in "uif" or array.dtype == np.int8:
+        raise ValueError(f"it holds {array.dtype}; expected uint8, wider whole numbers or floats")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or not array.size:
+        raise ValueError(f"it has shape {list(array.shape)}; expected [H, W] or [H, W, C] with C 1, 3 or 4")
+    return np.ascontiguousarray(array)
+
+
+def _kind(array: np.ndarray) -> str:
+    return "float" if array.dtype.kind == "f" else f"{8 * array.dtype.itemsize} bits"
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("it holds values that are not finite")
+    return array
+
+
+def _reason(error: Exception, content: bytes) -> str:
+    """Why a picture cannot be read, without the memory address that Pillow puts into its message."""
+    if not content:
+        return "the file is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is no picture of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it is larger than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -5,27 +5,38 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
 from ..randomness import hash64
+from . import value_range
+from .decode import Decoded
 
 
-def prepare(image: Image.Image, data: Data, *, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
-    """Upright, cut, resized to cover data.size, cropped and converted: uint8 [C, H + m, W + m], with a margin of m.
+def prepare(
+    decoded: Decoded,
+    data: Data,
+    *,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> np.ndarray:
+    """In 8 bits, cut, resized to cover data.size, cropped and converted: uint8 [C, H + m, W + m], with a margin of m.
 
-    A picture large enough is resized to cover the margin too; a smaller one is padded by repeating its edge.
+    A picture large enough is resized to cover the margin too; a smaller one is padded by repeating its edge. One of more
+    than 8 bits goes to 8 by data.range; where that is `auto`, by the rule of value_range.py for this picture alone.
+
+    Raises:
+        UserError: it is smaller than data.crop.
     """
     mode = "L" if data.channels == 1 else "RGB"
     height, width = (pixels + data.margin for pixels in data.size)
-    if image.getexif():
-        image = ImageOps.exif_transpose(image)
+    image = eight_bits(decoded, data) if isinstance(decoded, np.ndarray) else decoded
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")  # transparent becomes white
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
     image = image.convert(mode)
     if data.crop:
+        if min(image.size) < data.crop:
+            raise UserError(f"it is {image.width}x{image.height}, smaller than data.crop ({data.crop}); take a smaller one")
         left, top = (image.width - data.crop) // 2, (image.height - data.crop) // 2
         image = image.crop((left, top, left + data.crop, top + data.crop))
     if image.width < width or image.height < height:
@@ -39,6 +50,13 @@ def prepare(image: Image.Image, data: Data, *, resampling: Image.Resampling = Im
         around = (before, data.margin - before)
         pixels = np.pad(pixels, ((0, 0), around, around), mode="edge")
     return np.ascontiguousarray(pixels)
+
+
+def eight_bits(array: np.ndarray, data: Data) -> Image.Image:
+    """An array [H, W] or [H, W, C] of more than 8 bits: LOW becomes 0, HIGH 255, and what lies beyond is cut off."""
+    low, high = value_range.measured([array]) if data.range == "auto" else data.range
+    scaled = (array.astype(np.float64) - low) * (255 / (high - low))
+    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
 
 
 def least_size(data: Data) -> tuple[int, int] | None:

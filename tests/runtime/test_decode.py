@@ -1,0 +1,129 @@
+"""Pictures of every depth become the right 8 bits, and whatever is damaged is refused in words."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import colour
+from vqprior.configs import UserError
+from vqprior.configs.schema import Data
+from vqprior.runtime.data import load, value_range
+from vqprior.runtime.data.decode import Unreadable, decode, facts
+from vqprior.runtime.data.transform import prepare
+
+DATA = Data(size=(4, 4), channels=1)
+
+
+def encoded(image: Image.Image | np.ndarray, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    np.save(file, image) if format == "NPY" else image.save(file, format=format, **options)
+    return file.getvalue()
+
+
+def ramp(high: float, dtype: type) -> np.ndarray:
+    """4 x 4 values from 0 to `high`."""
+    return np.linspace(0, high, 16).astype(dtype).reshape(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("found", "whole", "expected"),
+    [
+        ((0, 200), True, (0, 255)),
+        ((3, 1000), True, (0, 1023)),
+        ((3, 4095), True, (0, 4095)),
+        ((0, 4096), True, (0, 16383)),
+        ((0, 60000), True, (0, 65535)),
+        ((-5, 60000), True, (-5, 60000)),
+        ((0, 70000), True, (0, 70000)),
+        ((0.1, 0.9), False, (0, 1)),
+        ((-0.9, 0.9), False, (-1, 1)),
+        ((0.0, 254.5), False, (0, 255)),
+        ((-3.5, 700.0), False, (-3.5, 700.0)),
+    ],
+)
+def test_the_rule_for_what_is_black_and_what_is_white(found, whole, expected):
+    assert value_range.guess(found, whole) == expected
+
+
+WIDE = {
+    "float TIFF in [0, 1]": (lambda: encoded(Image.fromarray(ramp(1, np.float32)), "TIFF"), (0, 1)),
+    "12 bits in a 16-bit TIFF": (lambda: encoded(Image.fromarray(ramp(4095, np.uint16)), "TIFF"), (0, 4095)),
+    "16-bit PNG": (lambda: encoded(Image.fromarray(ramp(65535, np.uint16)), "PNG"), (0, 65535)),
+    "int32 TIFF": (lambda: encoded(Image.fromarray(ramp(4095, np.int32)), "TIFF"), (0, 4095)),
+    "npy uint16": (lambda: encoded(ramp(1023, np.uint16), "NPY"), (0, 1023)),
+    "npy float [H, W, 3]": (lambda: encoded(np.repeat(ramp(1, np.float64)[..., None], 3, 2), "NPY"), (0, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_more_than_8_bits_become_the_right_8(kind):
+    content, low_high = WIDE[kind][0](), WIDE[kind][1]
+    assert facts(content, "it").kind != "8 bits" and facts(content, "it").width == 4
+    expected = np.linspace(0, 255, 16).reshape(4, 4)
+    for data in (DATA, replace(DATA, range=low_high)):
+        assert abs(prepare(decode(content, "it"), data)[0] - expected).max() <= 1
+
+
+def test_npy_of_8_bits_is_taken_as_it_is():
+    array = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert np.array_equal(prepare(decode(encoded(array, "NPY"), "it"), replace(DATA, channels=3)), array.transpose(2, 0, 1))
+
+
+def test_the_range_is_that_of_the_whole_set_and_is_kept(tmp_path):
+    """A dark picture stays darker than a bright one, although each alone would fill the range."""
+    root, run = tmp_path / "pictures", tmp_path / "run"
+    root.mkdir(), run.mkdir()
+    for index in range(24):
+        high = 4000 if index % 2 else 400
+        Image.fromarray(ramp(high, np.uint16)).save(root / f"{index:02d}.png")
+    data = replace(DATA, root=str(root), validation=0.2, test=0.2)
+    begun = load(data, run=run)
+    assert begun.data.range == (0, 4095) and "4095 white" in begun.summary()
+    tops = sorted({int(begun.train.held[i].max()) for i in range(len(begun.train))})
+    assert tops == [25, 249]
+    assert load(data, run=run).data.range == (0, 4095)
+
+
+def test_a_transparent_value_of_a_16_bit_picture_becomes_white_and_no_other_does():
+    array = ramp(65535, np.uint16)
+    content = encoded(Image.fromarray(array), "PNG", transparency=int(array[0, 1]))
+    pixels = prepare(decode(content, "it"), replace(DATA, range=(0, 65535)))[0]
+    assert pixels[0, 1] == 255 and pixels[0, 0] == 0 and abs(int(pixels[1, 0]) - 68) <= 1
+
+
+def test_a_crop_larger_than_the_picture_is_refused():
+    with pytest.raises(UserError, match=r"10x12, smaller than data\.crop \(11\)"):
+        prepare(colour(0), Data(size=(4, 4), crop=11))
+
+
+def test_a_drafted_photograph_is_nearly_the_whole_one_and_upright():
+    photo = colour(1, 600, 900).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    content = encoded(photo, "JPEG", quality=95, exif=exif)
+    drafted, whole = decode(content, "it", least=(64, 40)), decode(content, "it")
+    assert drafted.size == (150, 225) and whole.size == (600, 900)
+    small, large = (prepare(image, Data(size=(64, 40))).astype(float) for image in (drafted, whole))
+    assert abs(small - large).mean() < 1
+    assert decode(content, "it", least=(400, 300)).size == (600, 900)  # too few pixels to spare
+
+
+def test_what_is_no_picture_is_refused_in_words(monkeypatch):
+    png = encoded(colour(0), "PNG")
+    for content, words in (
+        (None, "a null"),
+        (b"", "the file is empty"),
+        (b"text", "no picture of a known format"),
+        (png[: len(png) // 2], "it cannot be read|truncated|cannot be read"),
+        (encoded(np.full((4, 4), np.nan), "NPY"), "not finite"),
+        (encoded(np.zeros((4, 4, 2), np.uint8), "NPY"), "expected"),
+        (encoded(np.zeros((4, 4), np.complex64), "NPY"), "complex64"),
+    ):
+        with pytest.raises(Unreadable, match=words):
+            decode(content, "row 3 of a file")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(Unreadable, match="larger than 100 pixels"):
+        decode(png, "it")
