@@ -14,6 +14,7 @@ import tyro
 import yaml
 
 from .errors import UserError
+from .former import renamed
 from .schema import Config
 
 PRESETS = Path(__file__).parent
@@ -96,7 +97,7 @@ def parse_options(
     try:
         return tyro.cli(
             schema,
-            args=list(flags),
+            args=renamed(flags),
             prog=prog,
             default=default if default is not None else tyro.MISSING_NONPROP,
             use_underscores=True,

@@ -23,10 +23,10 @@ class Complete(Drawing):
     """Hide half of the picture."""
     label: str | None = None
     """Class of the completions, by name or number; without it the prior is told none and guidance has no effect."""
-    n: int = 6
+    images: int = 6
     """Number of completions, the likeliest first."""
     draws: int = 0
-    """Draw this many and keep the n whose whole maps are likeliest under the prior; 0 draws n."""
+    """Draw this many and keep the `images` whose whole maps are likeliest under the prior; 0 draws just as many."""
     batch_size: int = 16
     """Completions drawn at once; other sizes give the same ones, up to ties within rounding."""
     out: str | None = None
@@ -42,10 +42,10 @@ class Complete(Drawing):
             )
         if self.box and (min(self.box[:2]) < 0 or min(self.box[2:]) < 1):
             raise ValueError(f"box is {self.box}; it takes TOP and LEFT of at least 0, HEIGHT and WIDTH of at least 1 pixel")
-        if self.n < 1:
-            raise ValueError(f"n is {self.n}; it must be at least 1")
-        if self.draws and self.draws < self.n:
-            raise ValueError(f"draws is {self.draws}; it must be at least n ({self.n}), or 0 for just as many")
+        if self.images < 1:
+            raise ValueError(f"images is {self.images}; it must be at least 1")
+        if self.draws and self.draws < self.images:
+            raise ValueError(f"draws is {self.draws}; it must be at least images ({self.images}), or 0 for just as many")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _OfRun(Config):
 class Evaluation(_OfRun):
     """What is measured of a run; `sample.*` says how the samples are drawn that are measured."""
 
-    n: int = 10_000
+    images: int = 10_000
     """Images in each row of the ladder, and for each classifier of CAS; at most as many as the test split has."""
     only: tuple[Part, ...] = ()
     """Parts to measure; without it all. Figures of the other parts stay as they are."""
@@ -79,7 +79,7 @@ class Evaluation(_OfRun):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("n", "classifier_steps"):
+        for name in ("images", "classifier_steps"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 2")
         if self.features_weights and self.features == "classifier":

@@ -100,9 +100,6 @@ class Data:
 class Training:
     """What the training loops of both stages share."""
 
-    init: str | None = None
-    """Begin from the weights of another run, the directory of which this is; what does not fit is named."""
-
     steps: int = 20_000
     """Optimizer steps; the learning rate reaches zero at the last one."""
     batch_size: int = 128
@@ -239,7 +236,7 @@ class Drawing:
     """How codes are drawn from the prior."""
 
     seed: int = 0
-    """Image i is a function of the checkpoints, this seed, i and the settings; not of n or the number of processes."""
+    """Image i is a function of the checkpoints, this seed, i and the settings; not of how many or the number of processes."""
     batch_size: int = 64
     """Images drawn at once; other sizes give the same images, up to ties within rounding."""
     guidance: float = 1.0
@@ -272,8 +269,8 @@ class Drawing:
 class Sample(Drawing):
     """How new images are drawn."""
 
-    n: int = 64
-    """Number of images."""
+    images: int = 64
+    """Number of images; also --n, where no launcher stands before vqprior."""
     label: str | None = None
     """Class of every image, by name or number; without it the classes in turn: image i has class i mod C."""
     out: str | None = None
@@ -283,8 +280,8 @@ class Sample(Drawing):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.n < 1:
-            raise ValueError(f"n is {self.n}; it must be at least 1")
+        if self.images < 1:
+            raise ValueError(f"images is {self.images}; it must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def complete(settings: Complete, run: RunDir) -> Path:
 
     generator = Generator.from_run(run.path)
     done = generator.complete(
-        seen.permute(1, 2, 0).numpy(), hidden.numpy(), n=settings.n, draws=settings.draws or settings.n,
+        seen.permute(1, 2, 0).numpy(), hidden.numpy(), n=settings.images, draws=settings.draws or settings.images,
         labels=settings.label, seed=settings.seed, guidance=settings.guidance, temperature=settings.temperature,
         top_k=settings.top_k, top_p=settings.top_p, batch_size=settings.batch_size, precision=settings.precision,
     )  # fmt: skip
@@ -71,7 +71,8 @@ def complete(settings: Complete, run: RunDir) -> Path:
     write_json(out / "completions.json", asdict(settings) | {"prior": checkpoint.best(run.stage2).fingerprint} | figures)
     say(
         f"complete: {done.known.sum()} of {done.known.size} codes are known; "
-        f"{settings.n} of {settings.draws or settings.n} draws, from {done.bits[0]:.1f} to {done.bits[-1]:.1f} bits a map, "
+        f"{settings.images} of {settings.draws or settings.images} draws, "
+        f"from {done.bits[0]:.1f} to {done.bits[-1]:.1f} bits a map, "
         f"in {out / 'completions.png'}"
     )
     return out

@@ -44,7 +44,7 @@ def export(settings: Export, run: RunDir) -> Path:
     write_json(out.record, {"format": FORMAT, "starts": [start | {"command": []} for start in run.starts()]})
     write_file(out.config_file, configs.dump(_anywhere(run.config())))  # last: with it, it is a run directory
     size = sum(path.stat().st_size for path in out.path.rglob("*") if path.is_file())
-    say(f"export: {size / 2**20:.1f} MB in {out.path}; vqprior sample {out.path} --n 64 --out samples")
+    say(f"export: {size / 2**20:.1f} MB in {out.path}; vqprior sample {out.path} --images 64 --out samples")
     return out.path
 
 

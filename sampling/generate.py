@@ -46,12 +46,13 @@ def generate(settings: Sample, run: RunDir) -> Path:
     """
     generator = Generator.from_run(run.path)
     out = Path(settings.out) if settings.out else run.samples
-    numbers = torch.arange(settings.n)
+    numbers = torch.arange(settings.images)
     labels = generator.labels_for(numbers, settings.label)
     generator.check_guidance(settings.guidance)
     asked = asdict(settings) | {"out": None, "prior": checkpoint.best(run.stage2).fingerprint}
+    asked["n"] = asked.pop("images")  # as samples.json has always called it
     if on_main(lambda: _prepare(out, asked)):
-        say(f"sample: done, {settings.n} images in {out}")
+        say(f"sample: done, {settings.images} images in {out}")
         return out
 
     choice = Choice(settings.temperature, settings.top_k, settings.top_p)
@@ -73,7 +74,7 @@ def generate(settings: Sample, run: RunDir) -> Path:
     each_in_turn(chunks, draw, "sample")
     columns = len(generator.label_names) if generator.label_names and settings.label is None else 8
     on_main(lambda: _assemble(out, len(chunks), labels, min(columns, 16), asked))
-    say(f"sample: {settings.n} images in {out}, the first of them in {out / 'grid.png'}")
+    say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")
     return out
 
 

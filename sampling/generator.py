@@ -65,7 +65,7 @@ class Generator(Stages):
             if labels is None or np.ndim(labels) == 0:
                 raise UserError("say how many images: n, or one label for each image")
             n = len(labels)
-        how = self._how(n=n, batch_size=batch_size, precision=precision)
+        how = self._how(images=n, batch_size=batch_size, precision=precision)
         numbers = torch.arange(n)
         chosen = self.labels_for(numbers) if labels is None else label_numbers(labels, n, self.label_names)
         choice, guided = self._settings(n, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)

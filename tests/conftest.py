@@ -19,7 +19,7 @@ TINY = [
     *("--stage2.steps", "4", "--stage2.batch_size", "8", "--stage2.channels", "8", "--stage2.layers", "2"),
     *("--stage2.label_dropout", "0", "--stage2.head", "8", "--stage2.save_every", "2", "--stage2.eval_every", "4"),
     *("--stage1.log_every", "1", "--stage2.log_every", "1"),
-    *("--inference_batch", "16", "--sample.n", "6", "--sample.batch_size", "4", "--precision", "no"),
+    *("--inference_batch", "16", "--sample.images", "6", "--sample.batch_size", "4", "--precision", "no"),
 ]
 
 

@@ -96,14 +96,14 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(finished_run, tmp_path, co
 
 
 def test_sample_writes_where_it_is_told(finished_run, tmp_path, command):
-    code, _ = command("sample", finished_run, "--n", 3, "--label", "bee", "--seed", 2, "--temperature", 0.8, "--top_k", 9,
+    code, _ = command("sample", finished_run, "--images", 3, "--label", "bee", "--seed", 2, "--temperature", 0.8, "--top_k", 9,
                       "--top_p", 0.9, "--batch_size", 2, "--out", tmp_path / "out")  # fmt: skip
     assert code == 0
     assert np.load(tmp_path / "out" / "samples.npz")["labels"].tolist() == [1, 1, 1]
     before = (tmp_path / "out" / "samples.npz").read_bytes()
-    assert "done" in command("sample", finished_run, "--n", 3, "--label", "bee", "--seed", 2, "--temperature", 0.8,
+    assert "done" in command("sample", finished_run, "--images", 3, "--label", "bee", "--seed", 2, "--temperature", 0.8,
                              "--top_k", 9, "--top_p", 0.9, "--batch_size", 2, "--out", tmp_path / "out")[1]  # fmt: skip
-    assert command("sample", finished_run, "--n", 2, "--out", tmp_path / "out")[0] == 0  # other settings: drawn anew
+    assert command("sample", finished_run, "--images", 2, "--out", tmp_path / "out")[0] == 0  # other settings: drawn anew
     assert (tmp_path / "out" / "samples.npz").read_bytes() != before
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
@@ -207,7 +207,7 @@ def test_several_codes_a_position_and_a_decoder_with_a_likelihood(pictures, tmp_
     assert np.load(run / "samples" / "samples.npz")["images"].shape == (6, 8, 12, 3)
 
     picture = ["--image", pictures / "ant" / "picture0.png", "--hide", "right half", "--label", "ant"]
-    code, printed = command("complete", run, *picture, "--n", 2)
+    code, printed = command("complete", run, *picture, "--images", 2)
     assert code == 0, printed
     known = np.load(run / "completions" / "picture0" / "completions.npz")["known"]
     assert known.tolist() == [[True] * 3 + [False] * 6] * 2  # half of three squares: the one in the middle is hidden too

@@ -102,7 +102,7 @@ class Subject:
     @property
     def n(self) -> int:
         """Images in each row."""
-        return min(self.config.n, len(self.data.test), len(self.data.train))
+        return min(self.config.images, len(self.data.test), len(self.data.train))
 
     @property
     def folder(self) -> Path:

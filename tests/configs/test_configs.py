@@ -8,7 +8,8 @@ import pytest
 
 from vqprior import configs
 from vqprior.configs import Config, UserError
-from vqprior.configs.commands import Complete, Evaluation, Export, Report
+from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
+from vqprior.configs.schema import Sample
 
 PRESETS = configs.preset_names()
 
@@ -85,3 +86,29 @@ def test_differences_name_fixed_fields_only():
 def test_parsing_imports_no_torch():
     code = "import sys; from vqprior import configs; configs.parse(None, []); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_former_names_are_read(tmp_path):
+    (tmp_path / "old.yaml").write_text("sample: {n: 7}")
+    assert configs.parse(tmp_path / "old.yaml", []).sample.images == 7
+    assert configs.parse(None, ["--sample.n=8"]).sample.images == 8
+    assert configs.parse_options(Sample, ["--n", "9"]).images == 9
+    assert configs.from_tree({"sample": {"n": 3}}).sample.images == 3
+
+
+def _flags(schema: type, prefix: str = "") -> set[str]:
+    """All flags of a schema, `--data.root` and so on."""
+    nested = {field.name: field.type for field in fields(schema)}
+    parts = [_flags(kind, f"{prefix}{name}.") if is_dataclass(kind) else {f"--{prefix}{name}"} for name, kind in nested.items()]
+    return set().union(*parts)
+
+
+def test_no_flag_is_taken_for_one_of_a_launcher():
+    """Python 3.11's argparse refuses, or swallows, a word that begins a launcher's option, wherever it stands."""
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser
+
+    mine = set().union(*map(_flags, (Config, Sample, Complete, Evaluation, Report, Export, Check)))
+    for parser in (get_args_parser(), launch_command_parser()):
+        options = [option for action in parser._actions for option in action.option_strings]
+        assert not {flag for flag in mine for option in options if option.startswith(flag)}

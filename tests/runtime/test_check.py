@@ -30,7 +30,7 @@ def test_sound_pictures_may_be_trained_on_and_the_suggested_preset_runs(check, c
     preset = configs.parse(tmp_path / "mine.yaml", [])
     assert preset.data.size == (8, 8) and preset.data.channels == 3 and preset.stage1.factor == 4
     few = ["--stage1.steps", 1, "--stage2.steps", 1, "--data.validation", 0.2, "--data.test", 0.2]
-    few += ["--sample.images", 2] if hasattr(preset.sample, "images") else ["--sample.n", 2]
+    few += ["--sample.images", 2]
     code, printed = command("run", tmp_path / "mine.yaml", *few, "--precision", "no", "--out", tmp_path / "r")
     assert code == 0, printed
     code, printed = check("--write", tmp_path / "mine.yaml")

@@ -130,7 +130,22 @@ def arrays(folder) -> dict[str, np.ndarray]:
 
 def test_the_command_writes_one_picture_and_its_numbers(finished_run, tmp_path, command, photo):
     out = tmp_path / "out"
-    how = ["--hide", "lower half", "--label", "bee", "--n", 3, "--draws", 5, "--seed", 2, "--temperature", 0.9, "--top_p", 0.9]
+    how = [
+        "--hide",
+        "lower half",
+        "--label",
+        "bee",
+        "--images",
+        3,
+        "--draws",
+        5,
+        "--seed",
+        2,
+        "--temperature",
+        0.9,
+        "--top_p",
+        0.9,
+    ]
     code, printed = command("complete", finished_run, "--image", photo, *how, "--out", out)
     assert code == 0 and "2 of 4 codes are known; 3 of 5 draws" in printed
     found, record = arrays(out), json.loads((out / "completions.json").read_text())
@@ -175,7 +190,7 @@ def test_what_is_behind_the_mask_of_a_photo_changes_no_completion(finished_run, 
 
 def test_a_picture_with_nothing_hidden_comes_back(finished_run, tmp_path, command, photo):
     black = write(tmp_path / "black.png", np.zeros((33, 47), dtype=np.uint8))
-    flags = ["--image", photo, "--mask", black, "--label", "ant", "--n", 2, "--out", tmp_path / "out"]
+    flags = ["--image", photo, "--mask", black, "--label", "ant", "--images", 2, "--out", tmp_path / "out"]
     assert command("complete", finished_run, *flags)[0] == 0
     prepared = prepare(Image.open(photo), RunDir(finished_run).config().data).transpose(1, 2, 0)
     assert (arrays(tmp_path / "out")["images"] == prepared).all()

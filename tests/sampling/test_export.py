@@ -62,7 +62,7 @@ def test_a_folder_must_be_given(finished_run, command, flags):
 def test_the_model_that_ships_draws_digits_with_one_command(tmp_path, command):
     model = ROOT / "models" / "mnist"
     assert sum(path.stat().st_size for path in model.rglob("*.safetensors")) < 3e6
-    assert command("sample", model, "--n", 50, "--out", tmp_path / "digits")[0] == 0
+    assert command("sample", model, "--images", 50, "--out", tmp_path / "digits")[0] == 0
     drawn = np.load(tmp_path / "digits" / "samples.npz")
     assert (Generator.from_run(model).classify(drawn["images"]) == drawn["labels"]).mean() >= 0.9
     assert 0.05 < (drawn["images"] > 127).mean() < 0.2  # strokes on black

@@ -17,7 +17,7 @@ def drawn(finished_run, tmp_path_factory):
     from tests.launch import run_processes
 
     out = tmp_path_factory.mktemp("drawn") / "samples"
-    done = run_processes(["sample", finished_run, "--n", 11, "--batch_size", 4, "--seed", 5, "--out", out])
+    done = run_processes(["sample", finished_run, "--images", 11, "--batch_size", 4, "--seed", 5, "--out", out])
     assert done.returncode == 0, done.stderr
     return out
 
@@ -48,7 +48,7 @@ def test_the_archive_is_what_numpy_writes(drawn):
 def test_image_i_is_image_i_for_every_n_and_chunk(drawn, finished_run, tmp_path, command):
     for n, batch_size in ((3, 4), (7, 4), (11, 3), (11, 64)):
         out = tmp_path / f"{n}-{batch_size}"
-        code, printed = command("sample", finished_run, "--n", n, "--batch_size", batch_size, "--seed", 5, "--out", out)
+        code, printed = command("sample", finished_run, "--images", n, "--batch_size", batch_size, "--seed", 5, "--out", out)
         assert code == 0, printed
         assert np.array_equal(load(out), load(drawn)[:n])
 
@@ -63,7 +63,7 @@ def test_a_killed_call_draws_only_what_is_missing(drawn, finished_run, tmp_path,
             raise KeyboardInterrupt
         real(*arguments)
 
-    arguments = ["sample", finished_run, "--n", 11, "--batch_size", 4, "--seed", 5, "--out", out]
+    arguments = ["sample", finished_run, "--images", 11, "--batch_size", 4, "--seed", 5, "--out", out]
     monkeypatch.setattr(generate, "write_array", dies)
     assert command(*arguments)[0] == 130
     (out / ".unfinished" / "images" / "00008.png").write_bytes(b"half")
@@ -96,13 +96,13 @@ def test_no_more_than_a_chunk_is_held(finished_run, tmp_path, command, monkeypat
 
     real = np.load
     monkeypatch.setattr(np, "load", counted)
-    assert command("sample", finished_run, "--n", 160, "--batch_size", 5, "--out", tmp_path / "samples")[0] == 0
+    assert command("sample", finished_run, "--images", 160, "--batch_size", 5, "--out", tmp_path / "samples")[0] == 0
     assert len(alive) > 32 and most <= 20 + 2  # the grid shows a hundred images, which are twenty chunks
 
 
 def test_the_key_of_the_evaluator_of_guided_diffusion(finished_run, tmp_path, command):
     out = tmp_path / "samples"
-    assert command("sample", finished_run, "--n", 3, "--npz_key", "arr_0", "--out", out)[0] == 0
+    assert command("sample", finished_run, "--images", 3, "--npz_key", "arr_0", "--out", out)[0] == 0
     assert load(out, "arr_0").shape == (3, 8, 8, 3)
     shutil.rmtree(out)
 
@@ -111,5 +111,5 @@ def test_a_damaged_record_is_drawn_again(drawn, finished_run, tmp_path, command)
     out = tmp_path / "samples"
     shutil.copytree(drawn, out)
     (out / "samples.json").write_text("{")
-    assert command("sample", finished_run, "--n", 3, "--out", out)[0] == 0
+    assert command("sample", finished_run, "--images", 3, "--out", out)[0] == 0
     assert len(load(out)) == 3 and len(list((out / "images").iterdir())) == 3

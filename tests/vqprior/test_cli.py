@@ -57,7 +57,7 @@ MISTAKES = {
     "no such class": (["sample", "RUN", "--label", "wasp"], "0 ant, 1 bee"),
     "number beyond the classes": (["sample", "RUN", "--label", "2"], "0 ant, 1 bee"),
     "weights of no network": (["evaluate", "RUN", "--features_weights", "inception.pth"], "--features inception-v3-compat"),
-    "no images": (["sample", "RUN", "--n", "0"], "at least 1"),
+    "no images": (["sample", "RUN", "--images", "0"], "at least 1"),
     "other K than begun with": (["train-vqvae", "RUN", "--stage1.K", "8"], "stage1.K is 16 there and 8 now"),
     "other layers than begun with": (["train-prior", "RUN", "--stage2.layers", "3"], "stage2.layers is 2 there"),
     "other seed than begun with": (["run", "RUN", "--seed", "5"], "--out"),
@@ -83,8 +83,8 @@ MISTAKES = {
         "0 ant, 1 bee",
     ),
     "fewer draws than completions": (
-        ["complete", "RUN", "--image", "PHOTO", "--hide", "left half", "--n", "6", "--draws", "3"],
-        "at least n (6)",
+        ["complete", "RUN", "--image", "PHOTO", "--hide", "left half", "--images", "6", "--draws", "3"],
+        "at least images (6)",
     ),
     "completion before there is a run": (["complete", "mnist5k", "--image", "PHOTO", "--hide", "left half"], "there is no run"),
     "prior before codes": (["train-prior", "folder", "--out", "FRESH"], "train-vqvae"),
@@ -112,14 +112,14 @@ def test_sampling_with_another_vqvae_is_refused(command, run, tmp_path, pictures
     assert command("train-vqvae", "folder", *TINY, "--data.root", pictures, "--seed", 1, "--out", other)[0] == 0
     shutil.rmtree(run / "stage1")
     shutil.copytree(other / "stage1", run / "stage1")
-    code, printed = command("sample", run, "--n", 1)
+    code, printed = command("sample", run, "--images", 1)
     assert code == 2 and "do not belong together" in printed
 
 
 def test_folders_of_the_user_are_never_deleted(command, run, tmp_path):
     (tmp_path / "out" / "images").mkdir(parents=True)
     (tmp_path / "out" / "images" / "holiday.jpg").write_bytes(b"mine")
-    code, printed = command("sample", run, "--n", 1, "--out", tmp_path / "out")
+    code, printed = command("sample", run, "--images", 1, "--out", tmp_path / "out")
     assert code == 2 and "was not written by `sample`" in printed
     assert (tmp_path / "out" / "images" / "holiday.jpg").read_bytes() == b"mine"
 

@@ -103,7 +103,7 @@ def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path
     run, out = tmp_path / "run", tmp_path / "samples"
     shutil.copytree(evaluated, run)
     n = metrics(evaluated)["ladder"]["images"]
-    assert command("sample", run, "--n", n, "--out", out)[0] == 0
+    assert command("sample", run, "--images", n, "--out", out)[0] == 0
     unlabelled = tmp_path / "unlabelled.npz"
     np.savez(unlabelled, arr_0=np.load(out / "samples.npz")["images"])
     code, printed = command("evaluate", run, *FLAGS, "--archives", out / "samples.npz", unlabelled)
@@ -167,7 +167,7 @@ def test_an_array_without_a_name_is_no_archive(evaluated, tmp_path, command):
 def test_samples_of_one_class_are_not_compared_with_all(evaluated, tmp_path, command):
     """Refused before anything is measured."""
     shutil.copytree(evaluated, tmp_path / "run")
-    code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--sample.label", "bee", "--n", 3)
+    code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--sample.label", "bee", "--images", 3)
     assert code == 2 and "--sample.label None" in printed and metrics(tmp_path / "run") == metrics(evaluated)
     code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--only", "copies", "--sample.label", "bee")
     assert code == 0, printed

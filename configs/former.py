@@ -1,0 +1,17 @@
+"""Names that settings had before: old presets, runs and checkpoints are read with them, and hands that know them heeded."""
+
+from collections.abc import Sequence
+
+FORMER = {
+    "--sample.n": "--sample.images",
+    "--n": "--images",  # torchrun takes it for one of its own flags
+}
+
+
+def renamed(flags: Sequence[str]) -> list[str]:
+    """Flags with the names of today in place of former ones, as `--n 3` or `--n=3`."""
+    found = []
+    for flag in flags:
+        name, equals, value = flag.partition("=")
+        found.append(FORMER.get(name, name) + equals + value)
+    return found
