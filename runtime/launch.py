@@ -30,8 +30,12 @@ def computes_bf16(device: torch.device) -> bool:
     """Whether a device has instructions for bf16; where it has none, bf16 is emulated, some ten times slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.11
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     has = torch.cpu.get_capabilities()
-    return device.type == "cpu" and any(has.get(name, False) for name in CPU_BF16)
+    return any(has.get(name, False) for name in CPU_BF16)
 
 
 def settled(config: Config, device: torch.device) -> Config:

@@ -1,5 +1,6 @@
 """What several test files share: made-up pictures, a tiny configuration, the command line in this process."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,15 @@ TINY = [
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path_factory, monkeypatch) -> Iterator[None]:
+    """Each test stands in an empty folder of its own, and leaves it empty: nothing is read or written relative to it."""
+    folder = tmp_path_factory.mktemp("nowhere")
+    monkeypatch.chdir(folder)
+    yield
+    assert not [*folder.iterdir()], "a test wrote into the current folder"
 
 
 def colour(seed: int, height: int = 12, width: int = 10) -> Image.Image:

@@ -175,14 +175,20 @@ def launch(request):
     return call
 
 
-def test_python_m_vqprior_behind_a_launcher(finished_run, tmp_path, launch):
-    """However many processes there are, one of them speaks."""
-    root, out = finished_run.parent / "pictures", tmp_path / "run"
+@pytest.mark.slow
+def test_python_m_vqprior_behind_a_launcher(finished_run, tmp_path, launch, monkeypatch):
+    """From a folder with packages named like ours in it; however many processes there are, one of them speaks."""
+    root, out, here = finished_run.parent / "pictures", tmp_path / "run", tmp_path / "research"
+    for name in ("configs", "runtime", "sampling", "stage1_vqvae"):
+        (here / name).mkdir(parents=True)
+        (here / name / "__init__.py").write_text("raise RuntimeError('a package of the user')")
+    monkeypatch.chdir(here)
     printed = launch("-m", "vqprior", "run", "folder", *TINY, "--data.root", root, "--out", out)
     assert printed.count("samples  ") == 1
     assert (out / "metrics.json").is_file() and (out / "samples" / "grid.png").is_file()
 
 
+@pytest.mark.slow
 def test_each_command_behind_a_launcher(finished_run, tmp_path, launch):
     root, out = finished_run.parent / "pictures", tmp_path / "run"
     steps = ["train-vqvae", "folder", *TINY, "--data.root", root, "--out", out]

@@ -17,6 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes, start_process
 
+pytestmark = pytest.mark.slow
+
 FILES = [
     *(f"{stage}/step-00000004/{name}.safetensors" for stage in ("stage1", "stage2") for name in ("model", "optimizer")),
     "stage2/step-00000004/average.safetensors",

@@ -11,6 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes
 
+pytestmark = pytest.mark.slow
+
 STEPS = ["--stage1.steps", 50, "--stage2.steps", 50, "--stage1.save_every", 25, "--stage1.eval_every", 50]
 STEPS += ["--stage2.save_every", 25, "--stage2.eval_every", 50, "--stage2.dropout", 0.3, "--stage2.label_dropout", 0.3]
 STEPS += ["--inference_batch", 2]  # the splits are of 21, 3 and 13 pictures: no share is like another

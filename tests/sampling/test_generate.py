@@ -78,6 +78,7 @@ def test_a_killed_call_draws_only_what_is_missing(drawn, finished_run, tmp_path,
     assert "done" in command(*arguments)[1]
 
 
+@pytest.mark.slow
 def test_no_more_than_a_chunk_is_held(finished_run, tmp_path, command, monkeypatch):
     """Whatever is loaded or drawn is let go of before the next: counted on the arrays themselves."""
     import gc
