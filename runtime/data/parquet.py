@@ -8,7 +8,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,8 @@ def _open_files(files: Mapping[str, list[str]]) -> dict[str, Any]:
         for path in paths:
             _row_count(path)  # names a damaged file
         try:
-            opened[split] = datasets.load_dataset("parquet", data_files={split: paths}, split=split)
+            exact = [escape(os.path.abspath(path)) for path in paths]  # it takes them for patterns
+            opened[split] = datasets.load_dataset("parquet", data_files={split: exact}, split=split)
         except Exception as error:  # whatever differing or damaged files cause in there
             raise UserError(
                 f"the Parquet files of {split} cannot be read together: {in_words(paths)} ({error})"

@@ -357,7 +357,8 @@ def test_parquet_splits_columns_and_rows(tmp_path, hf_cache, struct_column):
         "data/test/0.parquet": 2,
         "validation/0.parquet": 1,
     }.items():
-        write_parquet(root / name, count, struct_column=struct_column, label=[index % 2 + 1 for index in range(count)])
+        labels = [index % 2 + 1 for index in range(count)]
+        write_parquet(root / name, count, struct_column=struct_column, label=labels)
     source = opened(root, source="parquet")
     assert sizes(source) == (5, 1, 2) and source.label_names == ("1", "2")
     assert source.train.labels.tolist() == [0, 1, 0, 0, 1]
@@ -377,6 +378,12 @@ def test_parquet_with_explicit_files_and_columns(tmp_path, hf_cache):
     refused(tmp_path, "image, kind, other", source="parquet", image_column="photo", **roots)
     same = {"train_root": str(tmp_path), "test_root": str(tmp_path / "b.parquet")}
     refused(tmp_path, "share files", "b.parquet", source="parquet", **same)
+
+
+def test_parquet_below_a_folder_with_brackets_and_stars_in_its_name(tmp_path, hf_cache):
+    root = tmp_path / "a[1] x*"
+    write_parquet(root / "train.parquet", 3)
+    assert sizes(opened(root, source="parquet")) == (3, None, None)
 
 
 def test_a_null_picture_names_its_row(tmp_path, hf_cache):
@@ -415,7 +422,8 @@ def write_idx(folder: Path, packed: bool) -> np.ndarray:
             head = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}i", *array.shape)
             content = head + array.tobytes()
             name = f"{prefix}-{kind}-ubyte"
-            (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content, 1) if packed else content)
+            path = folder / (f"{name}.gz" if packed else name)
+            path.write_bytes(gzip.compress(content, 1) if packed else content)
     return images
 
 
@@ -425,7 +433,8 @@ def test_idx_files_are_read_where_they_lie(tmp_path, place, packed):
     images = write_idx(tmp_path / place, packed)
     source = opened(tmp_path, source="fashion_mnist")
     assert sizes(source) == (20, None, 6) and source.label_names[9] == "Ankle boot"
-    assert np.array_equal(source.test.reader.content(5), images[5]) and source.test.labels.tolist() == [*range(6)]
+    assert np.array_equal(source.test.reader.content(5), images[5])
+    assert source.test.labels.tolist() == [*range(6)]
 
 
 def test_damaged_idx_files_are_refused(tmp_path):
