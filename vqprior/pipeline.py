@@ -1,41 +1,30 @@
-"""The steps of the pipeline, each on its own or all in order; a step that is done is skipped by itself."""
+"""The steps of the pipeline, each on its own or all in order; a step that is done is skipped by itself.
+
+Each imports what only it needs: the networks of the other steps, and their libraries, would be waited for in vain.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vqprior.configs import Config, dump
 from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
-from vqprior.runtime.data import DataSet, load, refuse_blank
-from vqprior.runtime.data.record import SKIPPED, skipped
 from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import heeded
-from vqprior.runtime.launch import computes_bf16, settled
 from vqprior.runtime.lock import lock
-from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import device_of_process, on_main, say, share_of_process
 from vqprior.runtime.run_dir import RunDir
-from vqprior.sampling.arguments import label_number
-from vqprior.sampling.complete import complete as complete_picture
-from vqprior.sampling.evaluate import evaluate as measure
-from vqprior.sampling.export import export as export_run
-from vqprior.sampling.generate import generate
-from vqprior.sampling.generator import Generator
-from vqprior.sampling.report import report as write_report
-from vqprior.stage1_vqvae.encode import encode as encode_images
-from vqprior.stage1_vqvae.train import reconstruct, spread
-from vqprior.stage1_vqvae.train import train as train_stage1
-from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
-from vqprior.stage2_prior.pixelcnn import PixelCNN
-from vqprior.stage2_prior.train import Preview
-from vqprior.stage2_prior.train import train as train_stage2
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vqprior.runtime.data import DataSet
+    from vqprior.stage2_prior.pixelcnn import PixelCNN
+    from vqprior.stage2_prior.train import Preview
 
 PREVIEW_SEED = 0
 Settings = TypeVar("Settings", bound=Config)  # those of a run, or with those of a command
@@ -43,6 +32,8 @@ Settings = TypeVar("Settings", bound=Config)  # those of a run, or with those of
 
 def _settled(config: Settings) -> Settings:
     """The settings with a precision in place of `auto`: that of the run, where it has begun, else one of this device."""
+    from vqprior.runtime.launch import computes_bf16, settled
+
     device, stored = device_of_process(), RunDir(Path(config.out))
     if config.data.range == "auto" and on_main(lambda: run_dir.is_run_dir(stored.path)):
         config = replace(config, data=replace(config.data, range=on_main(lambda: stored.config().data.range)))
@@ -58,8 +49,10 @@ def _start(config: Config) -> tuple[Config, RunDir]:
     return config, on_main(lambda: run_dir.start(config))
 
 
-def _start_with_data(config: Config) -> tuple[Config, RunDir, DataSet]:
+def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
     """Begin or go on with a run, and load its pictures; the range that was measured is kept with the settings."""
+    from vqprior.runtime.data import refuse_blank
+
     config, run = _start(config)
     data = _data(config, run)
     if not run.stage1.exists():
@@ -78,11 +71,13 @@ def _existing(config: Config) -> RunDir:
     return run
 
 
-def _data(config: Config, run: RunDir) -> DataSet:
+def _data(config: Config, run: RunDir) -> "DataSet":
     """The data set of a run, and what it is in words.
 
     The main process is first, so that a download happens once, and the run's record of its pictures is there for all.
     """
+    from vqprior.runtime.data import load
+
     newest = on_main(lambda: checkpoint.newest(run.stage1))
     expected = newest.meta["data_fingerprint"] if newest else None
     loaded: list[DataSet] = []
@@ -94,20 +89,26 @@ def _data(config: Config, run: RunDir) -> DataSet:
 
 def _tell_skipped(run: RunDir) -> None:
     """Say how many pictures the run went on without."""
+    from vqprior.runtime.data.record import SKIPPED, skipped
+
     if found := on_main(lambda: skipped(run.path)):
         say(f"{len(found):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
 
 
 def train_vqvae(config: Config) -> None:
     """Stage one."""
+    from vqprior.stage1_vqvae.train import train
+
     config, run, data = _start_with_data(config)
     with heeded():
-        train_stage1(config, run, data)
+        train(config, run, data)
     _tell_skipped(run)
 
 
 def encode(config: Config) -> None:
     """Images -> code maps."""
+    from vqprior.stage1_vqvae.encode import encode as encode_images
+
     run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     on_main(lambda: lock(run.path))
@@ -119,15 +120,19 @@ def encode(config: Config) -> None:
 
 def train_prior(config: Config) -> None:
     """Stage two."""
+    from vqprior.stage2_prior.train import train
+
     _existing(config)  # refuses a run that was never begun
     config, run = _start(config)
     preview = preview_for(config, run)
     with heeded():
-        train_stage2(config, run, preview)
+        train(config, run, preview)
 
 
 def sample(config: Config, settings: Sample) -> None:
     """Draw images."""
+    from vqprior.sampling.generate import generate
+
     run = _existing(config)
     with heeded():
         generate(settings, run)
@@ -135,12 +140,16 @@ def sample(config: Config, settings: Sample) -> None:
 
 def complete(config: Config, settings: Complete) -> None:
     """Fill in the hidden part of a picture: little work, which the main process does."""
+    from vqprior.sampling.complete import complete as complete_picture
+
     run = _existing(config)
     on_main(lambda: complete_picture(settings, run))
 
 
 def evaluate(config: Evaluation) -> None:
     """Measure a run."""
+    from vqprior.sampling.evaluate import evaluate as measure
+
     run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     measure(config, run, _data(config, run))
@@ -156,6 +165,8 @@ def check(config: Check) -> None:
 
 def report(config: Report) -> None:
     """Write the page of a run."""
+    from vqprior.sampling.report import report as write_report
+
     run, config = _existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     write_report(config, run, _data(config, run))
@@ -163,12 +174,21 @@ def report(config: Report) -> None:
 
 def export(config: Config, settings: Export) -> None:
     """Write what sampling needs of a run to a folder of its own."""
+    from vqprior.sampling.export import export as export_run
+
     run = _existing(config)
     on_main(lambda: export_run(settings, run))
 
 
 def run(config: Config) -> None:
     """All steps in order, and where to look."""
+    from vqprior.sampling.arguments import label_number
+    from vqprior.sampling.evaluate import evaluate as measure
+    from vqprior.sampling.generate import generate
+    from vqprior.stage1_vqvae.encode import encode as encode_images
+    from vqprior.stage1_vqvae.train import train as train_stage1
+    from vqprior.stage2_prior.train import train as train_stage2
+
     for stage in (config.stage1, config.stage2):
         share_of_process().slice(stage.batch_size, stage.accumulate)  # refuse now what would be refused hours later
     config, run, data = _start_with_data(config)
@@ -201,15 +221,20 @@ STEPS: dict[str, Callable[[Config], None]] = {
 MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report, "check": check}
 
 
-def preview_for(config: Config, run: RunDir) -> Preview:
+def preview_for(config: Config, run: RunDir) -> "Preview":
     """What draws the sample grids that the prior's training logs: always the same images, so that they can be compared."""
+    import torch
+
     from vqprior.runtime.code_maps import CodeMaps
+    from vqprior.runtime.pictures import grid
+    from vqprior.sampling.generator import Generator
+    from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
 
     header = CodeMaps(run.codes, verify=False).header
     vqvae = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
 
     @torch.no_grad()
-    def preview(prior: PixelCNN, step: int) -> Tensor:
+    def preview(prior: "PixelCNN", step: int) -> "Tensor":
         training = prior.training
         prior.eval()
         generator = Generator(vqvae, prior, header.label_names)
@@ -222,7 +247,11 @@ def preview_for(config: Config, run: RunDir) -> Preview:
     return preview
 
 
-def save_reconstructions(config: Config, run: RunDir, data: DataSet, path: Path) -> None:
+def save_reconstructions(config: Config, run: RunDir, data: "DataSet", path: Path) -> None:
     """A picture of test images, each row above its reconstructions."""
+    from vqprior.runtime.pictures import save_png
+    from vqprior.stage1_vqvae.train import reconstruct, spread
+    from vqprior.stage1_vqvae.vqvae import load_vqvae
+
     model = load_vqvae(checkpoint.best(run.stage1), device_of_process())
     save_png(path, reconstruct(model, data.test.images(spread(len(data.test), 32)), config))
