@@ -77,12 +77,35 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def as_flags(tree: dict[str, Any]) -> list[str]:
-    """{"stage1": {"K": 512}} -> ["--stage1.K", "512"]."""
+    """{"stage1": {"K": 512}} -> ["--stage1.K", "512"].
+
+    Raises:
+        UserError: a class is given by what is neither a name nor a number.
+    """
     flags: list[str] = []
     for key, value in flatten(tree).items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        flags += [f"--{key}", *(str(v) for v in values)]
+        if key == "sample.label":
+            flags.append(f"--{key}={_class_as_text(value)}")  # with a sign between: it may begin with a dash
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            flags += [f"--{key}", *(str(v) for v in values)]
     return flags
+
+
+def _class_as_text(value: Any) -> str:
+    """A class in YAML, where a number is no string, as a flag has it: null is none, a number is `#3`.
+
+    Raises:
+        UserError: it is something else: YAML reads the word no without quotation marks as false.
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"#{value}"
+    raise UserError(
+        f"sample.label is read from YAML as {value!r}, which is no class; it takes the name of a class in "
+        'quotation marks, or its number: label: "no"'
+    )
 
 
 def parse_options(

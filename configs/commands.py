@@ -21,8 +21,9 @@ class Complete(Drawing):
     """Hide a box: its TOP row, LEFT column, HEIGHT and WIDTH in pixels of the picture."""
     hide: Half | None = None
     """Hide half of the picture."""
-    label: str | None = None
-    """Class of the completions, by name or number; without it the prior is told none and guidance has no effect."""
+    label: str = ""
+    """Class of the completions: a name, or a number as #3 (or 3, where no name is made of digits); without it
+    the prior is told none and guidance has no effect."""
     images: int = 6
     """Number of completions, the likeliest first."""
     draws: int = 0

@@ -271,8 +271,9 @@ class Sample(Drawing):
 
     images: int = 64
     """Number of images; also --n, where no launcher stands before vqprior."""
-    label: str | None = None
-    """Class of every image, by name or number; without it the classes in turn: image i has class i mod C."""
+    label: str = ""
+    """Class of every image: a name, or a number as #3 (or 3, where no name is made of digits); without it the
+    classes in turn: image i has class i mod C."""
     out: str | None = None
     """Folder for the pictures; without it RUN/samples."""
     npz_key: Literal["images", "arr_0"] = "images"

@@ -14,42 +14,7 @@ from vqprior.stage1_vqvae.vqvae import VQVAE
 
 from .choice import Setting
 
-Label = int | str
-Labels = Sequence[Label] | Label
 Number = Sequence[float] | float
-
-
-def listed(label_names: Sequence[str]) -> str:
-    """The classes with their numbers, as text."""
-    return ", ".join(f"{number} {name}" for number, name in enumerate(label_names))
-
-
-def label_number(label: Label, label_names: Sequence[str]) -> int:
-    """The number of a class given by its name or number.
-
-    Raises:
-        UserError: there is no such class, or there are no classes.
-    """
-    if not label_names:
-        raise UserError(f"label {label!r} was given, but the prior is unconditional: its data had no classes")
-    if str(label) in label_names:
-        return list(label_names).index(str(label))
-    if str(label).isdigit() and int(label) < len(label_names):
-        return int(label)
-    raise UserError(f"there is no class {label!r}; the classes are {listed(label_names)}")
-
-
-def label_numbers(labels: Labels, count: int, label_names: Sequence[str]) -> Tensor:
-    """The numbers [N] int64 of the classes of `count` images, given one for each or one for all.
-
-    Raises:
-        UserError: there is no such class, or they are of another count.
-    """
-    labels = labels.tolist() if hasattr(labels, "tolist") else labels  # of numpy and torch
-    each = [labels] * count if isinstance(labels, (int, str)) else list(labels)
-    if len(each) != count:
-        raise UserError(f"there are {count} images, but {len(each)} labels; give one label for each image, or one for all")
-    return torch.tensor([label_number(label, label_names) for label in each], dtype=torch.int64)
 
 
 def per_image(name: str, given: float | Sequence[float], count: int) -> Setting:

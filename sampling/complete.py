@@ -30,6 +30,7 @@ from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import RunDir
 
 from .generator import Completions, Generator
+from .labels import label_of_text
 from .masks import GREY, box, fill, half
 
 COLUMNS = 10  # of the picture, at most
@@ -55,9 +56,10 @@ def complete(settings: Complete, run: RunDir) -> Path:
     seen, hidden = _prepared(_picture(fill(whole, mask)), data), _covered(mask, data)
 
     generator = Generator.from_run(run.path)
+    label = label_of_text(settings.label, generator.label_names) if settings.label else None
     done = generator.complete(
         seen.permute(1, 2, 0).numpy(), hidden.numpy(), n=settings.images, draws=settings.draws or settings.images,
-        labels=settings.label, seed=settings.seed, guidance=settings.guidance, temperature=settings.temperature,
+        labels=label, seed=settings.seed, guidance=settings.guidance, temperature=settings.temperature,
         top_k=settings.top_k, top_p=settings.top_p, batch_size=settings.batch_size, precision=settings.precision,
     )  # fmt: skip
 

@@ -104,10 +104,11 @@ def depends_on(name: str, subject: Subject) -> dict[str, Any]:
     weights = config.features_weights
     if name == "labels" and not subject.label_names:
         raise UserError("the part `labels` needs classes, and these data have none")
-    if name in ("ladder", "labels") and config.sample.label is not None:
+    if name in ("ladder", "labels") and config.sample.label:
         raise UserError(
-            f"the part `{name}` compares samples of all classes with real images, and sample.label is {config.sample.label}. "
-            "Give --sample.label None, or measure samples of one class with --archives"
+            f"the part `{name}` compares samples of all classes with real images, and sample.label is "
+            f'{config.sample.label!r}. Take it back with --sample.label "", or measure samples of one class '
+            "with --archives"
         )
     if name != "reconstruction":
         asked |= {"n": subject.n}

@@ -3,7 +3,7 @@
 OUT/
     grid.png         the first images, a column a class where the classes come in turn
     images/00000.png ...
-    samples.npz      images uint8 [N, H, W, C] and labels int64 [N] (-1 where there are no classes)
+    samples.npz      images uint8 [N, H, W, C], labels int64 [N] (-1 without classes), label_names text [C]
     samples.json     the settings; written last
 
 Until then each chunk of images that is done lies in OUT/.unfinished, as an array and as PNGs. No process ever holds more
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -51,6 +51,7 @@ def generate(settings: Sample, run: RunDir) -> Path:
     generator.check_guidance(settings.guidance)
     asked = asdict(settings) | {"out": None, "prior": checkpoint.best(run.stage2).fingerprint}
     asked["n"] = asked.pop("images")  # as samples.json has always called it
+    asked["label"] = settings.label or None  # and had it
     if on_main(lambda: _prepare(out, asked)):
         say(f"sample: done, {settings.images} images in {out}")
         return out
@@ -72,8 +73,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
             write_array(file, arrays)  # last: where it is, the chunk is done
 
     each_in_turn(chunks, draw, "sample")
-    columns = len(generator.label_names) if generator.label_names and settings.label is None else 8
-    on_main(lambda: _assemble(out, len(chunks), labels, min(columns, 16), asked))
+    columns = len(generator.label_names) if generator.label_names and not settings.label else 8
+    on_main(lambda: _assemble(out, len(chunks), labels, min(columns, 16), asked, generator.label_names))
     say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")
     return out
 
@@ -110,7 +111,14 @@ def _prepare(out: Path, asked: dict) -> bool:
     return False
 
 
-def _assemble(out: Path, chunks: int, labels: Tensor | None, columns: int, asked: dict) -> None:
+def _assemble(
+    out: Path,
+    chunks: int,
+    labels: Tensor | None,
+    columns: int,
+    asked: dict,
+    label_names: Sequence[str],
+) -> None:
     """Chunks -> the files that are asked for, then forget the chunks."""
     (out / "samples.json").unlink(missing_ok=True)
 
@@ -118,7 +126,10 @@ def _assemble(out: Path, chunks: int, labels: Tensor | None, columns: int, asked
         return (np.load(_chunk_file(out, index)) for index in range(chunks))
 
     numbers = np.full(asked["n"], -1) if labels is None else labels.numpy()
-    write_file(out / "samples.npz", lambda path: _write_npz(path, asked["npz_key"], arrays(), numbers.astype(np.int64)))
+    write_file(
+        out / "samples.npz",
+        lambda path: _write_npz(path, asked["npz_key"], arrays(), numbers.astype(np.int64), label_names),
+    )
     if (_chunks(out) / "images").is_dir():  # else an earlier call was killed after this
         os.sync()  # the PNGs, all at once
         move_folder(_chunks(out) / "images", out / "images")
@@ -128,8 +139,14 @@ def _assemble(out: Path, chunks: int, labels: Tensor | None, columns: int, asked
     shutil.rmtree(_chunks(out))
 
 
-def _write_npz(path: Path, key: str, arrays: Iterator[np.ndarray], labels: np.ndarray) -> None:
-    """What `numpy.savez(path, **{key: images, "labels": labels})` writes, with one chunk of images in memory at a time."""
+def _write_npz(
+    path: Path,
+    key: str,
+    arrays: Iterator[np.ndarray],
+    labels: np.ndarray,
+    label_names: Sequence[str],
+) -> None:
+    """What `numpy.savez` writes of images (by `key`), labels and their names, one chunk in memory at a time."""
     first = next(arrays)
     header = np.lib.format.header_data_from_array_1_0(first) | {"shape": (len(labels), *first.shape[1:])}
     with zipfile.ZipFile(path, "w") as archive:
@@ -139,3 +156,5 @@ def _write_npz(path: Path, key: str, arrays: Iterator[np.ndarray], labels: np.nd
                 file.write(array.tobytes())
         with archive.open("labels.npy", "w", force_zip64=True) as file:
             np.lib.format.write_array(file, labels)
+        with archive.open("label_names.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, np.array(list(label_names), dtype=np.str_))

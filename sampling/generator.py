@@ -11,8 +11,9 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision, Sample
 
-from .arguments import Labels, Number, as_codes, as_images, as_mask, as_tensor, label_numbers, listed, per_image
+from .arguments import Number, as_codes, as_images, as_mask, as_tensor, per_image
 from .choice import Choice, Setting
+from .labels import Labels, label_list, label_numbers, listed
 from .masks import fill, hidden_codes
 from .stages import Stages, in_chunks
 
@@ -62,9 +63,10 @@ class Generator(Stages):
             UserError: an unknown class, a number out of its range, or labels or numbers that do not match `n`.
         """
         if n is None:
-            if labels is None or np.ndim(labels) == 0:
+            each = None if labels is None else label_list(labels)
+            if each is None:
                 raise UserError("say how many images: n, or one label for each image")
-            n = len(labels)
+            n = len(each)
         how = self._how(images=n, batch_size=batch_size, precision=precision)
         numbers = torch.arange(n)
         chosen = self.labels_for(numbers) if labels is None else label_numbers(labels, n, self.label_names)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from vqprior.configs import dump
 from vqprior.configs.commands import Evaluation, Report
@@ -17,13 +16,13 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
 from vqprior.runtime.loader import padded
-from vqprior.runtime.pictures import grid
+from vqprior.runtime.pictures import grid, tiled
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir
 
-from .arguments import label_number
 from .evaluation.subject import LEARNT, ROWS, Subject
 from .evaluation.tables import kid_text
+from .labels import label_of_text
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
 INK = "#010203"  # a colour that matplotlib draws with, and that the page replaces by its own
@@ -82,8 +81,8 @@ def _page(subject: Subject) -> str:
 def _classes(subject: Subject) -> str:
     """Whose samples are shown, in words."""
     names, one = subject.label_names, subject.config.sample.label
-    if one is not None:
-        return f"All of class {names[label_number(one, names)]}"
+    if one:
+        return f"All of class {names[label_of_text(one, names)]}"
     return f"A column a class: {', '.join(names[:SHOWN_CLASSES])}" if names else ""
 
 
@@ -125,7 +124,7 @@ def _codebook(subject: Subject) -> Tensor:
     middle = slice(2 * factor, 3 * factor)
     tiles = images[:, :, middle, middle]
     tiles = tiles.repeat_interleave(max(1, 16 // factor), 2).repeat_interleave(max(1, 16 // factor), 3)
-    return make_grid(tiles, nrow=min(16 if count <= 256 else 32, count), padding=1, pad_value=128).permute(1, 2, 0)
+    return tiled(tiles, 16 if count <= 256 else 32, padding=1)
 
 
 def _png(picture: Tensor) -> str:

@@ -19,8 +19,8 @@ from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae, load_vqvae
 from vqprior.stage2_prior.measure import log2_prob
 from vqprior.stage2_prior.pixelcnn import PixelCNN, load_prior
 
-from .arguments import Label, label_number
 from .choice import Choice, Setting, check, of_maps
+from .labels import label_of_text
 from .noise import gumbel_noise
 from .sampler import sample_cached
 
@@ -72,10 +72,10 @@ class Stages:
         """Where the networks are."""
         return self.vqvae.device
 
-    def labels_for(self, images: Tensor, label: Label | None = None) -> Tensor | None:
-        """Labels [N] of the images with these numbers [N]: the one asked for, or the classes in turn."""
-        if label is not None:
-            return torch.full_like(images, label_number(label, self.label_names))
+    def labels_for(self, images: Tensor, label: str = "") -> Tensor | None:
+        """Labels [N] of the images with these numbers [N]: the class that `--label` means, or all in turn."""
+        if label:
+            return torch.full_like(images, label_of_text(label, self.label_names))
         return images % len(self.label_names) if self.label_names else None
 
     def check_guidance(self, guidance: Setting) -> None:

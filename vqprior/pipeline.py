@@ -182,9 +182,9 @@ def export(config: Config, settings: Export) -> None:
 
 def run(config: Config) -> None:
     """All steps in order, and where to look."""
-    from vqprior.sampling.arguments import label_number
     from vqprior.sampling.evaluate import evaluate as measure
     from vqprior.sampling.generate import generate
+    from vqprior.sampling.labels import label_of_text
     from vqprior.stage1_vqvae.encode import encode as encode_images
     from vqprior.stage1_vqvae.train import train as train_stage1
     from vqprior.stage2_prior.train import train as train_stage2
@@ -193,8 +193,8 @@ def run(config: Config) -> None:
         share_of_process().slice(stage.batch_size, stage.accumulate)  # refuse now what would be refused hours later
     config, run, data = _start_with_data(config)
     inference = config.for_inference()
-    if config.sample.label is not None:
-        label_number(config.sample.label, data.label_names)
+    if config.sample.label:
+        label_of_text(config.sample.label, data.label_names)
     with heeded():
         train_stage1(config, run, data)
         encode_images(inference, run, data)

@@ -135,7 +135,7 @@ def archive(subject: Subject, path: Path, name: str, content: str) -> Figures:
         UserError: it does not hold images like those of the data, or not their labels.
     """
     data, classes = subject.config.data, len(subject.label_names)
-    images, asked = read_archive(path, (data.channels, *data.size))
+    images, asked = read_archive(path, (data.channels, *data.size), subject.label_names)
     count, batch = min(subject.n, len(images)), subject.config.inference_batch
     if asked is not None and classes and not ((asked >= 0) & (asked < classes)).all():
         raise UserError(f"{path} holds labels from {asked.min()} to {asked.max()}; expected 0 to {classes - 1}")

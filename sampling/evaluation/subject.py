@@ -126,6 +126,7 @@ class Subject:
     def drawing(self) -> dict[str, Any]:
         """How samples are drawn: image i of the row is image i of `vqprior sample` with these settings."""
         settings = asdict(self.config.sample)
+        settings["label"] = settings["label"] or None  # as figures have always been kept
         return {name: settings[name] for name in DRAWING}
 
     def real(self, split: Split) -> tuple[Images, Tensor]:

@@ -39,7 +39,7 @@ def test_the_files_hold_the_same_images(drawn):
 
 def test_the_archive_is_what_numpy_writes(drawn):
     buffer = io.BytesIO()
-    np.savez(buffer, images=load(drawn), labels=load(drawn, "labels"))
+    np.savez(buffer, images=load(drawn), labels=load(drawn, "labels"), label_names=np.array(["ant", "bee"]))
     with zipfile.ZipFile(buffer) as expected, zipfile.ZipFile(drawn / "samples.npz") as found:
         assert found.namelist() == expected.namelist()
         assert all(found.read(name) == expected.read(name) for name in found.namelist())

@@ -168,7 +168,7 @@ def test_samples_of_one_class_are_not_compared_with_all(evaluated, tmp_path, com
     """Refused before anything is measured."""
     shutil.copytree(evaluated, tmp_path / "run")
     code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--sample.label", "bee", "--images", 3)
-    assert code == 2 and "--sample.label None" in printed and metrics(tmp_path / "run") == metrics(evaluated)
+    assert code == 2 and '--sample.label ""' in printed and metrics(tmp_path / "run") == metrics(evaluated)
     code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--only", "copies", "--sample.label", "bee")
     assert code == 0, printed
 
