@@ -1,6 +1,9 @@
-"""From a stored picture to pixels: whatever it raises is one message that names the picture and the reason."""
+"""From a stored picture to pixels: whatever fails is one message that names the picture and the reason."""
 
 import io
+import math
+import re
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +14,23 @@ from vqprior.configs.errors import UserError
 from .source import Content
 
 NPY = b"\x93NUMPY"
-KINDS = {"I;16": "16 bits", "I;16B": "16 bits", "I;16L": "16 bits", "I;16N": "16 bits", "I": "32 bits", "F": "float"}
+KINDS = {  # of a pixel, by Pillow's mode; all other modes have 8 bits or less
+    "I;16": "16 bits",
+    "I;16B": "16 bits",
+    "I;16L": "16 bits",
+    "I;16N": "16 bits",
+    "I": "32 bits",
+    "F": "float",
+}
 HEADROOM = 2  # a decoder may reduce a picture to this many times the size that is needed, and no further
+DRAFTED = ("JPEG", "MPO")  # formats whose decoder can give a half, a quarter or an eighth of the size
 TURNED = (5, 6, 7, 8)  # orientations whose upright picture has width and height exchanged
 
 Decoded = Image.Image | np.ndarray
-"""8 bits: a picture of Pillow. Wider: an array [H, W] or [H, W, C] of numbers."""
+"""8 bits: a picture of Pillow. Wider: an array [H, W] or [H, W, C] of numbers, masked where transparent."""
+
+# From its limit to twice that, Pillow only warns: such a picture is read. Beyond, it is refused in words
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Unreadable(UserError):
@@ -57,8 +71,8 @@ def facts(content: Content | None, where: str) -> Facts:
         return Facts("array", content.shape[1], content.shape[0], "8 bits", 1)
     try:
         if content.startswith(NPY):
-            array = _npy(content)
-            return Facts("NPY", array.shape[1], array.shape[0], _kind(array), 1)
+            (height, width, *_), dtype = _npy_header(content)
+            return Facts("NPY", width, height, _kind(dtype), 1)
         with Image.open(io.BytesIO(content)) as image:
             kind = KINDS.get(image.mode, "8 bits")
             return Facts(image.format or "unknown", *image.size, kind, getattr(image, "n_frames", 1))
@@ -70,8 +84,8 @@ def decode(content: Content | None, where: str, *, least: tuple[int, int] | None
     """The first frame of a picture, upright.
 
     Args:
-        least: height and width that are enough: a JPEG decoder may then give a fraction of the size, at least twice that,
-            so that the resize which follows hardly sees a difference.
+        least: height and width that are enough: a JPEG decoder may then give a fraction of the size, at least
+            HEADROOM times as much, so that the resize which follows hardly sees a difference.
 
     Raises:
         Unreadable: for whatever reason, damage and sizes beyond Pillow's limit among them.
@@ -83,13 +97,16 @@ def decode(content: Content | None, where: str, *, least: tuple[int, int] | None
     try:
         if content.startswith(NPY):
             array = _npy(content)
-            return Image.fromarray(array) if array.dtype == np.uint8 and array.shape[2:] != (2,) else _finite(array)
+            return Image.fromarray(array) if array.dtype == np.uint8 else _finite(array)
         with Image.open(io.BytesIO(content)) as image:
+            deep = any(tile[-1] == "RGB;16B" for tile in image.tile)  # first: getexif may load the pixels
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            if least and image.format == "JPEG":
+            if least and image.format in DRAFTED:
                 height, width = least[::-1] if orientation in TURNED else least
                 image.draft(None, (HEADROOM * width, HEADROOM * height))
             image.load()
+            if deep and "transparency" in image.info:  # Pillow takes the upper 8 bits of pixels only
+                image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
             if image.mode not in KINDS:
                 return ImageOps.exif_transpose(image) if orientation != 1 else image
             return _finite(_wide(image))
@@ -98,29 +115,44 @@ def decode(content: Content | None, where: str, *, least: tuple[int, int] | None
 
 
 def _wide(image: Image.Image) -> np.ndarray:
-    """Pixels [H, W] of more than 8 bits; those of a transparent value become white, the greatest value there is."""
+    """Pixels [H, W] of more than 8 bits; those of the transparent value, if one is named, are masked.
+
+    What value is white is not known here, and one put in their place would count where the range is measured.
+    """
     array = np.asarray(ImageOps.exif_transpose(image))
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        top = np.iinfo(array.dtype).max if array.dtype == np.uint16 else array.max()
-        array = np.where(array == transparent, array.dtype.type(top), array)
-    return array
+    return np.ma.masked_equal(array, transparent) if isinstance(transparent, int) else array
 
 
 def _npy(content: bytes) -> np.ndarray:
     """An array of pixels [H, W] or [H, W, C] from the bytes of an .npy file."""
+    _npy_header(content)
     array = np.load(io.BytesIO(content), allow_pickle=False)
-    if array.dtype.kind not in "uif" or array.dtype == np.int8:
-        raise ValueError(f"it holds {array.dtype}; expected uint8, wider whole numbers or floats")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or not array.size:
-        raise ValueError(f"it has shape {list(array.shape)}; expected [H, W] or [H, W, C] with C 1, 3 or 4")
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array[:, :, 0] if array.shape[2:] == (1,) else array)
 
 
-def _kind(array: np.ndarray) -> str:
-    return "float" if array.dtype.kind == "f" else f"{8 * array.dtype.itemsize} bits"
+def _npy_header(content: bytes) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array in an .npy file, which is as long as they say.
+
+    Raises:
+        ValueError: it is no picture, or cut; numpy's parser raises other things too.
+    """
+    file = io.BytesIO(content)
+    first = np.lib.format.read_magic(file) == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.kind not in "uif" or dtype == np.int8:
+        raise ValueError(f"it holds {dtype}; expected uint8, wider whole numbers or floats")
+    if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,), (4,)) or min(shape) < 1:
+        raise ValueError(f"it has shape {list(shape)}; expected [H, W] or [H, W, C] with C 1, 3 or 4")
+    expected, held = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
+    if held < expected:
+        raise ValueError(f"it is cut: {held:,} bytes of pixels, and its header says {expected:,}")
+    return shape, dtype
+
+
+def _kind(dtype: np.dtype) -> str:
+    return "float" if dtype.kind == "f" else f"{8 * dtype.itemsize} bits"
 
 
 def _finite(array: np.ndarray) -> np.ndarray:
@@ -136,5 +168,7 @@ def _reason(error: Exception, content: bytes) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is no picture of a known format"
     if isinstance(error, Image.DecompressionBombError):
-        return f"it is larger than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
+        size = re.search(r"\((\d+) pixels\)", str(error))
+        has = f"it has {int(size[1]):,} pixels" if size else "it is too large"
+        return f"{has}, and {2 * Image.MAX_IMAGE_PIXELS:,} are the most that is read; make it smaller first"
     return " ".join(str(error).split()) or type(error).__name__

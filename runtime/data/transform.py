@@ -19,13 +19,14 @@ def prepare(
     *,
     resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> np.ndarray:
-    """In 8 bits, cut, resized to cover data.size, cropped and converted: uint8 [C, H + m, W + m], with a margin of m.
+    """In 8 bits, cut, resized to cover data.size, cropped and converted: uint8 [C, H + m, W + m], margin m.
 
-    A picture large enough is resized to cover the margin too; a smaller one is padded by repeating its edge. One of more
-    than 8 bits goes to 8 by data.range; where that is `auto`, by the rule of value_range.py for this picture alone.
+    A picture large enough is resized to cover the margin too; a smaller one is padded by repeating its edge.
+    One of more than 8 bits goes to 8 by data.range; where that is `auto`, by the rule of value_range.py for
+    this picture alone.
 
     Raises:
-        UserError: it is smaller than data.crop.
+        UserError: it is smaller than data.crop, or has more than 8 bits and one value and data.range is auto.
     """
     mode = "L" if data.channels == 1 else "RGB"
     height, width = (pixels + data.margin for pixels in data.size)
@@ -36,7 +37,8 @@ def prepare(
     image = image.convert(mode)
     if data.crop:
         if min(image.size) < data.crop:
-            raise UserError(f"it is {image.width}x{image.height}, smaller than data.crop ({data.crop}); take a smaller one")
+            found = f"it is {image.width}x{image.height}, smaller than data.crop ({data.crop})"
+            raise UserError(f"{found}; take a smaller crop, or leave the picture out")
         left, top = (image.width - data.crop) // 2, (image.height - data.crop) // 2
         image = image.crop((left, top, left + data.crop, top + data.crop))
     if image.width < width or image.height < height:
@@ -53,14 +55,21 @@ def prepare(
 
 
 def eight_bits(array: np.ndarray, data: Data) -> Image.Image:
-    """An array [H, W] or [H, W, C] of more than 8 bits: LOW becomes 0, HIGH 255, and what lies beyond is cut off."""
+    """An array [H, W] or [H, W, C] of more than 8 bits as a picture of 8.
+
+    LOW of data.range becomes 0, HIGH 255, and what lies beyond is cut off; what is masked becomes white.
+
+    Raises:
+        UserError: data.range is `auto`, and it is of one value.
+    """
     low, high = value_range.measured([array]) if data.range == "auto" else data.range
-    scaled = (array.astype(np.float64) - low) * (255 / (high - low))
-    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+    with np.errstate(over="ignore"):  # far beyond the range, which is cut off below
+        scaled = (array.astype(np.float64) - low) * (255 / (high - low))
+    return Image.fromarray(np.ma.filled(scaled.round().clip(0, 255), 255).astype(np.uint8))
 
 
 def least_size(data: Data) -> tuple[int, int] | None:
-    """Height and width that a decoded picture needs, which decoders may use; None where they must not (data.crop)."""
+    """Height and width that a decoded picture needs; None with data.crop, which counts whole pixels."""
     return None if data.crop else (data.size[0] + data.margin, data.size[1] + data.margin)
 
 
@@ -89,7 +98,8 @@ def augment(images: Tensor, data: Data, seed: int, positions: Tensor) -> Tensor:
     height, width = data.size
     windows = np.empty((*images.shape[:2], height, width), dtype=np.uint8)
     # Slice by slice: a picture is a few long copies; one gather over all of them takes ten times as long
-    for window, picture, top, left, mirror in zip(windows, images.numpy(), tops.tolist(), lefts.tolist(), mirrored.tolist()):
+    places = zip(tops.tolist(), lefts.tolist(), mirrored.tolist())
+    for window, picture, (top, left, mirror) in zip(windows, images.numpy(), places):
         part = picture[:, top : top + height, left : left + width]
         window[:] = part[:, :, ::-1] if mirror else part
     return torch.from_numpy(windows)

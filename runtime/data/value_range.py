@@ -1,7 +1,7 @@
 """Pictures of more than 8 bits: which values become black and white.
 
-What the type could hold says little: scanners and cameras store 12 bits in 16, and floats lie in [0, 1] or anywhere.
-So the rule goes by what was found, over the whole set:
+What the type could hold says little: scanners and cameras store 12 bits in 16, floats lie in [0, 1] or
+anywhere. So the rule goes by what was found, over the whole set:
 
 whole numbers   up to 255, 1023, 4095, 16383, 65535: from 0 to the least of these that holds them all
 floats          in [0, 1]: those; in [-1, 1]: those; in [0, 255]: those
@@ -21,17 +21,21 @@ BITS = (8, 10, 12, 14, 16)  # that whole numbers are stored in
 def measure(arrays: Iterable[np.ndarray]) -> tuple[Range, bool]:
     """The least and the greatest value of all arrays, and whether all of them hold whole numbers.
 
+    What is masked (decode.py: transparent) does not count.
+
     Raises:
-        UserError: there are none, or all values are one.
+        UserError: there are none, all values are one, or they lie further apart than a float can say.
     """
     low, high, whole = np.inf, -np.inf, True
     for array in arrays:
-        low, high = min(low, float(array.min())), max(high, float(array.max()))
-        whole = whole and array.dtype.kind in "iu"
-    if not low < high:
-        found = "there are none" if low > high else f"all values are {low:g}"
-        raise UserError(f"the pictures of more than 8 bits have no range ({found}); give one: --data.range LOW HIGH")
-    return (low, high), whole
+        values = np.ma.compressed(array)
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            whole = whole and array.dtype.kind in "iu"
+    if low < high and np.isfinite(high - low):
+        return (low, high), whole
+    found = "they hold no value" if low > high else f"they go from {low:g} to {high:g}"
+    raise UserError(f"pictures of more than 8 bits have no range ({found}): give one, --data.range LOW HIGH")
 
 
 def guess(found: Range, whole: bool) -> Range:

@@ -1,6 +1,8 @@
 """Pictures of every depth become the right 8 bits, and whatever is damaged is refused in words."""
 
 import io
+import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +30,13 @@ def ramp(high: float, dtype: type) -> np.ndarray:
     return np.linspace(0, high, 16).astype(dtype).reshape(4, 4)
 
 
+def upside_down(array: np.ndarray, format: str) -> bytes:
+    """Stored turned by a half, with the EXIF orientation that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return encoded(Image.fromarray(np.ascontiguousarray(array[::-1, ::-1])), format, exif=exif)
+
+
 @pytest.mark.parametrize(
     ("found", "whole", "expected"),
     [
@@ -52,6 +61,14 @@ WIDE = {
     "float TIFF in [0, 1]": (lambda: encoded(Image.fromarray(ramp(1, np.float32)), "TIFF"), (0, 1)),
     "12 bits in a 16-bit TIFF": (lambda: encoded(Image.fromarray(ramp(4095, np.uint16)), "TIFF"), (0, 4095)),
     "16-bit PNG": (lambda: encoded(Image.fromarray(ramp(65535, np.uint16)), "PNG"), (0, 65535)),
+    "16-bit PNG, upside down": (lambda: upside_down(ramp(65535, np.uint16), "PNG"), (0, 65535)),
+    "float TIFF, upside down": (lambda: upside_down(ramp(1, np.float32), "TIFF"), (0, 1)),
+    "npy int16, negatives": (lambda: encoded(ramp(300, np.int16) - np.int16(150), "NPY"), (-150, 150)),
+    "npy float in [-1, 1]": (lambda: encoded(ramp(2, np.float32) - 1, "NPY"), (-1, 1)),
+    "npy float in [0, 255]": (lambda: encoded(ramp(255, np.float64), "NPY"), (0, 255)),
+    "npy float16": (lambda: encoded(ramp(1, np.float16), "NPY"), (0, 1)),
+    "npy uint16, big-endian": (lambda: encoded(ramp(4095, np.uint16).astype(">u2"), "NPY"), (0, 4095)),
+    "npy int64, by columns": (lambda: encoded(np.asfortranarray(ramp(255, np.int64)), "NPY"), (0, 255)),
     "int32 TIFF": (lambda: encoded(Image.fromarray(ramp(4095, np.int32)), "TIFF"), (0, 4095)),
     "npy uint16": (lambda: encoded(ramp(1023, np.uint16), "NPY"), (0, 1023)),
     "npy float [H, W, 3]": (lambda: encoded(np.repeat(ramp(1, np.float64)[..., None], 3, 2), "NPY"), (0, 1)),
@@ -69,7 +86,9 @@ def test_more_than_8_bits_become_the_right_8(kind):
 
 def test_npy_of_8_bits_is_taken_as_it_is():
     array = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    assert np.array_equal(prepare(decode(encoded(array, "NPY"), "it"), replace(DATA, channels=3)), array.transpose(2, 0, 1))
+    pixels = prepare(decode(encoded(array, "NPY"), "it"), replace(DATA, channels=3))
+    assert np.array_equal(pixels, array.transpose(2, 0, 1))
+    assert np.array_equal(prepare(decode(encoded(array[..., :1], "NPY"), "it"), DATA)[0], array[..., 0])
 
 
 def test_the_range_is_that_of_the_whole_set_and_is_kept(tmp_path):
@@ -94,6 +113,40 @@ def test_a_transparent_value_of_a_16_bit_picture_becomes_white_and_no_other_does
     assert pixels[0, 1] == 255 and pixels[0, 0] == 0 and abs(int(pixels[1, 0]) - 68) <= 1
 
 
+def test_a_transparent_colour_of_16_bits_becomes_white_and_no_other_does():
+    """Pillow keeps the upper byte of each value; the colour is not one whose lower bytes are the same."""
+    colours = [(0x1234, 0x5678, 0x9ABC), (0x3400, 0x7800, 0xBC00)]
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        sum_of = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", sum_of)
+
+    stored = [struct.pack(">HHH", *values) for values in colours]
+    content = b"\x89PNG\r\n\x1a\n"
+    content += chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    content += chunk(b"tRNS", stored[0])
+    content += chunk(b"IDAT", zlib.compress(b"\0" + b"".join(stored))) + chunk(b"IEND", b"")
+    made = prepare(decode(content, "it"), Data(size=(1, 2)))
+    assert made[:, 0, 0].tolist() == [255, 255, 255] and made[:, 0, 1].tolist() == [0x34, 0x78, 0xBC]
+
+
+def test_a_transparent_value_does_not_count_where_the_range_is_measured():
+    """12 bits in 16, and 65535 marks what is transparent: the range is still that of 12 bits."""
+    array = ramp(4095, np.uint16)
+    array[0, 1] = 65535
+    pixels = prepare(decode(encoded(Image.fromarray(array), "PNG", transparency=65535), "it"), DATA)[0]
+    expected = np.linspace(0, 255, 16).reshape(4, 4)
+    expected[0, 1] = 255
+    assert abs(pixels - expected).max() <= 1
+
+
+@pytest.mark.parametrize("array", [np.full((4, 4), 5, np.uint16), np.array([[-1e308, 1e308]])])
+def test_a_picture_without_a_range_of_its_own_is_refused(array):
+    with pytest.raises(UserError, match=r"--data\.range LOW HIGH"):
+        prepare(decode(encoded(array, "NPY"), "it"), DATA)
+    assert prepare(decode(encoded(array, "NPY"), "it"), replace(DATA, range=(0, 10))).dtype == np.uint8
+
+
 def test_a_crop_larger_than_the_picture_is_refused():
     with pytest.raises(UserError, match=r"10x12, smaller than data\.crop \(11\)"):
         prepare(colour(0), Data(size=(4, 4), crop=11))
@@ -109,6 +162,8 @@ def test_a_drafted_photograph_is_nearly_the_whole_one_and_upright():
     small, large = (prepare(image, Data(size=(64, 40))).astype(float) for image in (drafted, whole))
     assert abs(small - large).mean() < 1
     assert decode(content, "it", least=(400, 300)).size == (600, 900)  # too few pixels to spare
+    two = encoded(photo, "MPO", quality=95, save_all=True, append_images=[photo])  # as telephones store them
+    assert decode(two, "it", least=(40, 64)).size == (225, 150)
 
 
 def test_what_is_no_picture_is_refused_in_words(monkeypatch):
@@ -121,9 +176,10 @@ def test_what_is_no_picture_is_refused_in_words(monkeypatch):
         (encoded(np.full((4, 4), np.nan), "NPY"), "not finite"),
         (encoded(np.zeros((4, 4, 2), np.uint8), "NPY"), "expected"),
         (encoded(np.zeros((4, 4), np.complex64), "NPY"), "complex64"),
+        (encoded(np.zeros((4, 4), np.uint16), "NPY")[:-3], "29 bytes of pixels, and its header says 32"),
     ):
         with pytest.raises(Unreadable, match=words):
             decode(content, "row 3 of a file")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(Unreadable, match="larger than 100 pixels"):
+    with pytest.raises(Unreadable, match=r"has 120 pixels, and 100 are the most"):
         decode(png, "it")
