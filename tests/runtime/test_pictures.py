@@ -1,0 +1,27 @@
+"""Grids of images against torchvision's."""
+
+import pytest
+import torch
+from torchvision.utils import make_grid
+
+from vqprior.runtime.pictures import grid, tiled
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("count", "columns", "padding"), [(1, 4, 2), (2, 1, 1), (3, 8, 2), (7, 3, 1), (12, 4, 2), (9, 8, 0)])
+def test_tiles_are_those_of_torchvision(count, columns, padding, channels):
+    images = torch.randint(0, 256, (count, channels, 5, 7), dtype=torch.uint8)
+    expected = make_grid(images, nrow=columns, padding=padding, pad_value=128).permute(1, 2, 0)
+    picture = tiled(images, columns, padding=padding)
+    assert picture.dtype == torch.uint8 and torch.equal(picture, expected)
+
+
+def test_small_images_are_enlarged_by_whole_pixels():
+    images = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1) * 50
+    picture = grid(images, 2)
+    assert picture.shape == (2 * 96 + 3 * 2, 2 * 96 + 3 * 2, 3)
+    assert (picture[2:98, 100:196] == 50).all() and (picture[98:100] == 128).all()
+
+
+def test_large_images_keep_their_size():
+    assert grid(torch.zeros(2, 3, 100, 100, dtype=torch.uint8), 2).shape == (104, 206, 3)
