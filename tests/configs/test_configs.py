@@ -1,7 +1,7 @@
 import re
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,35 @@ def test_former_names_are_read(tmp_path):
     assert configs.parse(None, ["--sample.n=8"]).sample.images == 8
     assert configs.parse_options(Sample, ["--n", "9"]).images == 9
     assert configs.from_tree({"sample": {"n": 3}}).sample.images == 3
+
+
+CLASSES = {
+    "null": "",
+    '""': "",
+    "3": "#3",  # a number
+    '"3"': "3",  # a name
+    '"None"': "None",
+    '"no"': "no",
+    '"--seed"': "--seed",
+    '"a b #1"': "a b #1",
+}
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_a_class_in_yaml_is_a_name_or_a_number(tmp_path, label):
+    """Null is what older versions wrote for none."""
+    (tmp_path / "a.yaml").write_text(f"sample: {{label: {label}}}")
+    config = configs.parse(tmp_path / "a.yaml", [])
+    assert config.sample.label == CLASSES[label]
+    (tmp_path / "b.yaml").write_text(configs.dump(config))
+    assert configs.parse(tmp_path / "b.yaml", []) == config == configs.from_tree(asdict(config))
+
+
+@pytest.mark.parametrize("label", ["no", "true", "1.5", "[cat]"])
+def test_what_yaml_reads_as_something_else_is_no_class(tmp_path, label):
+    (tmp_path / "a.yaml").write_text(f"sample: {{label: {label}}}")
+    with pytest.raises(UserError, match="quotation marks"):
+        configs.parse(tmp_path / "a.yaml", [])
 
 
 def _flags(schema: type, prefix: str = "") -> set[str]:
