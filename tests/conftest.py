@@ -1,5 +1,6 @@
 """What several test files share: made-up pictures, a tiny configuration, the command line in this process."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,15 @@ TINY = [
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nowhere_at_first(tmp_path_factory) -> Iterator[None]:
+    """What several tests share is made in an empty folder too, and leaves it empty."""
+    folder = tmp_path_factory.mktemp("nowhere")
+    with contextlib.chdir(folder):
+        yield
+    assert not [*folder.iterdir()], "a fixture wrote into the current folder"
 
 
 @pytest.fixture(autouse=True)
