@@ -1,17 +1,17 @@
-"""Pictures a second, from a file to the 8 bits that the networks see: beside plain Pillow, and with data.cache.
+"""Pictures a second, from a file to what the networks see: beside plain Pillow, and with data.cache.
 
     python -m benchmarks.loading                                   both tables
     python -m benchmarks.loading --pictures 64 --json loading.json
 
 First table: on one thread and in turn, picture by picture, plain Pillow (open, convert, ImageOps.fit, which
 resizes bicubically) and ours (`decode` and `prepare`), from bytes in memory. The ratio is that of the total
-times. The difference is the mean over all sub-pixels of the absolute difference of the two results, in steps of
-1/255; the largest stands beside it.
+times. The difference is the mean over all sub-pixels of the absolute difference of the two results, in steps
+of 1/255; the largest stands beside it.
 
 Second table: a command's way to pictures in memory (`load`: list, look at every file, decode, prepare) on a
 folder of 12 MP photographs: without a cache, with an empty data.cache, and once more with the full one, in
-`data.workers` threads. All are calls in one process, so that Python's start does not count, and the system has
-the files in memory.
+`data.workers` threads. All are calls in one process, so that Python's start does not count, and the system
+has the files in memory.
 """
 
 import argparse
@@ -175,7 +175,7 @@ def main() -> None:
         )
 
     commands = measure_cache(data, arguments.pictures, chance)
-    print(f"\n`load` of {arguments.pictures} files JPEG 12 MP, grain; {data.workers} threads, by the wall clock")
+    print(f"\n`load` of {arguments.pictures} files JPEG 12 MP, grain; {data.workers} threads, wall clock")
     for name, speed in commands.items():
         print(f"{name:<26}{speed:>10.1f} pictures/s")
     if arguments.json:
