@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs=2, required=True, help="of training stage one and stage two")
     parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--root", default=None, help="data.root, where it is not that of the run")
-    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--images", "--n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning_rate", type=float, default=1e-4, help="of Adam; pythae's default")
     parser.add_argument("--out", type=Path, required=True)
@@ -169,7 +169,7 @@ def main() -> None:
     if train.labels is None:
         raise UserError(f"the training images of {options.run} have no classes, which these models are trained on")
     classes = int(train.labels.max()) + 1
-    models = Baselines(x, train.labels, classes, tuple(options.seconds), options.n, options.seed, options.learning_rate)
+    models = Baselines(x, train.labels, classes, tuple(options.seconds), options.images, options.seed, options.learning_rate)
     for name in options.models:
         images, labels = models.samples(name)
         folder = options.out / name

@@ -7,9 +7,10 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY = ".tmp"  # what a killed run leaves under this ending is ignored, and replaced by the next write
 
@@ -47,8 +48,10 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: "np.ndarray") -> None:
     """`write_file` for an array, as .npy; numpy's own writing would keep silent about a full disk."""
+    import numpy as np  # here: the command line reads a run's settings without it
+
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_file(path, buffer.getvalue())

@@ -3,6 +3,8 @@
 SIGTERM and SIGUSR1 are what SLURM and cloud machines send before they take a machine back; Ctrl-C is SIGINT. The handler
 only notes the signal; the loops ask `requested()` once a step and agree over all processes on the step to stop at.
 A second Ctrl-C stops at once: files on disk are whole at any instant.
+
+Python lets only the main thread handle signals: a command in another thread leaves them to that one.
 """
 
 import os
@@ -38,20 +40,27 @@ def _note(number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def heeded() -> Iterator[None]:
-    """Inside, signals are noted and the loops act on them; outside, they end the process at once."""
+    """Inside, signals are noted and the loops act on them; outside, they end the process at once.
+
+    In a thread other than the main one nothing changes.
+    """
     global _received
-    _received = 0
-    before = {number: signal.signal(number, _note) for number in HANDLED}
+    try:
+        before = {number: signal.signal(number, _note) for number in HANDLED}
+    except ValueError:  # not the main thread of the main interpreter
+        before = {}
     try:
         yield
     except Exception:
-        if "TORCHELASTIC_RUN_ID" in os.environ:
+        if before and "TORCHELASTIC_RUN_ID" in os.environ:
             # torchrun sends SIGTERM to all others once one has left: it must not change the code that they leave with
             before[signal.SIGTERM] = signal.SIG_IGN
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if before:
+            _received = 0  # or a later command in this Python would take it for its own
 
 
 def requested() -> int:

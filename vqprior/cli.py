@@ -132,7 +132,7 @@ def _config(name: str, target: str | None, flags: list[str]) -> Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0 for success, 2 for a user's mistake."""
+    """Run a command, in any thread; the exit code: 0 for success, 2 for a user's mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"vqprior: {error}", file=sys.stderr)
         return 2
-    except Interrupted as stop:
+    except (Interrupted, SystemExit) as stop:  # told to stop, or tyro has said what is wrong with a flag
         return stop.code
     except OSError as error:  # such as a full disk under TensorBoard's own writer
         if isinstance(error, BrokenPipeError):  # `vqprior ... | head`

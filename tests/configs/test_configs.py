@@ -94,6 +94,7 @@ def test_former_names_are_read(tmp_path):
     assert configs.parse(None, ["--sample.n=8"]).sample.images == 8
     assert configs.parse_options(Sample, ["--n", "9"]).images == 9
     assert configs.from_tree({"sample": {"n": 3}}).sample.images == 3
+    assert configs.parse(Path(__file__).parents[2] / "models" / "mnist" / "config.yaml", []).sample.images == 100
 
 
 CLASSES = {
@@ -138,6 +139,7 @@ def test_no_flag_is_taken_for_one_of_a_launcher():
     from torch.distributed.run import get_args_parser
 
     mine = set().union(*map(_flags, (Config, Sample, Complete, Evaluation, Report, Export, Check)))
+    mine |= {flag.replace("_", "-") for flag in mine}  # tyro takes both
     for parser in (get_args_parser(), launch_command_parser()):
         options = [option for action in parser._actions for option in action.option_strings]
         assert not {flag for flag in mine for option in options if option.startswith(flag)}
