@@ -9,6 +9,7 @@ step-00001000/
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,15 @@ def newest(folder: Path, warn=print) -> Checkpoint | None:
     if paths:
         raise UserError(f"every checkpoint in {folder} is damaged; restore one from a copy, or delete the folder to start over")
     return None
+
+
+def readable(folder: Path) -> Iterator[Checkpoint]:
+    """The checkpoints of a folder, the latest first; tensors are not verified, damaged ones passed over."""
+    for path in reversed(_paths(folder)):
+        try:
+            yield read(path, verify=False)
+        except UserError:
+            continue
 
 
 def best(folder: Path) -> Checkpoint:

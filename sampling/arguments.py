@@ -35,11 +35,21 @@ def per_image(name: str, given: float | Sequence[float], count: int) -> Setting:
 
 
 def as_tensor(given: np.ndarray | Tensor) -> Tensor:
-    """An array or tensor as a tensor on the CPU."""
-    return given.cpu() if isinstance(given, Tensor) else torch.tensor(np.asarray(given))
+    """An array or tensor as a tensor on the CPU.
+
+    Raises:
+        UserError: it holds something else than numbers, or rows of several lengths.
+    """
+    if isinstance(given, Tensor):
+        return given.detach().cpu()
+    try:
+        return torch.tensor(np.asarray(given))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"got {type(given).__name__}, which is no array of numbers ({error})") from error
 
 
-def _described(array: Tensor) -> str:
+def described(array: Tensor) -> str:
+    """Type and shape, in words."""
     return f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)}"
 
 
@@ -50,8 +60,10 @@ def as_images(given: np.ndarray | Tensor, vqvae: VQVAE) -> Tensor:
         UserError: they are of another shape or type, or there are none.
     """
     array, (height, width) = as_tensor(given), vqvae.image_size
-    if array.dtype != torch.uint8 or array.shape[1:] != (height, width, vqvae.channels) or not len(array):
-        raise UserError(f"got images {_described(array)}; this run takes uint8 [N, {height}, {width}, {vqvae.channels}]")
+    fits = array.ndim == 4 and len(array) > 0 and array.shape[1:] == (height, width, vqvae.channels)
+    if array.dtype != torch.uint8 or not fits:
+        expected = f"uint8 [N, {height}, {width}, {vqvae.channels}], black 0 and white 255"
+        raise UserError(f"got images {described(array)}; this run takes {expected}")
     return array.permute(0, 3, 1, 2)
 
 
@@ -63,7 +75,8 @@ def as_mask(given: np.ndarray | Tensor, vqvae: VQVAE) -> Tensor:
     """
     mask = as_tensor(given)
     if mask.dtype != torch.bool or mask.shape != vqvae.image_size:
-        raise UserError(f"got a mask {_described(mask)}; it takes bool {list(vqvae.image_size)}, true where a pixel is hidden")
+        expected = f"bool {list(vqvae.image_size)}, true where a pixel is hidden"
+        raise UserError(f"got a mask {described(mask)}; it takes {expected}")
     return mask
 
 
@@ -76,7 +89,7 @@ def as_codes(given: np.ndarray | Tensor, map_size: tuple[int, int], K: int) -> T
     array, (h, w) = as_tensor(given), map_size
     whole = not array.is_floating_point() and not array.is_complex() and array.dtype != torch.bool
     if not whole or array.ndim != 3 or array.shape[1:] != map_size or not len(array):
-        raise UserError(f"got {_described(array)}; codes are integers [N, {h}, {w}], images uint8 [N, H, W, C]")
+        raise UserError(f"got {described(array)}; codes are integers [N, {h}, {w}] from 0 to {K - 1}")
     codes = array.long()
     if codes.min() < 0 or codes.max() >= K:
         raise UserError(f"the codes are from {codes.min()} to {codes.max()}; those of this run are from 0 to {K - 1}")

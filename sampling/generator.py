@@ -11,11 +11,12 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision, Sample
 
-from .arguments import Number, as_codes, as_images, as_mask, as_tensor, per_image
+from .arguments import Number, as_codes, as_images, as_mask, as_tensor, described, per_image
 from .choice import Choice, Setting
 from .labels import Labels, label_list, label_numbers, listed
 from .masks import fill, hidden_codes
-from .stages import Stages, in_chunks
+from .stages import Stages
+from .tokenizer import in_chunks
 
 
 class Completions(NamedTuple):
@@ -76,6 +77,36 @@ class Generator(Stages):
         )
         return images.permute(0, 2, 3, 1).numpy()
 
+    def encode(
+        self,
+        images: np.ndarray | Tensor,
+        *,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
+        """The codes int64 [N, h, w] of images uint8 [N, H, W, C]: as `Tokenizer.encode`."""
+        return self.tokenizer.encode(images, batch_size=batch_size, precision=precision)
+
+    def decode(
+        self,
+        codes: np.ndarray | Tensor,
+        *,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
+        """The images uint8 [N, H, W, C] of codes, integers [N, h, w] in [0, K): as `Tokenizer.decode`."""
+        return self.tokenizer.decode(codes, batch_size=batch_size, precision=precision)
+
+    def reconstruct(
+        self,
+        images: np.ndarray | Tensor,
+        *,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
+        """What decoding the codes of images uint8 [N, H, W, C] gives: as `Tokenizer.reconstruct`."""
+        return self.tokenizer.reconstruct(images, batch_size=batch_size, precision=precision)
+
     def complete(
         self, image: np.ndarray, mask: np.ndarray, *, n: int = 6, draws: int | None = None, labels: Labels | None = None,
         seed: int = 0, guidance: Number | None = None, temperature: Number | None = None,
@@ -111,14 +142,15 @@ class Generator(Stages):
         choice, guided = self._settings(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
 
         kept = ~hidden_codes(hidden, self.vqvae.map_size, self.vqvae.codes_per_position)
-        seen = self.encode(fill(picture, hidden)[None], precision=how.precision)[0]  # [h, w]
+        seen = self.tokenizer.codes_of(fill(picture, hidden)[None], precision=how.precision)[0]  # [h, w]
         codes = self.draw_codes(
             torch.arange(draws), chosen, batch_size=batch_size, seed=seed, choice=choice, guidance=guided,
             precision=how.precision, known=torch.where(kept, seen, -1).expand(draws, -1, -1),
         ).cpu()  # fmt: skip
         bits = -self.log2_prob(codes, chosen, batch_size=batch_size, precision=how.precision)
         best = bits.argsort(stable=True)[:n]
-        decoded = in_chunks(lambda at: self.decode(codes[best[at]], precision=how.precision), n, batch_size)
+        decode = lambda at: self.tokenizer.images_of(codes[best[at]], precision=how.precision)
+        decoded = in_chunks(decode, n, batch_size)
         images = torch.where(hidden, decoded, picture).permute(0, 2, 3, 1)
         return Completions(*(x.numpy() for x in (images, codes[best], bits[best], best, kept)))
 
@@ -207,7 +239,11 @@ class Generator(Stages):
     def _codes(self, given: np.ndarray, how: Sample) -> Tensor:
         """The codes [N, h, w] of images, which are encoded in chunks, or the codes that are given, checked."""
         array = as_tensor(given)
-        if array.ndim != 4:
+        if array.ndim not in (3, 4):
+            expected = "images uint8 [N, H, W, C] or codes, integers [N, h, w]"
+            raise UserError(f"got {described(array)}; it takes {expected}")
+        if array.ndim == 3:
             return as_codes(array, self.vqvae.map_size, self.prior.K)
         images = as_images(array, self.vqvae)
-        return in_chunks(lambda at: self.encode(images[at], precision=how.precision), len(images), how.batch_size)
+        encode = lambda at: self.tokenizer.codes_of(images[at], precision=how.precision)
+        return in_chunks(encode, len(images), how.batch_size)

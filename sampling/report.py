@@ -15,7 +15,6 @@ from vqprior.configs.commands import Evaluation, Report
 from vqprior.configs.errors import UserError
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
-from vqprior.runtime.loader import padded
 from vqprior.runtime.pictures import grid, tiled
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir
@@ -23,6 +22,7 @@ from vqprior.runtime.run_dir import RunDir
 from .evaluation.subject import LEARNT, ROWS, Subject
 from .evaluation.tables import kid_text
 from .labels import label_of_text
+from .tokenizer import in_chunks
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
 INK = "#010203"  # a colour that matplotlib draws with, and that the page replaces by its own
@@ -120,7 +120,7 @@ def _codebook(subject: Subject) -> Tensor:
     codes = torch.arange(count)
     around = codes[:, None, None].expand(-1, 5, 5 * subject.vqvae.codes_per_position)
     batch = subject.config.inference_batch
-    images = torch.cat([subject.stages.decode(around[padded(at, batch)])[: len(at)] for at in codes.split(batch)])
+    images = in_chunks(lambda at: subject.stages.tokenizer.images_of(around[at]), count, batch)
     middle = slice(2 * factor, 3 * factor)
     tiles = images[:, :, middle, middle]
     tiles = tiles.repeat_interleave(max(1, 16 // factor), 2).repeat_interleave(max(1, 16 // factor), 3)

@@ -1,6 +1,6 @@
 """The two networks of a run, loaded once, and passes of many maps through them in chunks of one size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,12 +10,10 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision, Sample
 from vqprior.runtime import checkpoint
-from vqprior.runtime.launch import AUTOCAST, autocast
-from vqprior.runtime.loader import padded
-from vqprior.runtime.pictures import to_float, to_uint8
+from vqprior.runtime.launch import AUTOCAST
 from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.run_dir import RunDir
-from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae, load_vqvae
+from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.measure import log2_prob
 from vqprior.stage2_prior.pixelcnn import PixelCNN, load_prior
 
@@ -23,33 +21,32 @@ from .choice import Choice, Setting, check, of_maps
 from .labels import label_of_text
 from .noise import gumbel_noise
 from .sampler import sample_cached
-
-
-def in_chunks(work: Callable[[Tensor], Tensor], count: int, size: int) -> Tensor:
-    """The results of `work` for the indices 0 to count-1, joined.
-
-    It gets `size` indices at a time, the last one repeated where there are fewer: no product changes its shape, and what
-    comes out for an index does not depend on the others.
-    """
-    return torch.cat([work(padded(chunk, size))[: len(chunk)] for chunk in torch.arange(count).split(size)])
+from .tokenizer import Tokenizer, in_chunks
 
 
 class Stages:
     """A VQ-VAE and the prior over its codes.
 
     Args:
-        vqvae: stage one, for evaluation.
+        vqvae: stage one, for evaluation, or a tokenizer with it.
         prior: stage two, trained on the codes of this very VQ-VAE.
         label_names: the classes' names, empty for an unconditional prior.
         defaults: of the settings that a call does not give; those of the run's configuration in `from_run`.
     """
 
     def __init__(
-        self, vqvae: VQVAE, prior: PixelCNN, label_names: Sequence[str] = (), *, defaults: Sample | None = None
-    ):  # fmt: skip
-        if prior.K != vqvae.K:
-            raise UserError(f"the prior has K={prior.K} codes and the VQ-VAE K={vqvae.K}: they do not belong together")
-        self.vqvae, self.prior, self.label_names = vqvae, prior, tuple(label_names)
+        self,
+        vqvae: VQVAE | Tokenizer,
+        prior: PixelCNN,
+        label_names: Sequence[str] = (),
+        *,
+        defaults: Sample | None = None,
+    ):
+        self.tokenizer = vqvae if isinstance(vqvae, Tokenizer) else Tokenizer(vqvae)
+        if prior.K != self.tokenizer.K:
+            found = f"the prior has K={prior.K} codes and the VQ-VAE K={self.tokenizer.K}"
+            raise UserError(f"{found}: they do not belong together")
+        self.prior, self.label_names = prior, tuple(label_names)
         self.defaults = defaults or Sample()
 
     @classmethod
@@ -63,9 +60,14 @@ class Stages:
         defaults = places.config().sample
         found = checkpoint.best(places.stage2)
         device = torch.device(device) if device is not None else device_of_process()
-        origin = found.meta["codes"]
-        vqvae = load_vqvae(find_vqvae(places.stage1, origin["vqvae"]), device)
-        return cls(vqvae, load_prior(found, device), origin["label_names"], defaults=defaults)
+        tokenizer = Tokenizer.from_run(run, device)
+        label_names = found.meta["codes"]["label_names"]
+        return cls(tokenizer, load_prior(found, device), label_names, defaults=defaults)
+
+    @property
+    def vqvae(self) -> VQVAE:
+        """Stage one."""
+        return self.tokenizer.vqvae
 
     @property
     def device(self) -> torch.device:
@@ -87,18 +89,6 @@ class Stages:
                 f"guidance is {others[0]:g}, but the prior was not trained for it: "
                 "that takes classes and stage2.label_dropout above 0"
             )
-
-    @torch.no_grad()
-    def encode(self, images: Tensor, *, precision: Precision = "no") -> Tensor:
-        """Images [B, C, H, W] uint8 -> their codes [B, h, w] int64 on the CPU."""
-        with autocast(self.device, precision):
-            return self.vqvae.encode(to_float(images, self.device)).codes.cpu()
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor, *, precision: Precision = "no") -> Tensor:
-        """Code maps [B, h, w] -> images [B, C, H, W] uint8 on the CPU."""
-        with autocast(self.device, precision):
-            return to_uint8(self.vqvae.decode_codes(codes.to(self.device)))
 
     def sample_codes(
         self, images: Tensor, labels: Tensor | None, *, seed: int = 0, choice: Choice | None = None, guidance: Setting = 1.0,
@@ -144,7 +134,8 @@ class Stages:
         codes = self.draw_codes(
             images, labels, batch_size=batch_size, seed=seed, choice=choice, guidance=guidance, precision=precision
         )
-        return in_chunks(lambda at: self.decode(codes[at], precision=precision), len(codes), batch_size)
+        decode = lambda at: self.tokenizer.images_of(codes[at], precision=precision)
+        return in_chunks(decode, len(codes), batch_size)
 
     def log2_prob(self, codes: Tensor, labels: Tensor | None, *, batch_size: int, precision: Precision = "no") -> Tensor:
         """log2 p(codes | label) [N] fp64 of maps [N, h, w] and labels [N], in chunks."""

@@ -21,6 +21,8 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Config
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.lineage import codes_origin
+from vqprior.runtime.run_dir import RunDir
 
 from .likelihood import LIKELIHOODS
 from .networks import Decoder, Encoder
@@ -71,7 +73,20 @@ class VQVAE(nn.Module):
         return self.quantizer.embedding.device
 
     def encode(self, x: Tensor) -> Quantized:
-        """Images [B, C, H, W] in [0, 1] -> their codes [B, h, w] and what comes with them."""
+        """Images [B, C, H, W] in [0, 1] -> their codes [B, h, w] and what comes with them.
+
+        Black is 0 and white 1; that is not looked at, since it would wait for the device.
+
+        Raises:
+            TypeError: they are whole numbers, such as the 0 to 255 of uint8.
+            ValueError: they are of another shape.
+        """
+        if not x.is_floating_point():
+            hint = "divide 0 to 255 by 255, or take vqprior.Tokenizer"
+            raise TypeError(f"the VQ-VAE takes images in [0, 1], got {x.dtype}: {hint}")
+        if x.ndim != 4 or x.shape[1:] != (self.channels, *self.image_size):
+            expected = [self.channels, *self.image_size]
+            raise ValueError(f"the VQ-VAE takes images [B, C, H, W], C, H, W {expected}, got {list(x.shape)}")
         z = self.encoder(x - 0.5)
         if self.codes_per_position > 1:
             z = rearrange(z, "b (n d) h w -> b d h (w n)", n=self.codes_per_position)
@@ -93,7 +108,11 @@ class VQVAE(nn.Module):
         return self.decode(self.quantizer.embed(codes))
 
     def forward(self, x: Tensor) -> VQVAEOutput:
-        """Images [B, C, H, W] in [0, 1] -> predictions and the terms of Equation 3; changes no state."""
+        """Images [B, C, H, W] in [0, 1] -> predictions and the terms of Equation 3; changes no state.
+
+        Raises:
+            TypeError, ValueError: as `encode`.
+        """
         quantized = self.encode(x)
         return VQVAEOutput(self.predict(quantized.z_q), quantized)
 
@@ -109,6 +128,16 @@ def load_vqvae(found: Checkpoint, device: torch.device) -> VQVAE:
     model = VQVAE(from_tree(found.meta["config"]))
     model.load_state_dict(found.tensors(found.weights))
     return model.to(device).eval().requires_grad_(False)
+
+
+def vqvae_of(run: RunDir, warn: Callable[[str], None] = print) -> Checkpoint:
+    """The VQ-VAE of a run: the one whose codes its prior or its code maps are, else the best checkpoint.
+
+    Raises:
+        UserError: there is none, or none with those codes.
+    """
+    origin = codes_origin(run)
+    return find_vqvae(run.stage1, origin["vqvae"], warn) if origin else checkpoint.best(run.stage1)
 
 
 def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = print) -> Checkpoint:

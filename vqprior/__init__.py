@@ -16,6 +16,7 @@ _HOMES = {
     "Config": "vqprior.configs",
     "Generator": "vqprior.sampling.generator",
     "PixelCNN": "vqprior.stage2_prior.pixelcnn",
+    "Tokenizer": "vqprior.sampling.tokenizer",
     "UserError": "vqprior.configs",
     "VQVAE": "vqprior.stage1_vqvae.vqvae",
 }

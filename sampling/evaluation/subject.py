@@ -137,7 +137,8 @@ class Subject:
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] uint8 -> their reconstructions."""
         precision = self.config.precision
-        return self.stages.decode(self.stages.encode(images, precision=precision), precision=precision)
+        codes = self.stages.tokenizer.codes_of(images, precision=precision)
+        return self.stages.tokenizer.images_of(codes, precision=precision)
 
     def draw(self, numbers: Tensor, labels: Tensor | None) -> Tensor:
         """The images with these numbers [N] and labels [N], as `vqprior sample` with the run's settings draws them."""
@@ -178,7 +179,7 @@ class Subject:
             unigram, per_position = self.frequencies
             p = {"unigram": unigram, "per_position": per_position, "uniform": torch.full((self.K,), 1 / self.K).double()}[name]
             model: CodeModel = independent(p, height, width, SEED)
-            make = lambda at: self.stages.decode(model(at), precision=self.config.precision)
+            make = lambda at: self.stages.tokenizer.images_of(model(at), precision=self.config.precision)
         return keep_row(self.folder, name, asked, make, count=self.n, batch=batch)
 
     def learning(self, name: str) -> Labelled:

@@ -46,14 +46,14 @@ def test_a_known_code_is_that_of_the_picture_where_the_encoder_sees_nothing_hidd
     mask = NOTHING.copy()
     mask[-1, -1] = True
     done = generator.complete(IMAGE, mask, n=1)
-    whole = generator.encode(torch.from_numpy(IMAGE).permute(2, 0, 1)[None])[0].numpy()
+    whole = generator.encode(IMAGE[None])[0]
     assert done.known.sum() == 19 and np.array_equal(done.codes[0, 0, :3], whole[0, :3])
 
 
 def test_a_mask_that_covers_nothing_gives_the_picture_back(generator):
     done = generator.complete(IMAGE, NOTHING, n=3, labels="b")
     assert done.known.all() and (done.images == IMAGE).all()
-    assert np.array_equal(done.codes[0], generator.encode(torch.from_numpy(IMAGE).permute(2, 0, 1)[None])[0].numpy())
+    assert np.array_equal(done.codes[0], generator.encode(IMAGE[None])[0])
     assert done.draws.tolist() == [0, 1, 2]  # equally likely: in their order
 
 
@@ -194,3 +194,17 @@ def test_a_picture_with_nothing_hidden_comes_back(finished_run, tmp_path, comman
     assert command("complete", finished_run, *flags)[0] == 0
     prepared = prepare(Image.open(photo), RunDir(finished_run).config().data).transpose(1, 2, 0)
     assert (arrays(tmp_path / "out")["images"] == prepared).all()
+
+
+def test_a_photo_of_more_than_8_bits_goes_by_what_it_holds_and_says_so(finished_run, tmp_path, command):
+    """The run learnt from pictures of 8 bits, so that it has no range for others."""
+    np.save(tmp_path / "photo.npy", np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16))
+    np.save(tmp_path / "flat.npy", np.full((8, 8), 7, dtype=np.uint16))
+    flags = ["--box", 0, 0, 1, 1, "--label", "ant", "--images", 1, "--out", tmp_path / "out"]
+    code, printed = command("complete", finished_run, "--image", tmp_path / "photo.npy", *flags)
+    assert code == 0 and "0 is black and 4095 white" in printed
+    expected = np.linspace(0, 255, 64).round().reshape(8, 8)
+    found = arrays(tmp_path / "out")
+    assert (abs(found["images"][0, ..., 0] - expected)[~found["hidden"]] <= 1).all()
+    code, printed = command("complete", finished_run, "--image", tmp_path / "flat.npy", *flags)
+    assert code == 2 and "flat.npy, which --image names: pictures of more than 8 bits have no range" in printed

@@ -65,3 +65,15 @@ def test_the_codebook_is_a_field():
     assert "quantizer.embedding" in dict(model("--stage1.codebook", "gradient").named_parameters())
     assert "quantizer.embedding" in dict(model("--stage1.codebook", "ema").named_buffers())
     assert replace(configs.Config().stage1, codebook="gradient").codebook == "gradient"
+
+
+def test_whole_numbers_and_other_shapes_are_refused():
+    """uint8 went through without a word, and gave other codes."""
+    vqvae = model()
+    for call in (vqvae, vqvae.encode):
+        for dtype in (torch.uint8, torch.int64, torch.bool):
+            with pytest.raises(TypeError, match=r"in \[0, 1\], got torch.*divide 0 to 255 by 255"):
+                call(torch.ones(2, 3, 16, 24, dtype=dtype))
+        for shape in ((3, 16, 24), (2, 1, 16, 24), (2, 3, 24, 16), (2, 16, 24, 3), (2, 3, 32, 48)):
+            with pytest.raises(ValueError, match=r"C, H, W \[3, 16, 24\], got"):
+                call(torch.rand(shape))

@@ -1,0 +1,156 @@
+"""Images <-> maps of codes, from Python: stage one alone.
+
+Legend: N and B images, C channels, H x W their size, h x w the code map, K codes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Drawing, Precision
+from vqprior.runtime.launch import autocast
+from vqprior.runtime.lineage import codes_origin
+from vqprior.runtime.loader import padded
+from vqprior.runtime.pictures import to_float, to_uint8
+from vqprior.runtime.processes import device_of_process
+from vqprior.runtime.run_dir import RunDir
+from vqprior.stage1_vqvae.vqvae import VQVAE, load_vqvae, vqvae_of
+
+from .arguments import as_codes, as_images
+
+
+def in_chunks(work: Callable[[Tensor], Tensor], count: int, size: int) -> Tensor:
+    """The results of `work` for the indices 0 to count-1, joined.
+
+    It gets `size` indices at a time, the last one repeated where there are fewer: no product changes its
+    shape, and what comes out for an index does not depend on the others.
+    """
+    return torch.cat([work(padded(chunk, size))[: len(chunk)] for chunk in torch.arange(count).split(size)])
+
+
+class Tokenizer:
+    """A VQ-VAE as two functions on arrays: images uint8 [N, H, W, C] and codes int64 [N, h, w] in [0, K).
+
+    `Tokenizer.from_run(run, device=None)` loads that of a run, whose prior need not be there. A call changes
+    nothing in it. What comes out for an image does not depend on the others, and on the batch size only up to
+    rounding.
+
+    Args:
+        vqvae: for evaluation.
+        batch_size: images in one pass, unless a call says it; fewer are padded to it.
+        precision: autocast of the network, unless a call says it.
+    """
+
+    def __init__(self, vqvae: VQVAE, *, batch_size: int = 64, precision: Precision = "no"):
+        self.vqvae, self.batch_size, self.precision = vqvae, batch_size, precision
+
+    @classmethod
+    def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
+        """The VQ-VAE of a run directory, on the device (a GPU where there is one).
+
+        It is the one whose codes the run's prior or its code maps are, with the batch size and the precision
+        of `vqprior encode`, so that the codes are those on disk; before there are any, the best checkpoint.
+
+        Raises:
+            UserError: stage one is not trained yet, or is not that which prior or code maps came from.
+        """
+        places = RunDir(Path(run))
+        config, origin = places.config(), codes_origin(places)
+        device = torch.device(device) if device is not None else device_of_process()
+        vqvae = load_vqvae(vqvae_of(places), device)
+        if config.channels_last:
+            vqvae.to(memory_format=torch.channels_last)
+        precision = origin["precision"] if origin else "no"
+        return cls(vqvae, batch_size=config.inference_batch, precision=precision)
+
+    @property
+    def K(self) -> int:
+        """Number of codes."""
+        return self.vqvae.K
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height h and width w of a code map."""
+        return self.vqvae.map_size
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height H and width W of an image."""
+        return self.vqvae.image_size
+
+    @property
+    def channels(self) -> int:
+        """Channels C of an image: 1 for grey, 3 for colour."""
+        return self.vqvae.channels
+
+    def encode(
+        self,
+        images: np.ndarray | Tensor,
+        *,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
+        """The codes int64 [N, h, w] of images uint8 [N, H, W, C].
+
+        Raises:
+            UserError: they are of another type, shape or size.
+        """
+        given, how = as_images(images, self.vqvae), self._how(batch_size, precision)
+        encode = lambda at: self.codes_of(given[at], precision=how.precision)
+        return in_chunks(encode, len(given), how.batch_size).numpy()
+
+    def decode(
+        self,
+        codes: np.ndarray | Tensor,
+        *,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
+        """The images uint8 [N, H, W, C] of codes, integers [N, h, w] in [0, K).
+
+        Raises:
+            UserError: they are of another type, shape or size, or out of their range.
+        """
+        given, how = as_codes(codes, self.map_size, self.K), self._how(batch_size, precision)
+        decode = lambda at: self.images_of(given[at], precision=how.precision)
+        return in_chunks(decode, len(given), how.batch_size).permute(0, 2, 3, 1).numpy()
+
+    def reconstruct(
+        self,
+        images: np.ndarray | Tensor,
+        *,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
+        """What decoding the codes of images uint8 [N, H, W, C] gives: uint8 [N, H, W, C].
+
+        Raises:
+            UserError: as `encode`.
+        """
+        codes = self.encode(images, batch_size=batch_size, precision=precision)
+        return self.decode(codes, batch_size=batch_size, precision=precision)
+
+    @torch.no_grad()
+    def codes_of(self, images: Tensor, *, precision: Precision = "no") -> Tensor:
+        """Images [B, C, H, W] uint8 -> their codes [B, h, w] int64 on the CPU, in one pass."""
+        with autocast(self.vqvae.device, precision):
+            return self.vqvae.encode(to_float(images, self.vqvae.device)).codes.cpu()
+
+    @torch.no_grad()
+    def images_of(self, codes: Tensor, *, precision: Precision = "no") -> Tensor:
+        """Code maps [B, h, w] -> images [B, C, H, W] uint8 on the CPU, in one pass."""
+        with autocast(self.vqvae.device, precision):
+            return to_uint8(self.vqvae.decode_codes(codes.to(self.vqvae.device)))
+
+    def _how(self, batch_size: int | None, precision: Precision | None) -> Drawing:
+        """What a call says of the passes, else what this tokenizer has."""
+        size = self.batch_size if batch_size is None else batch_size
+        try:
+            return Drawing(batch_size=size, precision=self.precision if precision is None else precision)
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error)) from error
