@@ -102,7 +102,8 @@ def make_codes(folder: Path, config: Config, shards: int = 12) -> None:
     )
     for split, start, size in code_maps.shard_starts(header):
         codes = torch.randint(config.stage1.K, (size, height, width), generator=generator(0, start))
-        code_maps.write_shard(folder, header, split, start, codes, torch.arange(size) % 2)
+        names = [str(start + index) for index in range(size)]
+        code_maps.write_shard(folder, header, split, start, codes, torch.arange(size) % 2, names)
     code_maps.finish(folder, header)
 
 

@@ -4,13 +4,15 @@
         header.json                    what the codes are and where they came from (see `Header`)
         train-00000.codes.npy          [n, h, w], uint8 for up to 256 codes, else uint16; memory-mapped when read
         train-00000.labels.npy         [n] int64, where there are classes
+        train-00000.names.json         [n] names of the pictures; a copy has the name of its picture
         ...
 
-A shard is written whole, and the header last: without it there are no code maps.
+A shard is written whole, and the header last: without it there are no code maps. Dumps of earlier versions
+have no names.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 
-from .files import sha256, write_array, write_json
+from .files import sha256, write_array, write_file, write_json
 
 FORMAT = 1
 SHARD = 4096  # images of a shard: small enough to share out, large enough that ImageNet is 313 of them
@@ -73,24 +75,34 @@ def shard_starts(header: Header) -> list[tuple[str, int, int]]:
 
 
 def _shard_file(folder: Path, split: str, start: int, kind: str) -> Path:
-    return folder / f"{split}-{start // SHARD:05d}.{kind}.npy"
+    ending = "json" if kind == "names" else "npy"
+    return folder / f"{split}-{start // SHARD:05d}.{kind}.{ending}"
 
 
-def write_shard(folder: Path, header: Header, split: str, start: int, codes: Tensor, labels: Tensor | None) -> None:
-    """Write the codes [n, h, w] and labels [n] of images `start` to `start + n` of a split."""
+def write_shard(
+    folder: Path,
+    header: Header,
+    split: str,
+    start: int,
+    codes: Tensor,
+    labels: Tensor | None,
+    names: Sequence[str],
+) -> None:
+    """Write the codes [n, h, w], labels [n] and names [n] of images `start` to `start + n` of a split."""
+    write_file(_shard_file(folder, split, start, "names"), json.dumps(list(names)))
     if labels is not None:
         write_array(_shard_file(folder, split, start, "labels"), labels.numpy().astype(np.int64))
     write_array(_shard_file(folder, split, start, "codes"), codes.cpu().numpy().astype(header.dtype))
 
 
 def has_shard(folder: Path, split: str, start: int) -> bool:
-    """Whether a shard is there; its codes are written last."""
-    return _shard_file(folder, split, start, "codes").is_file()
+    """Whether a shard is there, with its names; its codes are written last."""
+    return all(_shard_file(folder, split, start, kind).is_file() for kind in ("names", "codes"))
 
 
 def finish(folder: Path, header: Header) -> None:
     """Write the header, with the checksums of all shards: from now on the code maps can be read."""
-    names = sorted(path.name for path in folder.glob("*.npy"))
+    names = sorted(path.name for pattern in ("*.npy", "*.names.json") for path in folder.glob(pattern))
     write_json(folder / "header.json", asdict(header) | {"files": {name: sha256(folder / name) for name in names}})
 
 
@@ -151,7 +163,12 @@ class CodeMaps:
                     raise UserError(f"{file} is damaged: {error}") from error
 
         labels = np.concatenate([*arrays("labels")]) if self.header.label_names else None
-        return CodeSplit([*arrays("codes")], None if labels is None else torch.from_numpy(labels))
+        named = [_shard_file(self.folder, name, start, "names") for start in starts]
+        return CodeSplit(
+            [*arrays("codes")],
+            None if labels is None else torch.from_numpy(labels),
+            named if all(file.name in self.header.files for file in named) else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -160,6 +177,7 @@ class CodeSplit:
 
     shards: list[np.ndarray]  # each [n, h, w], memory-mapped
     labels: Tensor | None  # [N] int64
+    named: list[Path] | None = None  # for each shard the file of its names
 
     def __len__(self) -> int:
         return sum(len(shard) for shard in self.shards)
@@ -171,3 +189,25 @@ class CodeSplit:
         for shard in np.unique(shards):
             out[shards == shard] = self.shards[shard][rows[shards == shard]]
         return torch.from_numpy(out)
+
+    def names(self, indices: Tensor) -> list[str] | None:
+        """The names of the pictures with these indices [n]; None for a dump of a version that kept none.
+
+        Raises:
+            UserError: a file of names is missing or damaged.
+        """
+        if self.named is None:
+            return None
+        shards, rows = np.divmod(indices.numpy(), SHARD)
+        read = {shard: _read_names(self.named[shard], len(self.shards[shard])) for shard in np.unique(shards)}
+        return [read[shard][row] for shard, row in zip(shards, rows, strict=True)]
+
+
+def _read_names(file: Path, count: int) -> list[str]:
+    try:
+        names = json.loads(file.read_text())
+        if not isinstance(names, list) or len(names) != count or not all(type(name) is str for name in names):
+            raise ValueError(f"expected a list of {count} names")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({error}); delete its folder and encode again") from error
+    return names

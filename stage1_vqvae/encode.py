@@ -59,8 +59,9 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         if not code_maps.has_shard(partial, split, start):
             images, indices = data.split(split), torch.arange(start, start + size)
             codes = torch.cat([*_codes(model, images, indices, config)])
-            labels = None if images.labels is None else images.labels[indices % len(images)]
-            code_maps.write_shard(partial, header, split, start, codes, labels)
+            originals = indices % len(images)
+            labels = None if images.labels is None else images.labels[originals]
+            code_maps.write_shard(partial, header, split, start, codes, labels, images.names(originals))
 
     each_in_turn(code_maps.shard_starts(header), write, "encode")
     on_main(lambda: _finish(run, header))

@@ -17,12 +17,18 @@ def header(K: int = 16, train: int = 10, labels: bool = True) -> Header:
     )  # fmt: skip
 
 
+def name_of(split: str, index: int) -> str:
+    """Names that JSON or a file system might stumble over."""
+    return f'{split} {index}/päckchen\n"{"猫" * (index % 3)}".png'
+
+
 def write(folder, made: Header) -> dict[str, torch.Tensor]:
     codes = {name: torch.randint(made.level.K, (size, 2, 3)) for name, size in made.sizes.items()}
     folder.mkdir()
     for split, start, size in code_maps.shard_starts(made):
         labels = torch.arange(start, start + size) % 2 if made.label_names else None
-        code_maps.write_shard(folder, made, split, start, codes[split][start : start + size], labels)
+        part, names = codes[split][start : start + size], [name_of(split, start + i) for i in range(size)]
+        code_maps.write_shard(folder, made, split, start, part, labels, names)
     code_maps.finish(folder, made)
     return codes
 
@@ -39,6 +45,38 @@ def test_round_trip_in_the_narrowest_type(tmp_path, monkeypatch, K, dtype):
     indices = torch.tensor([9, 0, 4, 4, 3])
     assert torch.equal(train.codes(indices), codes["train"][indices])
     assert torch.equal(train.labels, torch.arange(10) % 2)
+
+
+def test_the_names_of_the_pictures_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(code_maps, "SHARD", 4)
+    write(tmp_path / "codes", header())
+    indices = [9, 0, 4, 4, 3, 8]
+    assert CodeMaps(tmp_path / "codes").split("train").names(torch.tensor(indices)) == [
+        name_of("train", index) for index in indices
+    ]
+    assert CodeMaps(tmp_path / "codes").split("test").names(torch.tensor([0])) == [name_of("test", 0)]
+    assert CodeMaps(tmp_path / "codes").split("test").names(torch.tensor([], dtype=torch.int64)) == []
+
+
+def test_a_dump_of_an_earlier_version_has_no_names_and_the_same_origin(tmp_path):
+    codes = write(tmp_path / "codes", header())
+    for file in (tmp_path / "codes").glob("*.names.json"):
+        file.unlink()
+    code_maps.finish(tmp_path / "codes", header())
+    maps = CodeMaps(tmp_path / "codes")
+    assert maps.header.origin() == header().origin() and maps.split("train").names(torch.tensor([1])) is None
+    assert torch.equal(maps.split("train").codes(torch.arange(10)), codes["train"])
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[1, 2]", '["only one"]', ""])
+def test_damaged_names_are_refused(tmp_path, content):
+    write(tmp_path / "codes", header())
+    (tmp_path / "codes" / "validation-00000.names.json").write_text(content)
+    with pytest.raises(UserError, match=r"names\.json is missing or damaged"):
+        CodeMaps(tmp_path / "codes")
+    code_maps.finish(tmp_path / "codes", header())
+    with pytest.raises(UserError, match=r"validation-00000\.names\.json is damaged"):
+        CodeMaps(tmp_path / "codes").split("validation").names(torch.tensor([0]))
 
 
 def test_without_classes_there_are_no_labels(tmp_path):
