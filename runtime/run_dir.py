@@ -111,6 +111,18 @@ def is_run_dir(path: Path) -> bool:
     return (path / "config.yaml").is_file()
 
 
+def existing(config: Config) -> RunDir:
+    """The run directory of a step that begins no run and changes no setting.
+
+    Raises:
+        UserError: no run was ever started there.
+    """
+    run = RunDir(Path(config.out))
+    if not is_run_dir(run.path):
+        raise UserError(f"there is no run in {run.path} yet; begin with `vqprior train-vqvae` or `vqprior run`")
+    return run
+
+
 def start(config: Config) -> RunDir:
     """Open the run directory `config.out`, made where there is none, and record this start in it.
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests.conftest import TINY, colour, write_pictures
 from tests.launch import ROOT, environment
-from vqprior import pipeline
+from vqprior import cli, pipeline
 from vqprior.cli import COMMANDS, main
 from vqprior.runtime import lock
 
@@ -186,6 +186,7 @@ def parse_only(command: str, words: list[str], monkeypatch) -> None:
     elif words[0] == "vqprior":
         with monkeypatch.context() as patch:
             nothing = lambda *_: None
+            patch.setattr(cli, "need_run", nothing)
             for table in (pipeline.STEPS, pipeline.MEASURES):
                 for name in table:
                     patch.setitem(table, name, nothing)

@@ -27,6 +27,8 @@ class Command:
 def _step(name: str, target: str | None, flags: list[str]) -> None:
     """A command that takes the whole configuration."""
     config = _config(name, target, flags)
+    if name in ("encode", "train-prior"):
+        need_run(config)
     from vqprior import pipeline
 
     pipeline.STEPS[name](config)
@@ -38,6 +40,8 @@ def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
     default = schema.of(_stored(target).for_inference())
     config = configs.parse_options(schema, flags, default=default, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
+    if name != "check":
+        need_run(config)
     from vqprior import pipeline
 
     pipeline.MEASURES[name](config)
@@ -48,6 +52,7 @@ def _sample(name: str, target: str | None, flags: list[str]) -> None:
     stored = _stored(target)
     settings = configs.parse_options(Sample, flags, default=stored.sample, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
+    need_run(stored)
     from vqprior import pipeline
 
     pipeline.sample(stored, settings)
@@ -60,6 +65,7 @@ def _complete(name: str, target: str | None, flags: list[str]) -> None:
     flags = [*configs.as_flags(drawing), *flags]
     settings = configs.parse_options(Complete, flags, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
+    need_run(stored)
     from vqprior import pipeline
 
     pipeline.complete(stored, settings)
@@ -70,6 +76,7 @@ def _export(name: str, target: str | None, flags: list[str]) -> None:
     stored = _stored(target)
     settings = configs.parse_options(Export, flags, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
+    need_run(stored)
     from vqprior import pipeline
 
     pipeline.export(stored, settings)
@@ -106,6 +113,13 @@ def usage() -> str:
 def _need_target(name: str, target: str | None) -> None:
     if target is None:
         raise UserError(f"vqprior {name} needs a preset or a run directory first: vqprior {name} mnist5k")
+
+
+def need_run(config: Config) -> None:
+    """Refuse what takes a run where there is none, before torch is waited for."""
+    from vqprior.runtime import run_dir
+
+    run_dir.existing(config)
 
 
 def _stored(target: str | None) -> Config:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vqprior.configs import Config, dump
 from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
-from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.files import write_file
@@ -63,14 +62,6 @@ def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
     return config, run, data
 
 
-def _existing(config: Config) -> RunDir:
-    """The run directory of a step that begins no run and changes no setting."""
-    run = RunDir(Path(config.out))
-    if not run_dir.is_run_dir(run.path):
-        raise UserError(f"there is no run in {run.path} yet; begin with `vqprior train-vqvae` or `vqprior run`")
-    return run
-
-
 def _data(config: Config, run: RunDir) -> "DataSet":
     """The data set of a run, and what it is in words.
 
@@ -109,7 +100,7 @@ def encode(config: Config) -> None:
     """Images -> code maps."""
     from vqprior.stage1_vqvae.encode import encode as encode_images
 
-    run, config = _existing(config), _settled(config)
+    run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     on_main(lambda: lock(run.path))
     data = _data(config, run)
@@ -122,7 +113,7 @@ def train_prior(config: Config) -> None:
     """Stage two."""
     from vqprior.stage2_prior.train import train
 
-    _existing(config)  # refuses a run that was never begun
+    run_dir.existing(config)  # refuses a run that was never begun
     config, run = _start(config)
     preview = preview_for(config, run)
     with heeded():
@@ -133,7 +124,7 @@ def sample(config: Config, settings: Sample) -> None:
     """Draw images."""
     from vqprior.sampling.generate import generate
 
-    run = _existing(config)
+    run = run_dir.existing(config)
     with heeded():
         generate(settings, run)
 
@@ -142,7 +133,7 @@ def complete(config: Config, settings: Complete) -> None:
     """Fill in the hidden part of a picture: little work, which the main process does."""
     from vqprior.sampling.complete import complete as complete_picture
 
-    run = _existing(config)
+    run = run_dir.existing(config)
     on_main(lambda: complete_picture(settings, run))
 
 
@@ -150,7 +141,7 @@ def evaluate(config: Evaluation) -> None:
     """Measure a run."""
     from vqprior.sampling.evaluate import evaluate as measure
 
-    run, config = _existing(config), _settled(config)
+    run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     measure(config, run, _data(config, run))
     _tell_skipped(run)
@@ -167,7 +158,7 @@ def report(config: Report) -> None:
     """Write the page of a run."""
     from vqprior.sampling.report import report as write_report
 
-    run, config = _existing(config), _settled(config)
+    run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     write_report(config, run, _data(config, run))
 
@@ -176,7 +167,7 @@ def export(config: Config, settings: Export) -> None:
     """Write what sampling needs of a run to a folder of its own."""
     from vqprior.sampling.export import export as export_run
 
-    run = _existing(config)
+    run = run_dir.existing(config)
     on_main(lambda: export_run(settings, run))
 
 

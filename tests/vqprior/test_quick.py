@@ -48,6 +48,8 @@ ANSWERED_AT_ONCE = {
     "help of another command": (0, ["run", "mnist5k", "--help"]),
     "no such command": (2, ["trian-vqvae", "mnist5k"]),
     "no such preset": (2, ["run", "mnist6k"]),
+    "no run yet": (2, ["sample", "mnist5k"]),
+    "nothing to encode yet": (2, ["encode", "mnist5k"]),
     "flag with a typo": (2, ["sample", MODEL, "--imges", "3"]),
     "word for a number": (2, ["run", "mnist5k", "--stage1.K", "many"]),
     "number out of its range": (2, ["sample", MODEL, "--images", "0"]),
