@@ -45,11 +45,11 @@ def complete(settings: Complete, run: RunDir) -> Path:
     """
     data = run.config().data
     photo = read_picture(settings.image, "image")
-    if isinstance(photo, np.ndarray) and data.range == "auto":  # the run learnt from pictures of 8 bits
-        data = replace(data, range=value_range.measured([photo]))
-        low, high = data.range
-        say(f"complete: {settings.image} has more than 8 bits; by what it holds, {low:g} is black and {high:g} white")
-    original = _prepared(photo, data)
+    try:
+        data = _with_range(data, photo, settings.image)
+        original = _prepared(photo, data)
+    except UserError as error:
+        raise UserError(f"{settings.image}, which --image names: {error}") from error
     whole = _whole(photo, data)  # [C, H', W'], the size of the photo
     mask = _mask(settings, *whole.shape[1:])
     # A pixel that is partly covered is hidden; resizing spreads what was painted a little beyond, and nothing hidden
@@ -92,6 +92,19 @@ def read_picture(path: str, flag: str) -> Decoded:
         return decode(Path(path).read_bytes(), f"{path}, which --{flag} names,")
     except OSError as error:
         raise UserError(f"{path}, which --{flag} names, cannot be read ({error.strerror})") from error
+
+
+def _with_range(data: Data, photo: Decoded, path: str) -> Data:
+    """The settings, with the range of this photo where the run learnt from pictures of 8 bits and it has more.
+
+    Raises:
+        UserError: it is of one value.
+    """
+    if not isinstance(photo, np.ndarray) or data.range != "auto":
+        return data
+    low, high = value_range.measured([photo])
+    say(f"complete: {path} has more than 8 bits; by what it holds, {low:g} is black and {high:g} white")
+    return replace(data, range=(low, high))
 
 
 def _whole(photo: Decoded, data: Data) -> Tensor:

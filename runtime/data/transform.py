@@ -34,7 +34,8 @@ def prepare(
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")  # transparent becomes white
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert(mode)
+    if image.mode != mode:  # converting to the same mode copies, a tenth of the time for a large PNG
+        image = image.convert(mode)
     if data.crop:
         if min(image.size) < data.crop:
             found = f"it is {image.width}x{image.height}, smaller than data.crop ({data.crop})"
