@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
 Precision = Literal["no", "bf16", "fp16"]
+OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
 
 
@@ -54,7 +55,7 @@ class Data:
     """Share held out for the reported figures where the source has no test pictures of its own."""
     labels: bool = True
     """Use the classes, where the source has any; without them the prior is unconditional."""
-    on_error: Literal["stop", "skip"] = "stop"
+    on_error: OnError = "stop"
     """What becomes of a picture that cannot be read: the command stops and names it, or goes on without it and lists it."""
     cache: str | None = None
     """Folder in which prepared pictures are kept, so that the next command on the same data decodes none."""
@@ -100,6 +101,9 @@ class Data:
 class Training:
     """What the training loops of both stages share."""
 
+    init: str | None = None
+    """Begin from the weights of another run, the directory of which this is; what does not fit is named. With
+    stage1.steps 0 stage one is taken over as it is."""
     steps: int = 20_000
     """Optimizer steps; the learning rate reaches zero at the last one."""
     batch_size: int = 128
@@ -127,9 +131,12 @@ class Training:
 
     def __post_init__(self):
         stage = type(self).__name__.lower()
-        for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep"):
+        for name in ("batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{stage}.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.steps < (0 if self._may_take_over() else 1):
+            hint = ", or 0 with --stage1.init RUN to take over what that run has" if stage == "stage1" else ""
+            raise ValueError(f"{stage}.steps is {self.steps}; it must be at least 1{hint}")
         if self.learning_rate <= 0:
             raise ValueError(f"{stage}.learning_rate is {self.learning_rate}; it must be above 0")
         for name in ("warmup", "weight_decay", "clip_norm"):
@@ -146,6 +153,10 @@ class Training:
             raise ValueError(
                 f"{stage}.batch_size ({self.batch_size}) must be a multiple of {stage}.accumulate ({self.accumulate})"
             )
+
+    def _may_take_over(self) -> bool:
+        """Whether the weights that it begins from may be taken as they are."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -197,6 +208,9 @@ class Stage1(Training):
             raise ValueError(f"stage1.restart is {self.restart}; it is a share in [0, 1), for example 0.05")
         if self.beta < 0:
             raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
+
+    def _may_take_over(self) -> bool:
+        return self.init is not None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from vqprior.configs.schema import Data
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.files import write_file, write_json
+from vqprior.runtime.lineage import BEGUN_FROM
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import FORMAT, RunDir
 from vqprior.stage1_vqvae.vqvae import find_vqvae
@@ -53,7 +54,8 @@ def _copy(found: Checkpoint, folder: Path, changed: dict[str, Any], *, half: boo
     tensors = found.tensors(found.weights)
     if half:
         tensors = {name: _half(name, tensor) for name, tensor in tensors.items()}
-    meta = {name: found.meta[name] for name in ("stage", "data_fingerprint", "codes") if name in found.meta} | changed
+    kept = ("stage", "data_fingerprint", "codes", BEGUN_FROM)
+    meta = {name: found.meta[name] for name in kept if name in found.meta} | changed
     meta["config"] = asdict(_anywhere(configs.from_tree(found.meta["config"])))
     checkpoint.save(folder, found.step, {"model": tensors}, meta, found.score)
     return checkpoint.best(folder)
@@ -67,4 +69,8 @@ def _half(name: str, tensor: Tensor) -> Tensor:
 def _anywhere(config: Config) -> Config:
     """The configuration without places on this machine."""
     data = replace(config.data, root=Data().root)
-    return replace(config, data=data, out=None, sample=replace(config.sample, out=None))
+    # A stage that was taken over has no steps of its own, which takes stage1.init
+    stage1 = replace(config.stage1, init=None, steps=max(1, config.stage1.steps))
+    stage2 = replace(config.stage2, init=None)
+    sample = replace(config.sample, out=None)
+    return replace(config, data=data, stage1=stage1, stage2=stage2, out=None, sample=sample)

@@ -26,12 +26,14 @@ from vqprior.runtime.launch import (
     optimizer_tensors,
     restore_optimizer,
 )
+from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import Order, image_batches
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor
 from vqprior.runtime.randomness import generator, seed_of
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.tracker import Tracker
 
+from .begin import describe, source_of, take_over
 from .measure import measure
 from .vqvae import VQVAE
 
@@ -42,7 +44,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     """Train the VQ-VAE of a run up to `stage1.steps`, from its last checkpoint where there is one.
 
     Raises:
-        UserError: the batch does not divide, or the checkpoints do not fit the data or are damaged.
+        UserError: the batch does not divide, the checkpoints do not fit the data or are damaged, or what
+            stage1.init names does not fit.
     """
     settings = config.stage1
     share = share_of_process()
@@ -51,14 +54,20 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     start = resumed.step if resumed else 0
     if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
         raise UserError(f"{resumed.path} was trained on other pictures than data.root ({config.data.root}) holds now")
-    if start >= settings.steps:
+    if resumed and start >= settings.steps:
         return say(f"stage 1: done, {start} steps")
+    source = None if resumed else on_main(lambda: source_of(config))
+    origins = begun_from(resumed, source)
+    if source and settings.steps == 0:
+        return take_over(config, run, data, source)
 
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
     torch.manual_seed(seed_of(config.seed, 1))
     model = VQVAE(config).to(device)
+    if source:
+        model.load_state_dict(source.tensors(source.weights))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     average = WeightAverage(model, settings.average) if settings.average else None
@@ -81,7 +90,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         data.train, seed=config.seed, batch_size=settings.batch_size, start=start, stop=settings.steps, part=part
     )
     likelihood, unit = model.likelihood, model.likelihood.unit(data_variance(data))
-    if settings.kmeans and not resumed:
+    if settings.kmeans and not resumed and not source:
         model.quantizer.initialize(first_vectors(model, data, config), generator(config.seed, 2))
         for tensor in model.quantizer.state_dict().values():  # sums on GPUs have no fixed order: all take the main one's
             tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
@@ -92,6 +101,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     shown = data.test.images(spread(len(data.test), 32))
     progress = Progress("stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
     progress.say(f"stage 1: {count_parameters(model):,} parameters, {len(data.train):,} images, on {device}")
+    if source:
+        progress.say(f"stage 1: begins from {describe(config, source)}")
 
     for step, batch in enumerate(batches, start + 1):
         rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
@@ -183,6 +194,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 "stage": "stage1",
                 "config": asdict(config),
                 "data_fingerprint": data.fingerprint,
+                BEGUN_FROM: origins,
                 "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
                 "guard": guard.state(),
             }

@@ -52,6 +52,11 @@ class PixelCNN(nn.Module):
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
         nn.init.zeros_(self.logits.bias)
 
+    def label_tensors(self) -> list[str]:
+        """Names of the tensors whose rows are the classes in order, and then the hidden label."""
+        layers = [f"layers.{index}" for index in range(len(self.layers))]
+        return [f"{layer}.label_bias.weight" for layer in layers if self.classes]
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

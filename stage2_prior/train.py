@@ -28,12 +28,14 @@ from vqprior.runtime.launch import (
     optimizer_tensors,
     restore_optimizer,
 )
+from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import batch_positions, code_batches
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers
 from vqprior.runtime.randomness import hash64, seed_of, uniform
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.tracker import Tracker
 
+from .begin import describe, source_of, vqvae_origins, weights_of
 from .measure import bits_per_code
 from .pixelcnn import PixelCNN, dropout
 
@@ -46,7 +48,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     """Train the prior of a run up to `stage2.steps`, from its last checkpoint where there is one.
 
     Raises:
-        UserError: there are no code maps, the batch does not divide, or the checkpoints were trained on other codes.
+        UserError: there are no code maps, the batch does not divide, the checkpoints were trained on other
+            codes, or what stage2.init names does not fit.
     """
     settings = config.stage2
     share = share_of_process()
@@ -63,14 +66,20 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         )
     if start >= settings.steps:
         return say(f"stage 2: done, {start} steps")
+    label_names = maps.header.label_names
+    vqvaes = on_main(lambda: vqvae_origins(run, maps.header.vqvae))
+    source = None if resumed else on_main(lambda: source_of(config, label_names, vqvaes))
+    origins = begun_from(resumed, source)
 
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
     train_codes, validation = maps.split("train"), maps.split("validation")
     torch.manual_seed(seed_of(config.seed, 4))
-    level, classes = maps.header.level, len(maps.header.label_names)
+    level, classes = maps.header.level, len(label_names)
     model = PixelCNN(settings, K=level.K, classes=classes, codes_per_position=level.codes_per_position).to(device)
+    if source:
+        model.load_state_dict(weights_of(source, label_names, model.label_tensors()))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     average = WeightAverage(model, settings.average) if settings.average else None
@@ -93,6 +102,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     tracker.text(start, "config", configs.dump(config))
     progress = Progress("stage 2", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
     progress.say(f"stage 2: {count_parameters(model):,} parameters, {len(train_codes):,} code maps, on {device}")
+    if source:
+        progress.say(f"stage 2: begins from {describe(config, source, maps.header, vqvaes)}")
 
     for step, (codes, labels) in enumerate(batches, start + 1):
         rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
@@ -165,6 +176,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
                 "stage": "stage2",
                 "config": asdict(config),
                 "codes": maps.header.origin(),
+                BEGUN_FROM: origins,
                 "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
                 "guard": guard.state(),
             }

@@ -148,8 +148,9 @@ def prepare(words: list[str], small_run: Path) -> None:
     begins = words[0] in ("python", "mkdir") or words[1] in ("run", "train-vqvae", "check")
     if words[2:3] == ["my.yaml"] and not Path("my.yaml").exists():
         shutil.copy(ROOT / "configs" / "folder.yaml", "my.yaml")
+    sources = [words[at + 1] for at, word in enumerate(words) if word in ("--stage1.init", "--stage2.init")]
     for named in re.findall(r"(?<![\w/])runs/[\w-]+", " ".join(words)):
-        if not begins and not Path(named).exists():
+        if (not begins or named in sources) and not Path(named).exists():
             shutil.copytree(small_run / "run", named)
 
 

@@ -3,7 +3,7 @@
 Each imports what only it needs: the networks of the other steps, and their libraries, would be waited for in vain.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,6 +52,7 @@ def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
     """Begin or go on with a run, and load its pictures; the range that was measured is kept with the settings."""
     from vqprior.runtime.data import refuse_blank
 
+    on_main(lambda: _refuse_misfits(config))
     config, run = _start(config)
     data = _data(config, run)
     if not run.stage1.exists():
@@ -60,6 +61,26 @@ def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
         config = replace(config, data=data.data)
         on_main(lambda: write_file(run.config_file, dump(config)))
     return config, run, data
+
+
+def _refuse_misfits(config: Config) -> None:
+    """Refuse weights to begin from that do not fit (stage1.init), before a run is made and pictures read."""
+    from vqprior.stage1_vqvae.begin import source_of
+
+    if not [*checkpoint.readable(RunDir(Path(config.out)).stage1)]:
+        source_of(config)
+
+
+def _refuse_prior(config: Config, run: RunDir, label_names: Sequence[str]) -> None:
+    """Refuse a prior to begin from that will not fit (stage2.init) before stage one is trained."""
+    from vqprior.runtime.lineage import lineage
+    from vqprior.stage1_vqvae.begin import source_of as vqvae_to_begin_from
+    from vqprior.stage2_prior.begin import source_of
+
+    if config.stage2.init is None or [*checkpoint.readable(run.stage2)]:
+        return
+    vqvaes = [*checkpoint.readable(run.stage1)] or [vqvae_to_begin_from(config)]
+    source_of(config, label_names, [origin for found in vqvaes if found for origin in lineage(found)])
 
 
 def _data(config: Config, run: RunDir) -> "DataSet":
@@ -186,6 +207,7 @@ def run(config: Config) -> None:
     inference = config.for_inference()
     if config.sample.label:
         label_of_text(config.sample.label, data.label_names)
+    on_main(lambda: _refuse_prior(config, run, data.label_names))
     with heeded():
         train_stage1(config, run, data)
         encode_images(inference, run, data)

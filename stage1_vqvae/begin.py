@@ -1,0 +1,91 @@
+"""Stage one from the weights of another run, to train on or to take over as they are."""
+
+from dataclasses import asdict
+
+import torch
+
+from vqprior.configs import Config, from_tree
+from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.checkpoint_writer import Writer
+from vqprior.runtime.data import DataSet
+from vqprior.runtime.launch import Guard, accelerator_for
+from vqprior.runtime.lineage import BEGUN_FROM, differing, in_words, lineage, refuse_misfits, source_run
+from vqprior.runtime.processes import say
+from vqprior.runtime.run_dir import RunDir
+
+from .measure import measure
+from .vqvae import VQVAE, vqvae_of
+
+FITTING = (
+    "data.channels",
+    *(f"stage1.{name}" for name in ("K", "D", "codebook", "normalize", "codes_per_position")),
+    *(f"stage1.{name}" for name in ("factor", "width", "blocks", "block_width")),
+)
+"""Settings that weights are bound to."""
+SAID = ("data.size", "data.crop", "data.range", "stage1.likelihood")
+"""Settings under which the same weights mean something else, though they may be told to."""
+
+
+def source_of(config: Config) -> Checkpoint | None:
+    """The VQ-VAE of the run that `stage1.init` names, None where it names none.
+
+    Raises:
+        UserError: there is no such run, it has no VQ-VAE, or one that does not fit.
+    """
+    init = config.stage1.init
+    if init is None:
+        return None
+    found = vqvae_of(source_run("stage1", init), warn=say)
+    settings = differing(from_tree(found.meta["config"]), config, FITTING)
+    with torch.device("meta"):
+        here = VQVAE(config).state_dict()
+    there = found.tensors(found.weights)
+    if {name: x.shape for name, x in there.items()} != {name: x.shape for name, x in here.items()}:
+        settings |= differing(from_tree(found.meta["config"]), config, ("stage1.likelihood",))
+    refuse_misfits("stage1", init, settings, there, here)
+    return found
+
+
+def describe(config: Config, found: Checkpoint) -> str:
+    """Where stage one begins, in words."""
+    text = f"the VQ-VAE {found.fingerprint[:12]} of {config.stage1.init}, step {found.step}"
+    said = differing(from_tree(found.meta["config"]), config, SAID)
+    return f"{text}; mind that {in_words(said)}" if said else text
+
+
+def take_over(config: Config, run: RunDir, data: DataSet, found: Checkpoint) -> None:
+    """Write weights as they are into a checkpoint of step 0, measured on this run's pictures.
+
+    The file of the weights is the same, and so is the fingerprint: code maps and priors of that VQ-VAE belong
+    to this one.
+    """
+    accelerator, tensors = accelerator_for(config), found.tensors(found.weights)
+    model = VQVAE(config).to(accelerator.device)
+    model.load_state_dict(tensors)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
+    seen = measure(
+        model,
+        data.validation,
+        batch=config.inference_batch,
+        precision=config.precision,
+        channels_last=config.channels_last,
+    )
+    files = {"model": tensors, "optimizer": {}}  # all that training needs, if stage1.steps are raised later
+    if config.stage1.average:
+        files["average"] = tensors
+    writer = Writer(run.stage1, config.stage1.keep)
+    meta = {
+        "stage": "stage1",
+        "config": asdict(config),
+        "data_fingerprint": data.fingerprint,
+        BEGUN_FROM: lineage(found),
+        "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
+        "guard": Guard(accelerator, writer).state(),
+    }
+    writer.save(0, files, meta, seen.loss)
+    writer.finish()
+    say(
+        f"stage 1: taken over as it is: {describe(config, found)}; validation mse {seen.mse:.5f}, "
+        f"psnr {seen.psnr:.2f} dB, perplexity {seen.perplexity:.1f}, {seen.usage:.1%} of {model.K} codes used"
+    )

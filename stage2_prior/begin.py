@@ -1,0 +1,120 @@
+"""Stage two from the prior of another run: what must fit, and how its weights are taken over."""
+
+from collections.abc import Sequence
+
+import torch
+
+from vqprior.configs import Config, from_tree
+from vqprior.configs.errors import UserError
+from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint import Checkpoint, Tensors
+from vqprior.runtime.code_maps import Header, Level
+from vqprior.runtime.lineage import differing, lineage, refuse_misfits, source_run
+from vqprior.runtime.run_dir import RunDir
+
+from .pixelcnn import PixelCNN
+
+FITTING = (
+    *(f"stage1.{name}" for name in ("K", "codes_per_position")),
+    *(f"stage2.{name}" for name in ("channels", "layers", "kernel", "head")),
+)
+"""Settings that weights are bound to; with classes also whether stage2.label_dropout is above 0."""
+
+
+def source_of(config: Config, label_names: Sequence[str], origins: Sequence[str]) -> Checkpoint | None:
+    """The prior of the run that `stage2.init` names, None where it names none.
+
+    Args:
+        label_names: the classes here.
+        origins: the fingerprints of the VQ-VAE here and of all that it began from, the latest first.
+
+    Raises:
+        UserError: there is no such run, or its prior is missing, does not fit, has other classes, or learnt
+            codes that have nothing to do with those here.
+    """
+    init = config.stage2.init
+    if init is None:
+        return None
+    found = checkpoint.best(source_run("stage2", init).stage2)
+    codes, there = found.meta["codes"], from_tree(found.meta["config"])
+    if codes["vqvae"] not in origins:
+        raise UserError(_other_codes(init, codes["vqvae"], origins))
+    if not _same_classes(codes["label_names"], label_names):
+        raise UserError(_other_classes(init, codes["label_names"], label_names))
+    settings = differing(there, config, FITTING)
+    if label_names and bool(there.stage2.label_dropout) != bool(config.stage2.label_dropout):
+        settings |= differing(there, config, ("stage2.label_dropout",))
+    stage1 = config.stage1
+    with torch.device("meta"):
+        here = PixelCNN(
+            config.stage2,
+            K=stage1.K,
+            classes=len(label_names),
+            codes_per_position=stage1.codes_per_position,
+        )
+    refuse_misfits("stage2", init, settings, found.tensors(found.weights), here.state_dict())
+    return found
+
+
+def _same_classes(there: Sequence[str], here: Sequence[str]) -> bool:
+    """Whether both have the same classes, in any order; that cannot be told where two have one name."""
+    return list(there) == list(here) or (sorted(there) == sorted(here) and len(set(here)) == len(here))
+
+
+def _other_classes(init: str, there: Sequence[str], here: Sequence[str]) -> str:
+    """What to say of a prior of other classes."""
+    lost, new = [name for name in there if name not in here], [name for name in here if name not in there]
+    only = (("there", lost), ("here", new))
+    parts = [f"{len(names)} only {place} ({', '.join(names[:5])})" for place, names in only if names]
+    return (
+        f"stage2.init: the prior of {init} has {len(there)} classes, and there are {len(here)} here: "
+        f"{' and '.join(parts) or 'several have one name'}. Give pictures of the same classes, or leave "
+        "--stage2.init out to train a new prior"
+    )
+
+
+def _other_codes(init: str, theirs: str, origins: Sequence[str]) -> str:
+    """What to say of a prior of codes that have nothing to do with those here."""
+    here = f"of {origins[0][:12]}, which did not begin from it" if origins else "of one that begins anew"
+    return (
+        f"stage2.init: the prior of {init} learnt codes of the VQ-VAE {theirs[:12]}, and those here are "
+        f"{here}: the same numbers mean other things. Begin stage one from it too, --stage1.init {init} "
+        "(with --stage1.steps 0 it is taken over as it is), or leave --stage2.init out"
+    )
+
+
+def vqvae_origins(run: RunDir, fingerprint: str) -> list[str]:
+    """The fingerprint of a VQ-VAE of a run, and those of all that it began from, the latest first."""
+    same = (found for found in checkpoint.readable(run.stage1) if found.fingerprint == fingerprint)
+    return next(map(lineage, same), [fingerprint])
+
+
+def weights_of(found: Checkpoint, label_names: Sequence[str], label_tensors: Sequence[str]) -> Tensors:
+    """The weights of a prior for one of the same classes, which may have another order.
+
+    Args:
+        label_tensors: the names of those whose rows are the classes in order (`PixelCNN.label_tensors`).
+    """
+    tensors, there = found.tensors(found.weights), found.meta["codes"]["label_names"]
+    rows = [there.index(name) for name in label_names]
+    for name in label_tensors if list(there) != list(label_names) else ():
+        table = tensors[name]
+        tensors[name] = torch.cat([table[rows], table[len(rows) :]])  # the hidden label is the last
+    return tensors
+
+
+def describe(config: Config, found: Checkpoint, header: Header, origins: Sequence[str]) -> str:
+    """Where stage two begins, in words."""
+    codes, here = found.meta["codes"], header.level
+    there = Level(**codes["levels"][0])
+    notes = [f"the prior {found.fingerprint[:12]} of {config.stage2.init}, step {found.step}"]
+    if codes["vqvae"] != origins[0]:
+        notes.append(
+            f"it learnt codes of the VQ-VAE {codes['vqvae'][:12]}, from which stage one here began before it "
+            "went on: its codes have moved since"
+        )
+    if (there.height, there.width) != (here.height, here.width):
+        notes.append(f"its maps are {there.height}x{there.width}, those here {here.height}x{here.width}")
+    if codes["label_names"] != header.label_names:
+        notes.append("its classes have another order, and are matched by name")
+    return "; ".join(notes)
