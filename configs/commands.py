@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from .schema import Config, Drawing
+from .schema import Config, Drawing, OnError
 
 Half = Literal["lower half", "upper half", "left half", "right half"]
 Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies"]
@@ -106,6 +106,25 @@ class Report(_OfRun):
 
     file: str | None = None
     """The page to write; without it RUN/report.html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodePictures:
+    """Which pictures are encoded besides those of a run, and where their codes go."""
+
+    pictures: str
+    """A folder of pictures, those in its sub-folders among them; they are cut and resized like the run's."""
+    out: str
+    """Folder for codes.npz and codes.parquet (the latter with pip install 'vqprior[data]')."""
+    range: tuple[float, float] | None = None
+    """Values that become black and white in pictures of more than 8 bits, LOW HIGH; without it the run's."""
+    on_error: OnError = "stop"
+    """What becomes of a picture that cannot be read: the command stops and names it, or leaves it out and
+    lists it in skipped.txt."""
+
+    def __post_init__(self):
+        if self.range and not self.range[0] < self.range[1]:
+            raise ValueError(f"range is {self.range}; it takes LOW HIGH, for example 0 4095")
 
 
 @dataclass(frozen=True, kw_only=True)

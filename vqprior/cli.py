@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
+from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation, Export, Report
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime.interrupt import Interrupted
@@ -32,6 +32,20 @@ def _step(name: str, target: str | None, flags: list[str]) -> None:
     from vqprior import pipeline
 
     pipeline.STEPS[name](config)
+
+
+def _encode(name: str, target: str | None, flags: list[str]) -> None:
+    """`encode` takes the whole configuration; with --pictures, settings of its own."""
+    if "--pictures" not in [flag.partition("=")[0] for flag in flags]:
+        return _step(name, target, flags)
+    stored = _stored(target)
+    prog = f"vqprior {name} {target or 'RUN'}"
+    settings = configs.parse_options(EncodePictures, flags, prog=prog)
+    _need_target(name, target)
+    need_run(stored)
+    from vqprior import pipeline
+
+    pipeline.encode_pictures(stored, settings)
 
 
 def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
@@ -86,7 +100,7 @@ COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
     "check": Command("look at all pictures before training; suggest settings for them", _evaluate),
     "train-vqvae": Command("stage one: train the VQ-VAE", _step),
-    "encode": Command("images -> code maps, with the trained VQ-VAE", _step),
+    "encode": Command("images -> code maps, with the trained VQ-VAE; of any --pictures FOLDER", _encode),
     "train-prior": Command("stage two: train the prior on the code maps", _step),
     "sample": Command("draw new images from the prior and decode them", _sample),
     "complete": Command("fill in the hidden part of a picture, several times", _complete),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vqprior.configs import Config, dump
-from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
+from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation, Export, Report
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.files import write_file
@@ -128,6 +128,15 @@ def encode(config: Config) -> None:
     with heeded():
         encode_images(config, run, data)
     _tell_skipped(run)
+
+
+def encode_pictures(config: Config, settings: EncodePictures) -> None:
+    """Other pictures -> files of their codes."""
+    from vqprior.sampling.encode_pictures import encode_pictures
+
+    run = run_dir.existing(config)
+    with heeded():
+        encode_pictures(settings, run)
 
 
 def train_prior(config: Config) -> None:

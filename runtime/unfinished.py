@@ -1,0 +1,69 @@
+"""Work in parts, which lie in OUT/.unfinished until all are there: a killed call goes on where it was."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqprior.configs.errors import UserError
+
+from .files import write_json
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The parts of one call, and whether they are of its settings."""
+
+    out: Path  # where the results go
+    record: str  # the file there that holds the settings, written last
+    settings: dict[str, Any]  # as JSON reads them back
+    command: str  # what writes it, in words
+
+    @property
+    def folder(self) -> Path:
+        """Where the parts are."""
+        return self.out / ".unfinished"
+
+    def part(self, index: int) -> Path:
+        """The file of a part; where it is, the part is done."""
+        return self.folder / f"{index:06d}.npy"
+
+    def begin(self, result: str, inside: str = ".") -> bool:
+        """Whether all is done; else makes the folder of the parts, empty if they are of other settings.
+
+        Args:
+            result: a file or folder that is written: where it is without a record, a user put it there.
+            inside: a folder to make among the parts.
+
+        Raises:
+            UserError: there is something that this command did not write.
+        """
+        begun = self.folder / "settings.json"
+        if (self.out / result).exists() and not (self.out / self.record).is_file() and not begun.is_file():
+            found = f"{self.out / result} is there already and was not written by `{self.command}`"
+            raise UserError(f"{found}; give another folder with --out")
+        if self._are_in(self.out / self.record):
+            shutil.rmtree(self.folder, ignore_errors=True)  # of a call that was killed at its very end
+            return True
+        if not self._are_in(begun):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            (self.folder / inside).mkdir(parents=True)
+            write_json(begun, self.settings)
+        return False
+
+    def replace(self) -> None:
+        """From now on, and until `finish`, the results of an earlier call do not count."""
+        (self.out / self.record).unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """All results are written: say so, and forget the parts."""
+        write_json(self.out / self.record, self.settings)
+        shutil.rmtree(self.folder)
+
+    def _are_in(self, path: Path) -> bool:
+        """Whether a file is there, intact, and of these settings."""
+        try:
+            return json.loads(path.read_text()) == self.settings
+        except (OSError, ValueError):
+            return False
