@@ -3,7 +3,7 @@
     python -m benchmarks.damaged_pictures                          5,000 files, evenly over the kinds
     python -m benchmarks.damaged_pictures --files 100000 --seed 1
 
-Kinds that this Pillow cannot write (AVIF in a small build) are left out. libtiff prints complaints of its own.
+Kinds that this Pillow cannot write (AVIF in a small build) are left out. libtiff prints complaints itself.
 Exits with code 1 if anything but Unreadable was raised.
 """
 
