@@ -7,7 +7,7 @@ test           only for figures that are reported
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -67,28 +67,38 @@ class Split:
         return None if self.numbers is None else torch.from_numpy(self.numbers)
 
     def names(self, indices: Tensor) -> list[str]:
-        """The names of the pictures with these indices [n]."""
-        return [self.keys[index] for index in indices.tolist()]
+        """The names of the pictures with these indices [n]; of the one that stands in, where one could not be read."""
+        standing = (next(i for i in self._standing_in(index) if i not in self.absent) for index in indices.tolist())
+        return [self.keys[index] for index in standing]
+
+    def _standing_in(self, index: int) -> Iterator[int]:
+        """A picture, and those that stand in for it where it cannot be read: the next ones of its class."""
+        for at in range(index, index + len(self)):
+            if self.numbers is None or self.numbers[at % len(self)] == self.numbers[index]:
+                yield at % len(self)
 
     def read(self, index: int) -> np.ndarray:
         """Decode one picture: uint8 [C, H + m, W + m].
 
-        Under data.on_error `skip` the next one that can be read stands in for one that cannot: on every process, and
-        when the run is resumed, it is the same.
+        Under data.on_error `skip` the next one of its class that can be read stands in for one that cannot: on every
+        process, and when the run is resumed, it is the same.
 
         Raises:
-            UserError: it cannot be read, and data.on_error is `stop`.
+            UserError: it cannot be read, and data.on_error is `stop`, or no other of its class can be.
         """
-        for stand_in in range(index, index + len(self)):
+        for stand_in in self._standing_in(index):
             try:
-                return self.decoded(stand_in % len(self))
+                return self.decoded(stand_in)
             except Unreadable as error:
                 if self.data.on_error == "stop":
                     if self.listing and index not in self.absent:
                         note_skipped(self.listing, self.keys[index], error.reason)
                     raise UserError(f"{error}; mend it, or go on without it: --data.on_error skip") from error
-                self._skip(stand_in % len(self), error)
-        raise UserError(f"no picture of the {self.name} split can be read")
+                self._skip(stand_in, error)
+        raise UserError(
+            f"{self.keys[index]} cannot be read, nor any other picture of its class in the {self.name} split; "
+            "mend them, or begin a run without them (a new --out)"
+        )
 
     def decoded(self, index: int) -> np.ndarray:
         """One picture and no other, uint8 [C, H + m, W + m]; raises Unreadable."""
