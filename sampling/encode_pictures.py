@@ -4,7 +4,7 @@ OUT/
     codes.npz        codes [N, h, w] (uint8 for up to 256 codes, else uint16), names text [N], K; label_names
                      text, the classes of the run, where it has any
     codes.parquet    a row a picture: name, and codes as a list of h * w; h, w, K, ... in the metadata
-    skipped.txt      with --on_error skip, pictures that could not be read: a name and a reason a line
+    skipped.txt      with --on_error skip, pictures that could not be read: a line has `pictures`, the name and the reason
     codes.json       the settings; written last
 
 The pictures are prepared like those of the run, and encoded by the VQ-VAE of its code maps and its prior.
@@ -26,11 +26,11 @@ from torch import Tensor
 from vqprior.configs.commands import EncodePictures
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
-from vqprior.runtime.data import decoded
 from vqprior.runtime.data.decode import Unreadable
 from vqprior.runtime.data.folder import FileReader, walk
-from vqprior.runtime.data.record import SKIPPED, note_skipped, skipped
+from vqprior.runtime.data.record import SKIPPED, note, noted
 from vqprior.runtime.data.source import Pictures, printable
+from vqprior.runtime.data.split import decoded
 from vqprior.runtime.data.transform import central, prepare
 from vqprior.runtime.files import write_array, write_file
 from vqprior.runtime.lineage import codes_origin
@@ -151,7 +151,7 @@ def _read(pictures: Pictures, index: int, data: Data, on_error: str, listing: Pa
     except Unreadable as error:
         if on_error == "stop":
             raise UserError(f"{error}; mend it, or go on without it: --on_error skip") from error
-        note_skipped(listing, pictures.keys[index], error.reason)
+        note(listing / SKIPPED, "pictures", pictures.keys[index], error.reason)
         return None
     return central(torch.from_numpy(pixels)[None], data)[0]
 
@@ -190,7 +190,7 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
         (out / "codes.parquet").unlink(missing_ok=True)  # of an earlier call
         say("encode: codes.parquet is not written, since it needs pyarrow: pip install 'vqprior[data]'")
     (out / SKIPPED).unlink(missing_ok=True)
-    if without := skipped(unfinished.folder):
+    if without := noted(unfinished.folder / SKIPPED):
         write_file(out / SKIPPED, (unfinished.folder / SKIPPED).read_bytes())
         left_out = f"{len(without):,} pictures could not be read and were left out"
         say(f"encode: {left_out}; {out / SKIPPED} lists them")

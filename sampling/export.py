@@ -68,7 +68,9 @@ def _half(name: str, tensor: Tensor) -> Tensor:
 
 def _anywhere(config: Config) -> Config:
     """The configuration without places on this machine."""
-    data = replace(config.data, root=Data().root)
+    plain = Data()
+    places = ("root", "train_root", "validation_root", "test_root", "table", "cache")
+    data = replace(config.data, **{name: getattr(plain, name) for name in places})
     # A stage that was taken over has no steps of its own, which takes stage1.init
     stage1 = replace(config.stage1, init=None, steps=max(1, config.stage1.steps))
     stage2 = replace(config.stage2, init=None)

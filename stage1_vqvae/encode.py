@@ -13,7 +13,7 @@ from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint, code_maps
 from vqprior.runtime.code_maps import Header, Level
-from vqprior.runtime.data import SPLITS, DataSet, Split
+from vqprior.runtime.data import SPLITS, DataSet, Split, roots_of
 from vqprior.runtime.data.transform import augment, central
 from vqprior.runtime.files import write_json
 from vqprior.runtime.launch import autocast
@@ -35,7 +35,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
     """
     found = on_main(lambda: checkpoint.best(run.stage1))
     if found.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(f"{found.path} was trained on other pictures than data.root ({config.data.root}) holds now")
+        raise UserError(f"{found.path} was trained on other pictures than {roots_of(config.data)} holds now")
     model = load_vqvae(found, device_of_process())
     if config.channels_last:
         model.to(memory_format=torch.channels_last)

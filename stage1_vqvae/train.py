@@ -13,7 +13,7 @@ from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint, pictures
 from vqprior.runtime.checkpoint_writer import Writer
-from vqprior.runtime.data import DataSet
+from vqprior.runtime.data import DataSet, roots_of
 from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import (
     Guard,
@@ -53,7 +53,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     resumed = on_main(lambda: checkpoint.newest(run.stage1, warn=say))
     start = resumed.step if resumed else 0
     if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(f"{resumed.path} was trained on other pictures than data.root ({config.data.root}) holds now")
+        raise UserError(f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now")
     if resumed and start >= settings.steps:
         return say(f"stage 1: done, {start} steps")
     source = None if resumed else on_main(lambda: source_of(config))

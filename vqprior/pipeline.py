@@ -93,17 +93,19 @@ def _data(config: Config, run: RunDir) -> "DataSet":
     newest = on_main(lambda: checkpoint.newest(run.stage1))
     expected = newest.meta["data_fingerprint"] if newest else None
     loaded: list[DataSet] = []
-    on_main(lambda: loaded.append(load(config.data, run=run.path, expected=expected, quiet=False)))
-    data = loaded[0] if loaded else load(config.data, run=run.path, expected=expected)
+    begun = newest is not None  # before anything was learnt, other settings may choose other pictures
+    ours = dict(run=run.path, expected=expected)
+    on_main(lambda: loaded.append(load(config.data, **ours, begun=begun, quiet=False)))
+    data = loaded[0] if loaded else load(config.data, **ours)
     say(data.summary())
     return data
 
 
 def _tell_skipped(run: RunDir) -> None:
     """Say how many pictures the run went on without."""
-    from vqprior.runtime.data.record import SKIPPED, skipped
+    from vqprior.runtime.data.record import SKIPPED, noted
 
-    if found := on_main(lambda: skipped(run.path)):
+    if found := on_main(lambda: noted(run.path / SKIPPED)):
         say(f"{len(found):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
 
 

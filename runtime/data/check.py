@@ -3,15 +3,13 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
-from tqdm import tqdm
 
 from vqprior.configs.commands import Check
 from vqprior.configs.errors import UserError
@@ -22,7 +20,9 @@ from ..pictures import grid, save_png
 from ..processes import say
 from . import SPLITS, DataSet, blank, load, roots_of
 from .decode import Unreadable
-from .record import Record, differing, digest_of, some
+from .record import Record, digest_of, some
+from .resume import differing
+from .threads import in_threads
 
 SHEET = 64  # pictures on the contact sheet
 FEW = 20  # training pictures of a class, below which it is named
@@ -87,8 +87,7 @@ def _look(data: DataSet, name: str) -> list[Seen]:
         grey = len(pixels) == 1 or bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
         return Seen(digest_of(pixels), blank(pixels), grey)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return [*tqdm(threads.map(one, range(len(split))), desc=f"check {name}", total=len(split), leave=False)]
+    return [*in_threads(one, len(split), os.cpu_count() or 1, name=f"check {name}", quiet=False)]
 
 
 def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
@@ -97,7 +96,8 @@ def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
 
 
 def _unreadable(data: DataSet, seen: dict[str, list[Seen]], asked: Data) -> list[Finding]:
-    found = [f"{key} ({reason})" for key, reason in data.record.unreadable.items()]
+    unreadable = data.record.unreadable
+    found = [f"{split}: {key} ({why})" for split, reasons in unreadable.items() for key, why in reasons.items()]
     for name, all_of in seen.items():
         bad = [index for index, one in enumerate(all_of) if one.reason]
         places = _named(data, name, bad)
@@ -142,7 +142,8 @@ def _changed(data: DataSet, run: Path, asked: Data) -> list[Finding]:
     for listed in record.splits.values() if record else ():
         pictures = getattr(data.source, listed.origin)
         if pictures is not None:
-            reasons = differing(listed, pictures, lambda work, items: [*map(work, items)])[1]
+            names = (record.label_names, data.source.label_names)
+            reasons = differing(listed, names[0], pictures, names[1], workers=data.data.workers)[1]
             found += [f"{listed.keys[place]} ({reason})" for place, reason in reasons.items()]
     if not found:
         return []
@@ -192,6 +193,8 @@ def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
     """Settings to begin with, by the names of their flags: a rule of thumb, from the number and size of the pictures."""
     looks = [look for split in data.record.splits.values() for look in split.looks]
     height, width = (int(np.median([getattr(look, axis) for look in looks])) for axis in ("height", "width"))
+    if data.data.crop:
+        height, width = min(height, data.data.crop), min(width, data.data.crop)
     count = len(data.train)
     most = 64 if count < 20_000 else 128 if count < 200_000 else 256
     factor = 8 if min(height, width, most) >= 256 else 4
@@ -225,11 +228,10 @@ def _typed(value: Any) -> str:
 
 
 def _write_preset(path: Path, asked: Data, used: Data, suggested: dict[str, Any]) -> None:
-    """A preset of the suggested settings, on the same data."""
-    places = ("source", "root", "train_root", "validation_root", "test_root", "table", "image_column", "label_column")
-    tree: dict[str, Any] = {"data": {name: getattr(asked, name) for name in places if getattr(asked, name) is not None}}
-    tree["data"]["on_error"] = asked.on_error
-    tree["data"]["labels"] = asked.labels
+    """A preset of the suggested settings, on the same data, with all that was asked of them."""
+    plain = Data()
+    given = [field.name for field in fields(Data) if getattr(asked, field.name) != getattr(plain, field.name)]
+    tree: dict[str, Any] = {"data": {name: getattr(asked, name) for name in ("source", "root", *given)}}
     if used.range != "auto":
         tree["data"]["range"] = list(used.range)
     for name, value in suggested.items():

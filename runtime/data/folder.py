@@ -8,6 +8,7 @@ The words that name splits are in `splits`. Explicit settings beat guessing: wit
 validation_root, test_root) or data.table nothing is told from names of folders.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,13 @@ HEIF = frozenset((".heic", ".heif"))  # read where the package pillow_heif is
 SAY_WHICH = "say which is which: --data.train_root FOLDER --data.test_root FOLDER"
 
 
-MARKERS = frozenset(("samples.json", ".unfinished", "completions.json", "CACHEDIR.TAG", ".vqprior"))
+OURS = frozenset((".unfinished", "CACHEDIR.TAG", ".vqprior"))
+MARKERS = {
+    "samples.json": {"prior", "seed", "top_p"},
+    "completions.json": {"prior", "codes_drawn"},
+    "run.json": {"format", "starts"},
+}
+"""Files that this program writes, and keys that tell them from other people's."""
 
 
 @cache
@@ -99,8 +106,8 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
             continue
         visited.add(real)
         entries = _entries(path)
-        if inside and written_by_a_program({entry.name for entry in entries}):
-            listing.left_out["folders that vqprior wrote"] += 1
+        if inside and _written_by_us(path, {entry.name for entry in entries}):
+            listing.left_out[f"folder that vqprior wrote ({printable(inside)})"] += 1
             continue
         listing.folders += [inside] if inside else []
         for entry in entries:
@@ -125,9 +132,21 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
         raise UserError(f"the folder {printable(path)} cannot be read ({error.strerror}); allow it, or move it") from error
 
 
-def written_by_a_program(names: set[str]) -> bool:
-    """Whether the names in a folder are those of a run, of samples or of a cache."""
-    return {"config.yaml", "run.json"} <= names or bool(MARKERS & names)
+def _written_by_us(path: str, names: set[str]) -> bool:
+    """Whether a folder is a run, samples, completions or a cache of this program; names alone could be anybody's."""
+    if OURS & names:
+        return True
+    return any(name in names and _has_keys(os.path.join(path, name), keys) for name, keys in MARKERS.items())
+
+
+def _has_keys(file: str, keys: set[str]) -> bool:
+    """Whether a file is a JSON object with these keys."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            tree = json.load(opened)
+    except (OSError, ValueError):
+        return False
+    return isinstance(tree, dict) and keys <= tree.keys()
 
 
 def _left_out(entry: os.DirEntry[str], endings: frozenset[str]) -> str:

@@ -71,6 +71,11 @@ class Prepared:
     def _sums(self) -> int:
         return os.open(self.stem.with_suffix(".sums"), os.O_RDWR | os.O_CREAT, 0o644)
 
+    def delete(self) -> None:
+        """Forget all of them."""
+        for suffix in (".pixels", ".sums"):
+            self.stem.with_suffix(suffix).unlink(missing_ok=True)
+
     def get(self, index: int) -> np.ndarray | None:
         """A prepared picture uint8 [C, H + m, W + m]; None where it is not there, whole."""
         expected = int.from_bytes(os.pread(self._sums, 4, 4 * index), "little")

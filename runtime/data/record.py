@@ -1,7 +1,8 @@
 """The pictures of a run, kept in it when it begins: what is damaged, mended, added or gone later changes no order.
 
     RUN/pictures.json.gz    for each split the names of its pictures, their labels, sizes, times and digests
-    RUN/skipped.txt         pictures that the run went on without, a name and a reason a line
+    RUN/skipped.txt         pictures that the run went on without: a line has the split, the name and the reason
+    RUN/damaged.txt         pictures at which it stopped, in the same form
 
 A picture is looked at again only where its size or the time of its file changed.
 """
@@ -10,7 +11,7 @@ import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,10 @@ from .source import Content, Pictures
 
 FORMAT = 1
 RECORDED = "2-"  # how the fingerprints of recorded data begin; those of earlier versions are of another kind
-FILE, SKIPPED = "pictures.json.gz", "skipped.txt"
-Mapped = Callable[[Callable[[int], Any], Sequence[int]], list[Any]]
-"""Applies a function to indices, in threads."""
+FILE, SKIPPED, DAMAGED = "pictures.json.gz", "skipped.txt", "damaged.txt"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Look:
     """What one look at a stored picture says."""
 
@@ -63,7 +62,7 @@ class Record:
     label_names: list[str]
     layout: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)  # reasons by name, of pictures in no split
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)  # reasons by split of the source and name
     range: list[float] | None = None  # what became black and white in pictures of more than 8 bits
 
     def fingerprint(self) -> str:
@@ -132,45 +131,19 @@ def look(pictures: Pictures, index: int) -> Look:
     return Look(size, time, digest_of(content), seen.format, seen.width, seen.height, seen.kind, seen.frames)
 
 
-def differing(kept: Listed, pictures: Pictures, mapped: Mapped) -> tuple[np.ndarray, dict[int, str]]:
-    """Where the pictures of a kept split are now, and which are not what they were.
-
-    Returns:
-        For each its index into `pictures`, -1 where it is gone; and by place in the split why it is not the same.
-    """
-    places = {key: index for index, key in enumerate(pictures.keys)}
-    indices = np.array([places.get(key, -1) for key in kept.keys], dtype=np.int64)
-
-    def changed(place: int) -> str:
-        old, index = kept.looks[place], int(indices[place])
-        if index < 0:
-            return "it is gone"
-        try:
-            if pictures.reader.stamp(index) == (old.size, old.time):
-                return ""
-        except OSError as error:
-            return error.strerror or str(error)
-        now = look(pictures, index)
-        return "" if now.digest == old.digest else now.reason or "it is another picture now"
-
-    reasons = mapped(changed, range(len(kept.keys)))
-    return indices, {place: reason for place, reason in enumerate(reasons) if reason}
-
-
-def note_skipped(folder: Path, key: str, reason: str) -> None:
-    """List a picture that the run goes on without; by any process, at any time: a line is one write."""
+def note(file: Path, split: str, key: str, reason: str) -> None:
+    """List a picture that could not be read; by any process, at any time: a line is one write."""
     printable = key.encode("utf-8", "backslashreplace").decode()
-    with open(folder / SKIPPED, "ab", buffering=0) as file:
-        file.write(f"{printable}\t{' '.join(reason.split())}\n".encode())
+    with open(file, "ab", buffering=0) as listing:
+        listing.write(f"{split}\t{printable}\t{' '.join(reason.split())}\n".encode())
 
 
-def skipped(folder: Path) -> dict[str, str]:
-    """Reasons by name of the pictures that a run went on without."""
-    path = folder / SKIPPED
-    if not path.is_file():
+def noted(file: Path) -> dict[tuple[str, str], str]:
+    """Reasons by split and name of the pictures that are listed in a file."""
+    if not file.is_file():
         return {}
-    lines = path.read_text(errors="replace").splitlines()
-    return dict(line.split("\t", 1) for line in lines if "\t" in line)
+    lines = [line.split("\t", 2) for line in file.read_text(errors="replace").splitlines()]
+    return {(words[0], words[1]): words[2] for words in lines if len(words) == 3}
 
 
 def some(names: Sequence[str], count: int = 10) -> str:
@@ -198,7 +171,8 @@ def summary(record: Record, root: str) -> str:
         lines.append(f"pictures of more than 8 bits: {low:g} becomes black, {high:g} white (data.range)")
     if animated := sum(look.frames > 1 for look in looks):
         lines.append(f"{animated:,} hold several frames; the first of each is used")
-    left_out = record.left_out | ({"unreadable": len(record.unreadable)} if record.unreadable else {})
+    unreadable = sum(map(len, record.unreadable.values()))
+    left_out = record.left_out | ({"unreadable": unreadable} if unreadable else {})
     if left_out:
         lines.append("left out: " + ", ".join(f"{count:,} {kind}" for kind, count in left_out.items()))
     return "\n      ".join(lines)

@@ -14,6 +14,9 @@ Content = bytes | np.ndarray
 """A picture as it is stored: an encoded file, or uint8 [H, W] or [H, W, C]."""
 
 
+SPLITS = ("train", "validation", "test")
+
+
 class Reader(Protocol):
     """Where pictures are stored; picklable, since worker processes use it."""
 

@@ -1,5 +1,6 @@
 """What a run keeps of its pictures: damage, mending and loss change no order, and nothing goes unnoticed."""
 
+import hashlib
 import pickle
 import shutil
 from dataclasses import replace
@@ -7,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import colour, write_pictures
 from vqprior.configs import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime.data import load
 from vqprior.runtime.data.prepared import Prepared
-from vqprior.runtime.data.record import Record, skipped
+from vqprior.runtime.data.record import SKIPPED, Record, noted
+from vqprior.runtime.data.transform import prepare
 
 SMALL = Data(size=(8, 8), validation=0.2, test=0.2)
 
@@ -32,7 +35,7 @@ def test_a_damaged_picture_stops_and_is_named_or_is_left_out_and_listed(pictures
         load(data, run=run)
     found = load(replace(data, on_error="skip"), run=run)
     assert sum(len(found.split(name)) for name in ("train", "validation", "test")) == 23
-    assert list(found.record.unreadable) == ["ant/picture0.png"] and "1 unreadable" in found.summary()
+    assert list(found.record.unreadable["train"]) == ["ant/picture0.png"] and "1 unreadable" in found.summary()
 
 
 def test_a_picture_cut_in_its_middle_is_met_in_the_run_and_another_one_of_its_class_stands_in(tmp_path, run):
@@ -44,17 +47,18 @@ def test_a_picture_cut_in_its_middle_is_met_in_the_run_and_another_one_of_its_cl
     whole = (root / victim).read_bytes()
     (root / victim).write_bytes(whole[: len(whole) // 2])
     data = replace(SMALL, root=str(root), memory_gb=0, on_error="skip", workers=0)
+    load(replace(data, on_error="stop"), run=run)  # nothing is decoded yet
     found = load(data, run=run)
     after = [found.train.read(i) for i in range(len(found.train))]
     assert found.train.keys == sound.train.keys
     assert [i for i in range(len(after)) if not np.array_equal(after[i], before[i])] == [2]
-    same = [i for i in [*range(3, len(before)), 0] if sound.train.labels[i] == sound.train.labels[2]]
-    assert np.array_equal(after[2], before[same[0]])  # of the same class, so that its label stays right
-    assert found.train.names(torch.tensor([1, 2])) == [sound.train.keys[1], sound.train.keys[same[0]]]
-    assert list(skipped(run)) == [victim]
+    standing = next(i for i in range(len(before)) if np.array_equal(after[2], before[i]))
+    assert sound.train.labels[standing] == sound.train.labels[2]  # so that its label stays right
+    assert found.train.names(torch.tensor([1, 2])) == [sound.train.keys[1], sound.train.keys[standing]]
+    assert list(noted(run / SKIPPED)) == [("train", victim)]
     (root / victim).write_bytes(whole)  # mended, and still left out: a resumed run makes the same choice
     mended = load(data, run=run)
-    assert np.array_equal(mended.train.read(2), before[same[0]])
+    assert np.array_equal(mended.train.read(2), after[2])
 
 
 def test_a_picture_that_ended_the_run_is_taken_once_it_is_mended(tmp_path, run):
@@ -84,16 +88,17 @@ def test_the_order_of_a_begun_run_outlives_loss_and_change(pictures, run):
     found = load(replace(data, on_error="skip"), run=run)
     assert found.fingerprint == begun.fingerprint and found.train.keys == begun.train.keys
     assert torch.equal(found.train.labels, begun.train.labels)
-    assert torch.equal(found.train.held[1], begun.train.held[2])  # the next one stands in
+    standing = [i for i in range(len(begun.train)) if torch.equal(found.train.held[1], begun.train.held[i])]
+    assert standing and 1 not in standing and begun.train.labels[standing[0]] == begun.train.labels[1]
     assert torch.equal(found.train.held[2:], begun.train.held[2:])
-    assert set(skipped(run)) == {gone, other}
+    assert set(noted(run / SKIPPED)) == {("train", gone), ("test", other)}
 
 
 def test_the_same_pictures_elsewhere_and_touched_are_the_same(pictures, run, tmp_path):
     begun = load(replace(SMALL, root=str(pictures)), run=run)
     shutil.copytree(pictures, tmp_path / "moved", copy_function=shutil.copyfile)  # other times
     found = load(replace(SMALL, root=str(tmp_path / "moved")), run=run)
-    assert found.fingerprint == begun.fingerprint and not skipped(run)
+    assert found.fingerprint == begun.fingerprint and not noted(run / SKIPPED)
 
 
 def test_a_record_is_read_as_it_was_written_and_refused_when_damaged(pictures, run):
@@ -113,7 +118,7 @@ def test_the_summary_says_what_was_seen(pictures):
 def test_prepared_pictures_are_decoded_once_and_are_the_same(pictures, tmp_path, monkeypatch):
     data = replace(SMALL, root=str(pictures), cache=str(tmp_path / "cache"), margin=1)
     first = load(data)
-    monkeypatch.setattr("vqprior.runtime.data.decode", lambda *a, **o: pytest.fail("decoded again"))
+    monkeypatch.setattr("vqprior.runtime.data.split.decode", lambda *a, **o: pytest.fail("decoded again"))
     second = load(data)
     for name in ("train", "validation", "test"):
         assert torch.equal(first.split(name).held, second.split(name).held)
@@ -132,3 +137,83 @@ def test_a_half_written_prepared_picture_counts_as_none(tmp_path):
         file.seek(48 + 7)
         file.write(b"\xff")
     assert kept.get(1) is None
+
+
+def two_splits(root) -> None:
+    """Folders train and test, in which pictures have the same names."""
+    for index, split in enumerate(("train", "test")):
+        for number in range(12):
+            folder = root / split / ("ant", "bee")[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            colour(100 * index + number).save(folder / f"{number:02d}.png")
+
+
+def test_a_damaged_picture_of_train_is_not_the_one_of_that_name_in_test(tmp_path, run):
+    two_splits(tmp_path / "pictures")
+    data = replace(SMALL, root=str(tmp_path / "pictures"), validation=0.3, on_error="skip")
+    sound = load(data)
+    (tmp_path / "pictures" / "train" / "ant" / "02.png").write_bytes(b"no picture")
+    found, again = load(data, run=run), load(data, run=run)
+    for loaded in (found, again):
+        assert torch.equal(loaded.test.held, sound.test.held) and loaded.new == 0
+        assert len(loaded.train) + len(loaded.validation) == 11
+
+
+def test_which_pictures_are_in_the_data_does_not_depend_on_memory(pictures, tmp_path):
+    whole = (pictures / "ant" / "picture0.png").read_bytes()
+    (pictures / "ant" / "picture0.png").write_bytes(whole[: len(whole) // 2])
+    data = replace(SMALL, root=str(pictures), on_error="skip", cache=str(tmp_path / "cache"))
+    held, streamed = load(data), load(replace(data, memory_gb=0))
+    assert held.fingerprint == streamed.fingerprint and "ant/picture0.png" in held.record.unreadable["train"]
+    assert len([*(tmp_path / "cache").glob("*.pixels")]) <= 4  # what is left of a split takes the place of the whole
+
+
+def test_other_contents_and_classes_are_noticed_where_no_file_has_a_time(tmp_path, run, monkeypatch):
+    from vqprior.runtime.data import mnist5k
+    from vqprior.runtime.data.source import Source, from_arrays
+
+    images, labels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
+    source = lambda x, y: lambda data: Source(from_arrays(x, y), None, ("a", "b", "c"))
+    data = replace(SMALL, source="mnist5k")
+    monkeypatch.setattr(mnist5k, "load", source(images, labels))
+    load(data, run=run)
+    load(data, run=run)
+    monkeypatch.setattr(mnist5k, "load", source(255 - images, labels))
+    with pytest.raises(UserError, match=r"60 of the 60 pictures .*it is another picture now"):
+        load(data, run=run)
+    with pytest.raises(UserError, match="more than half, too many to go on without"):
+        load(replace(data, on_error="skip"), run=run)
+    monkeypatch.setattr(mnist5k, "load", source(images, np.where(np.arange(60) == 7, 0, labels)))
+    with pytest.raises(UserError, match=r"1 of the 60 pictures .*its class was b and is a now"):
+        load(data, run=run)
+
+
+def test_before_anything_is_learnt_other_settings_choose_other_pictures(pictures, run):
+    first = load(replace(SMALL, root=str(pictures)), run=run)
+    other = load(replace(SMALL, root=str(pictures), labels=False, validation=0.4), run=run, begun=False)
+    assert other.label_names == () and len(other.validation) > len(first.validation)
+    assert Record.read(run) == other.record
+
+
+def test_a_run_of_an_earlier_version_finds_the_data_as_that_version_read_them(tmp_path):
+    """Photographs decoded whole, former endings, the validation split cut from train; its fingerprint was that."""
+    root = tmp_path / "pictures"
+    for split, count in (("train", 24), ("valid", 4), ("test", 4)):
+        (root / split).mkdir(parents=True)
+        for index in range(count):
+            colour(index, 256, 256).save(root / split / f"{index:02d}.jpg")
+    colour(77).save(root / "train" / "new.jfif", format="JPEG")
+    data = replace(SMALL, root=str(root))
+    found = load(data, expected="0" * 64)
+    assert len(found.test) == 4 and len(found.train) + len(found.validation) == 24 and found.data == data
+    photo = Image.open(root / "train" / found.train.keys[0])
+    assert np.array_equal(found.train.read(0), prepare(photo, data))
+    digest = hashlib.sha256()
+    for split in (found.train, found.validation, found.test):
+        digest.update("\n".join(split.keys).encode())
+        for index in np.unique(np.linspace(0, len(split) - 1, 32).astype(int)):
+            digest.update(
+                prepare(Image.open(root / split.name.replace("validation", "train") / split.keys[index]), data).tobytes()
+            )
+    assert found.fingerprint == digest.hexdigest()
+    assert not np.array_equal(load(data).train.read(0), found.train.read(0))  # drafted today

@@ -126,6 +126,12 @@ def test_each_real_folder_is_visited_once(tmp_path):
 
 def test_what_is_no_data_is_left_out_and_counted(tmp_path):
     write_pictures(tmp_path, 4)
+    ours = ("begun", "cache", "completions", "marked", "run", "samples")
+    contents = {
+        "run.json": '{"format": 1, "starts": []}',
+        "samples.json": '{"prior": "", "seed": 0, "top_p": 1}',
+        "completions.json": '{"prior": "", "codes_drawn": 3}',
+    }
     for folder, files in {
         "run": ("config.yaml", "run.json", "figure.png"),
         "samples": ("samples.json", "0.png"),
@@ -137,14 +143,14 @@ def test_what_is_no_data_is_left_out_and_counted(tmp_path):
     }.items():
         (tmp_path / folder).mkdir()
         for name in files:
-            (tmp_path / folder / name).touch()
+            (tmp_path / folder / name).write_text(contents.get(name, ""))
     for name in ("a.txt", "b.TXT", "README", ".hidden.png"):
         (tmp_path / "ant" / name).touch()
     os.mkfifo(tmp_path / "ant" / "pipe.png")
     source = opened(tmp_path)
     assert len(source.train) == 4 and source.label_names == ("ant", "bee")
     assert source.left_out == {
-        "folders that vqprior wrote": 6,
+        **{f"folder that vqprior wrote ({name})": 1 for name in ours},
         "hidden": 2,
         "ending .txt": 2,
         "without an ending": 1,
@@ -449,3 +455,12 @@ def test_damaged_idx_files_are_refused(tmp_path):
     refused(tmp_path, "lacks t10k-images-idx3-ubyte", source="mnist")
     path.with_name(path.name + ".gz").write_bytes(gzip.compress(content)[:-20])
     refused(tmp_path, "damaged", source="mnist")
+
+
+def test_metadata_of_others_beside_pictures_hides_none(tmp_path):
+    """samples.json is a name of other programs too."""
+    write_pictures(tmp_path, 4)
+    (tmp_path / "ant" / "samples.json").write_text('{"samples": []}')
+    (tmp_path / "bee" / "run.json").write_text("no JSON")
+    source = opened(tmp_path)
+    assert len(source.train) == 4 and source.label_names == ("ant", "bee")

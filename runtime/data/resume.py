@@ -1,0 +1,163 @@
+"""A run that has begun: which of its pictures are not what they were, and the data of runs of earlier versions."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import numpy as np
+import torch
+
+from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Data
+
+from .record import DAMAGED, SKIPPED, Listed, Record, look, note, noted, some
+from .source import SPLITS, Pictures, Source
+from .split import Split
+from .threads import in_threads
+
+FORMER_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+MOST = 0.5  # share of a split that a run may go on without
+
+
+def differing(
+    kept: Listed,
+    kept_names: Sequence[str],
+    pictures: Pictures,
+    names: Sequence[str],
+    *,
+    workers: int = 1,
+    quiet: bool = True,
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Where the pictures of a kept split are now, and which are not what they were.
+
+    Args:
+        kept_names, names: of the classes, then and now.
+
+    Returns:
+        For each its index into `pictures`, -1 where it is gone; and by place in the split why it is not the same.
+    """
+    places = {key: index for index, key in enumerate(pictures.keys)}
+    indices = np.array([places.get(key, -1) for key in kept.keys], dtype=np.int64)
+
+    def changed(place: int) -> str:
+        old, index = kept.looks[place], int(indices[place])
+        if index < 0:
+            return "it is gone"
+        if kept.labels is not None:
+            was = kept_names[kept.labels[place]]
+            now = None if pictures.labels is None else names[int(pictures.labels[index])]
+            if now != was:
+                return f"its class was {was} and is {now or 'unknown'} now"
+        try:
+            stamp = pictures.reader.stamp(index)
+        except OSError as error:
+            return error.strerror or str(error)
+        if stamp == (old.size, old.time) and old.time:  # without a time only the content tells
+            return ""
+        seen = look(pictures, index)
+        return "" if seen.digest == old.digest else seen.reason or "it is another picture now"
+
+    reasons = in_threads(changed, len(kept.keys), workers, name="look", quiet=quiet)
+    return indices, {place: reason for place, reason in enumerate(reasons) if reason}
+
+
+def as_met_before(split: Split, run: Path) -> dict[int, str]:
+    """What is absent of a split, given what the run met before and could not read.
+
+    What it went on without stays left out under data.on_error `skip`, mended or not: a resumed run makes the same choice.
+    A picture at which it stopped, and that was mended since, is taken.
+    """
+    skipped, damaged = noted(run / SKIPPED), noted(run / DAMAGED)
+    absent = dict(split.absent)
+    for place, key in enumerate(split.keys):
+        if split.data.on_error == "skip" and (split.name, key) in skipped:
+            absent[place] = skipped[split.name, key]
+        elif place in absent and ((split.name, key) in damaged or (split.name, key) in skipped):
+            index = int(split.indices[place])
+            if index >= 0 and not look(split.pictures, index).reason:
+                del absent[place]
+    return absent
+
+
+def settle_differences(splits: dict[str, Split], run: Path) -> None:
+    """Pictures of a begun run that are not what they were: list them, or refuse to go on without them.
+
+    Raises:
+        UserError: there are some and data.on_error is `stop`, or too many to go on without.
+    """
+    named = [f"{split.keys[i]} ({why})" for split in splits.values() for i, why in split.absent.items()]
+    if not named:
+        return
+    total = sum(map(len, splits.values()))
+    found = f"{len(named):,} of the {total:,} pictures that {run} began with are other pictures now: {some(named)}. "
+    if next(iter(splits.values())).data.on_error == "stop":
+        raise UserError(f"{found}Put them back, or go on without them: --data.on_error skip; or start a new run with --out")
+    for split in splits.values():
+        if len(split.absent) > MOST * len(split):
+            raise UserError(
+                f"{found}Of the {split.name} split that is more than half, too many to go on without: put them back, "
+                "or start a new run with --out"
+            )
+    before = noted(run / SKIPPED)
+    for split in splits.values():
+        for index, reason in split.absent.items():
+            if (split.name, split.keys[index]) not in before:
+                note(run / SKIPPED, split.name, split.keys[index], reason)
+
+
+def new_pictures(record: Record, source: Source) -> int:
+    """How many pictures of a source a run does not know."""
+    known = {name: set(record.unreadable.get(name, ())) for name in SPLITS}
+    for split in record.splits.values():
+        known[split.origin].update(split.keys)
+    given = {name: pictures for name in SPLITS if (pictures := getattr(source, name)) is not None}
+    return sum(key not in known[name] for name, pictures in given.items() for key in pictures.keys)
+
+
+def as_former(source: Source, data: Data) -> tuple[Source, Data]:
+    """A source as versions without a record saw it: fewer endings, no validation split of its own, 16 bits as they are."""
+    if data.source == "folder":
+        wanted = {name: _of_former_endings(getattr(source, name)) for name in SPLITS}
+        source = replace(source, **wanted)
+    source = replace(source, test=source.test or source.validation, validation=None)
+    return source, replace(data, range=(0.0, 65535.0)) if data.range == "auto" else data
+
+
+def _of_former_endings(pictures: Pictures | None) -> Pictures | None:
+    if pictures is None:
+        return None
+    at = [i for i, key in enumerate(pictures.keys) if PurePath(key).suffix.lower() in FORMER_ENDINGS]
+    labels = None if pictures.labels is None else pictures.labels[at]
+    return Pictures(_Some(pictures.reader, at), [pictures.keys[i] for i in at], labels)
+
+
+class _Some:
+    """Some of the pictures of a reader."""
+
+    def __init__(self, reader: object, indices: list[int]):
+        self.reader, self.indices = reader, indices
+
+    def content(self, index: int) -> object:
+        return self.reader.content(self.indices[index])
+
+    def where(self, index: int) -> str:
+        return self.reader.where(self.indices[index])
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        return self.reader.stamp(self.indices[index])
+
+
+def former_fingerprint(splits: dict[str, Split]) -> str:
+    """Names and labels of all pictures and the pixels of up to 32 a split, spread evenly, in one hash.
+
+    It is what runs were bound to before they kept a record of their pictures.
+    """
+    digest = hashlib.sha256()
+    for split in splits.values():
+        digest.update("\n".join(split.keys).encode("utf-8", "surrogateescape"))
+        if split.labels is not None:
+            digest.update(split.labels.numpy().astype("<i8").tobytes())
+        for index in np.unique(np.linspace(0, len(split) - 1, 32).astype(int)):
+            digest.update(split.canvas(torch.tensor([index])).numpy().tobytes())
+    return digest.hexdigest()
