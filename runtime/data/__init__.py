@@ -17,7 +17,7 @@ from vqprior.configs.schema import Data
 
 from .begin import meet_all, survey, with_range, without_unreadable
 from .prepared import Prepared
-from .record import DAMAGED, RECORDED, SKIPPED, Record, summary
+from .record import DAMAGED, RECORDED, SKIPPED, Record, note, summary
 from .resume import as_former, as_met_before, differing, former_fingerprint, new_pictures, settle_differences
 from .source import SPLITS, Source
 from .split import Split
@@ -113,7 +113,8 @@ def load(
         meet_all(splits, quiet=quiet)
     if kept is None:
         record, splits = without_unreadable(record, splits)
-        (run / SKIPPED).unlink(missing_ok=True) if run else None
+        if run and run.is_dir():
+            _list_left_out(record, run)
     fingerprint = former_fingerprint(splits) if legacy else record.fingerprint()
     if kept is None and not legacy and run is not None and run.is_dir() and expected in (None, fingerprint):
         record.write(run)
@@ -126,6 +127,14 @@ def load(
         source=source,
         new=new_pictures(record, source) if kept else 0,
     )
+
+
+def _list_left_out(record: Record, run: Path) -> None:
+    """List what a new run leaves out, in place of what its first look may have listed under other names."""
+    (run / SKIPPED).unlink(missing_ok=True)
+    for split, reasons in record.unreadable.items():
+        for key, reason in reasons.items():
+            note(run / SKIPPED, split, key, reason)
 
 
 def _opened(

@@ -36,6 +36,7 @@ def test_a_damaged_picture_stops_and_is_named_or_is_left_out_and_listed(pictures
     found = load(replace(data, on_error="skip"), run=run)
     assert sum(len(found.split(name)) for name in ("train", "validation", "test")) == 23
     assert list(found.record.unreadable["train"]) == ["ant/picture0.png"] and "1 unreadable" in found.summary()
+    assert list(noted(run / SKIPPED)) == [("train", "ant/picture0.png")]
 
 
 def test_a_picture_cut_in_its_middle_is_met_in_the_run_and_another_one_of_its_class_stands_in(tmp_path, run):
