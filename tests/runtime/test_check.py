@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import colour, write_pictures
+from tests.conftest import TINY, colour, write_pictures
 from vqprior import configs
 
+TINY_GREY = ["folder", *TINY, "--data.channels", 1]
 FLAGS = ["folder", "--data.size", 8, 8, "--data.validation", 0.2, "--data.test", 0.2]
 
 
@@ -82,3 +83,28 @@ def test_the_sheet_beside_the_pictures_is_no_picture(command, tmp_path):
     flags = [*FLAGS, "--data.root", root, "--out", root / "run"]
     assert command("check", *flags)[0] == 0 and (root / "run" / "check.png").is_file()
     assert "24 PNG" in command("check", *flags)[1]
+
+
+def test_a_written_preset_keeps_all_that_was_asked_of_the_data(check, tmp_path):
+    asked = ["--data.crop", 10, "--data.flip", True, "--data.margin", 2, "--data.labels", False]
+    assert check(*asked, "--write", tmp_path / "mine.yaml")[0] == 0
+    data = configs.parse(tmp_path / "mine.yaml", []).data
+    assert (data.crop, data.flip, data.margin, data.labels) == (10, True, 2, False)
+    assert (data.validation, data.test, data.size) == (0.2, 0.2, (8, 8))
+
+
+def test_a_range_that_is_given_is_taken_after_the_measured_one_was_refused(command, tmp_path):
+    """Nearly all dark, and one stray value that stretches the measured range."""
+    root = tmp_path / "deep"
+    root.mkdir()
+    chance = np.random.default_rng(0)
+    for index in range(24):
+        array = chance.integers(0, 100, (12, 12)).astype(np.uint16)
+        array[0, 0] = 65535 if index == 3 else 0
+        Image.fromarray(array).save(root / f"{index:02d}.png")
+    run = ["train-vqvae", *TINY_GREY, "--data.root", root, "--out", tmp_path / "run"]
+    code, printed = command(*run)
+    assert code == 2 and "65535 white" in printed and "--data.range LOW HIGH" in printed, printed
+    code, printed = command(*run, "--data.range", 0, 100)
+    assert code == 0 and "0 becomes black, 100 white" in printed, printed
+    assert configs.parse(tmp_path / "run" / "config.yaml", []).data.range == (0, 100)

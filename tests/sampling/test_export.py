@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests.launch import ROOT
 from vqprior import Generator
@@ -66,3 +67,15 @@ def test_the_model_that_ships_draws_digits_with_one_command(tmp_path, command):
     drawn = np.load(tmp_path / "digits" / "samples.npz")
     assert (Generator.from_run(model).classify(drawn["images"]) == drawn["labels"]).mean() >= 0.9
     assert 0.05 < (drawn["images"] > 127).mean() < 0.2  # strokes on black
+
+
+def test_no_place_of_this_machine_is_exported(finished_run, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    places = {"train_root": "mine/train", "validation_root": None, "test_root": "mine/test", "table": "t", "cache": "mine/c"}
+    tree = yaml.safe_load((run / "config.yaml").read_text())
+    tree["data"] |= places
+    (run / "config.yaml").write_text(yaml.safe_dump(tree))
+    assert command("export", run, "--out", tmp_path / "shared")[0] == 0
+    data = yaml.safe_load((tmp_path / "shared" / "config.yaml").read_text())["data"]
+    assert data["root"] == "data" and not any(data[name] for name in places)
