@@ -9,13 +9,14 @@ from PIL import Image
 from torch import Tensor
 
 from .files import write_file
+from .transfer import onto
 
 GREY = 128  # between images, and where the last row has none
 
 
 def to_float(images: Tensor, device: torch.device, *, channels_last: bool = False) -> Tensor:
     """uint8 [N, C, H, W] -> [0, 1] in torch's default type (fp32) on the device."""
-    x = images.to(device, non_blocking=True).to(torch.get_default_dtype()) / 255
+    x = onto(images, device).to(torch.get_default_dtype()) / 255
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
 
