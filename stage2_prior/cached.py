@@ -7,14 +7,15 @@ horizontal stack at one place: for each layer two products of a batch of vectors
 
 Fast PixelCNN++ (Ramachandran et al. 2017, arXiv 1704.06001) did this for pixels. The weights are those of the layers,
 and so is the maths (`gate`, the order of the layers); the tests hold the two paths together, code for code. All buffers
-are allocated once, and nothing here waits for the device.
+are allocated once and reset for the next maps, the work at a column is the same on the same memory in every row, and
+nothing here waits for the device.
 
 Legend: B maps, C channels, h x w the map, k the kernel size, r = k // 2 its reach, K codes.
 """
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .layers import GatedLayer, gate
 from .pixelcnn import PixelCNN
@@ -22,46 +23,71 @@ from .pixelcnn import PixelCNN
 
 def _matrix(kernel: Tensor) -> Tensor:
     """A 1x1 kernel [C_out, C_in, 1, 1] as a matrix that vectors are multiplied with from the left."""
-    return kernel[:, :, 0, 0].T.contiguous()
+    return kernel[:, :, 0, 0].T
+
+
+class _Product:
+    """A 1x1 convolution as a product of vectors with a matrix, in memory of its own."""
+
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype):
+        self.matrix = torch.empty(conv.in_channels, conv.out_channels, dtype=dtype, device=conv.weight.device)
+        self.bias = torch.empty_like(conv.bias, dtype=dtype)
+
+    def read(self, conv: nn.Conv2d) -> None:
+        """Take over the weights."""
+        self.matrix.copy_(_matrix(conv.weight))
+        self.bias.copy_(conv.bias)
 
 
 class _CachedLayer:
     """One gated layer with the rows and columns that its kernels still look back at."""
 
-    def __init__(
-        self, layer: GatedLayer, labels: Tensor | None, maps: int, width: int, dtype: torch.dtype, device: torch.device
-    ):
+    def __init__(self, layer: GatedLayer, conditional: bool, maps: int, width: int, dtype: torch.dtype):
         self.first, reach, channels = layer.first, layer.horizontal.reach, layer.project.out_channels
-        zeros = dict(dtype=dtype, device=device)
+        kind = dict(dtype=dtype, device=layer.project.weight.device)
 
         # Vertical: the newest row overwrites the oldest; when the ring has turned by n rows, so must the kernel's rows
         slots = reach + (not self.first)
-        kernel = layer.vertical.conv.weight.to(dtype)
-        self.kernels = [kernel.roll(n, dims=2).contiguous(memory_format=torch.channels_last) for n in range(slots)]
-        self.vertical_bias = layer.vertical.conv.bias.to(dtype)
-        self.ring = torch.zeros(maps, slots, width + 2 * reach, channels, **zeros)  # padded left and right
+        kernel = torch.empty_like(layer.vertical.conv.weight, dtype=dtype, memory_format=torch.channels_last)
+        self.kernels = [torch.empty_like(kernel) for _ in range(slots)]
+        self.vertical_bias = torch.empty(2 * channels, **kind)
+        self.ring = torch.empty(maps, slots, width + 2 * reach, channels, **kind)  # padded left and right
         self.slots = [self.ring[:, n, reach : reach + width] for n in range(slots)]  # each [B, w, C]
         self.turned = 0
 
         # Horizontal: this row of h, padded left, and views of it at each column
-        columns = torch.zeros(maps, reach + width, channels, **zeros)
+        columns = torch.zeros(maps, reach + width, channels, **kind)
         self.row = columns[:, reach:]  # [B, w, C]
         self.columns = self.row.unbind(1)  # each [B, C]
         self.windows = [columns[:, j : j + slots].flatten(1) for j in range(width)]  # what the kernel sees, [B, slots * C]
-        # [2C, C, 1, slots] -> [slots * C, 2C]: the columns that the kernel sees, oldest first, channels within
-        self.horizontal = layer.horizontal.conv.weight[:, :, 0].permute(2, 1, 0).reshape(-1, 2 * channels).to(dtype)
-        self.project, self.project_bias = _matrix(layer.project.weight).to(dtype), layer.project.bias.to(dtype)
+        self.horizontal = torch.empty(slots * channels, 2 * channels, **kind)
+        self.project = _Product(layer.project, dtype)
 
         # From the vertical into the horizontal stack: all that is added to a column but what its row says
-        self.across = _matrix(layer.vertical_to_horizontal.weight).to(dtype)
-        self.context = torch.empty(maps, width, 2 * channels, **zeros)
+        self.across = torch.empty(2 * channels, 2 * channels, **kind)
+        self.context = torch.empty(maps, width, 2 * channels, **kind)
         self.contexts = self.context.unbind(1)
-        self.gated = torch.empty(maps, channels, **zeros)
-        bias = layer.horizontal.conv.bias + layer.vertical_to_horizontal.bias
-        self.horizontal_bias, self.label_bias = bias.to(dtype), None
-        if layer.label_bias is not None:
-            self.label_bias, h_bias = layer.label_bias(labels).to(dtype)[:, None].chunk(2, dim=-1)  # [B, 1, 2C]
-            self.horizontal_bias = self.horizontal_bias + h_bias
+        self.gated = torch.empty(maps, channels, **kind)
+        self.horizontal_bias = torch.empty(maps if conditional else 1, 1, 2 * channels, **kind)
+        self.label_bias = torch.empty(maps, 1, 2 * channels, **kind) if conditional else None  # of the vertical stack
+
+    def reset(self, layer: GatedLayer, label_bias: Tensor | None) -> None:
+        """Read the weights, and the biases [B, 4C] of the maps' labels; from now on the first row is the next."""
+        vertical, horizontal = layer.vertical.conv, layer.horizontal.conv
+        for n, kernel in enumerate(self.kernels):
+            kernel.copy_(vertical.weight.roll(n, dims=2))
+        self.vertical_bias.copy_(vertical.bias)
+        # [2C, C, 1, slots] -> [slots * C, 2C]: the columns that the kernel sees, oldest first, channels within
+        self.horizontal.copy_(horizontal.weight[:, :, 0].permute(2, 1, 0).reshape(self.horizontal.shape))
+        self.project.read(layer.project)
+        self.across.copy_(_matrix(layer.vertical_to_horizontal.weight))
+        self.horizontal_bias.copy_(horizontal.bias + layer.vertical_to_horizontal.bias)
+        if label_bias is not None:
+            v_bias, h_bias = label_bias.to(self.gated.dtype)[:, None].chunk(2, dim=-1)  # [B, 1, 2C]
+            self.label_bias.copy_(v_bias)
+            self.horizontal_bias.add_(h_bias)
+        self.ring.zero_()
+        self.turned = 0
 
     def newest(self) -> Tensor:
         """Where the newest row of v is to be written, [B, w, C]; the oldest was there."""
@@ -83,19 +109,20 @@ class _CachedLayer:
         """The horizontal stack at column j, whose inputs are in `row`: writes the next layer's h there, [B, C], to `out`."""
         h_in = self.contexts[j].addmm_(self.windows[j], self.horizontal)  # [B, 2C], in place: it is used this once
         if self.first:
-            out.copy_(self.project_bias)
+            out.copy_(self.project.bias)
         else:
-            torch.add(self.columns[j], self.project_bias, out=out)
-        out.addmm_(gate(h_in, out=self.gated), self.project)
+            torch.add(self.columns[j], self.project.bias, out=out)
+        out.addmm_(gate(h_in, out=self.gated), self.project.matrix)
 
 
 class CachedPixelCNN:
     """Logits of one place after the other, in raster order.
 
-    For each row: `begin_row()`, then for each column j `logits(j)` and `put(j, codes)`.
+    For each row: `begin_row()`, then for each column j `logits(j)` and `put(j, codes)`; for other maps of the same size
+    first `reset(labels)`.
 
     Args:
-        prior: in evaluation mode; its weights are read once, here.
+        prior: in evaluation mode; its weights are read here and in each `reset`.
         labels: [B] int64, or None for an unconditional prior.
         maps: B.
         width: w of the maps.
@@ -103,13 +130,24 @@ class CachedPixelCNN:
     """
 
     def __init__(self, prior: PixelCNN, labels: Tensor | None, *, maps: int, width: int, dtype: torch.dtype | None = None):
-        dtype, device = dtype or prior.embedding.weight.dtype, prior.device
-        # Of the first, second, ... code of a position
-        self.embeddings = prior.embedding.weight.to(dtype).chunk(prior.codes_per_position)
-        self.layers = [_CachedLayer(layer, labels, maps, width, dtype, device) for layer in prior.layers]
-        self.features = torch.empty(maps, self.embeddings[0].shape[1], dtype=dtype, device=device)  # of the last layer
-        self.hidden, self.hidden_bias = _matrix(prior.hidden.weight).to(dtype), prior.hidden.bias.to(dtype)
-        self.head, self.head_bias = _matrix(prior.logits.weight).to(dtype), prior.logits.bias.to(dtype)
+        dtype, self.prior = dtype or prior.embedding.weight.dtype, prior
+        embedding = torch.empty_like(prior.embedding.weight, dtype=dtype)
+        self.embeddings = embedding.chunk(prior.codes_per_position)  # of the first, second, ... code of a position
+        self.layers = [_CachedLayer(layer, prior.classes > 0, maps, width, dtype) for layer in prior.layers]
+        self.features = torch.empty(maps, embedding.shape[1], dtype=dtype, device=prior.device)  # of the last layer
+        self.hidden, self.head = _Product(prior.hidden, dtype), _Product(prior.logits, dtype)
+        self.reset(labels)
+
+    @torch.no_grad()
+    def reset(self, labels: Tensor | None) -> None:
+        """Begin B maps of these labels [B], or of none for an unconditional prior, in the memory of those before."""
+        prior = self.prior
+        for own, codes in zip(self.embeddings, prior.embedding.weight.chunk(prior.codes_per_position), strict=True):
+            own.copy_(codes)
+        for own, layer, label_bias in zip(self.layers, prior.layers, prior.label_biases(labels), strict=True):
+            own.reset(layer, label_bias)
+        self.hidden.read(prior.hidden)
+        self.head.read(prior.logits)
 
     def begin_row(self) -> None:
         """Everything of the next row that no code of that row has a part in."""
@@ -121,8 +159,8 @@ class CachedPixelCNN:
         outputs = [*(following.columns[j] for following in self.layers[1:]), self.features]
         for layer, out in zip(self.layers, outputs):
             layer.step(j, out)
-        hidden = torch.addmm(self.hidden_bias, F.relu(self.features), self.hidden)
-        return torch.addmm(self.head_bias, F.relu(hidden), self.head)
+        hidden = torch.addmm(self.hidden.bias, F.relu(self.features), self.hidden.matrix)
+        return torch.addmm(self.head.bias, F.relu(hidden), self.head.matrix)
 
     def put(self, j: int, codes: Tensor) -> None:
         """Make known the codes [B] of column j; after the last one the row is complete."""
