@@ -13,6 +13,7 @@ from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import chunks, padded
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import share_of_process, sum_numbers, sum_tensor
+from vqprior.runtime.transfer import onto
 
 from .vqvae import VQVAE
 
@@ -52,11 +53,13 @@ def measure(model: VQVAE, split: Split, *, batch: int, precision: Precision, cha
         losses, x_hat = model.likelihood.loss(prediction, x), model.likelihood.image(prediction)
         x, x_hat = x[: len(chunk)], x_hat[: len(chunk)].clamp(0, 1)
         counts += torch.bincount(quantized.codes[: len(chunk)].flatten(), minlength=model.K)
-        error += (x - x_hat).square().sum().item()
-        total += x.sum().item()
-        squares += x.square().sum().item()
+        sums = torch.stack([(x - x_hat).square().sum(), x.sum(), x.square().sum()])
+        found = torch.cat([sums, losses[: len(chunk)]]).cpu().double()  # one wait, and not every device has fp64
+        error += found[0].item()
+        total += found[1].item()
+        squares += found[2].item()
+        loss += found[3:].sum().item() * x[0].numel()
         pixels += x.numel()
-        loss += losses[: len(chunk)].double().sum().item() * x[0].numel()
     model.train(training)
     counts = sum_tensor(counts).cpu()
     error, loss, total, squares, pixels = sum_numbers([error, loss, total, squares, pixels])
@@ -91,6 +94,6 @@ def decoder_bits_per_dim(
         indices = padded(chunk, batch)
         x = to_float(split.images(indices), model.device, channels_last=channels_last)
         with autocast(model.device, precision):
-            prediction = model.predict(model.quantizer.embed(codes.codes(indices).to(model.device)))
-        total += model.likelihood.loss(prediction, x)[: len(chunk)].double().sum().item()
+            prediction = model.predict(model.quantizer.embed(onto(codes.codes(indices), model.device)))
+        total += model.likelihood.loss(prediction, x)[: len(chunk)].cpu().double().sum().item()
     return sum_numbers([total])[0] / len(split) / math.log(2)

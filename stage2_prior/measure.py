@@ -13,6 +13,7 @@ from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import chunks, padded
 from vqprior.runtime.processes import share_of_process, sum_numbers
 from vqprior.runtime.randomness import some_of
+from vqprior.runtime.transfer import onto
 
 from .pixelcnn import PixelCNN
 
@@ -32,8 +33,8 @@ def bits_by_position(
     prior.eval()
     for chunk in chunks(len(chosen), batch, share_of_process()):
         indices = chosen[padded(chunk, batch)]
-        codes = split.codes(indices).to(device)
-        labels = split.labels[indices].to(device) if prior.classes else None
+        codes = onto(split.codes(indices), device)
+        labels = onto(split.labels[indices], device) if prior.classes else None
         with autocast(device, precision):
             logits = prior(codes, labels).float()
         rows = rearrange(logits[: len(chunk)], "b k h w -> (b h w) k")
@@ -55,7 +56,7 @@ def posterior_accuracy(prior: PixelCNN, split: CodeSplit, *, batch: int, precisi
     classifier for free."""
     hits, chosen = 0, some_of(len(split), images)
     for chunk in chunks(len(chosen), batch, share_of_process()):
-        codes = split.codes(chosen[padded(chunk, batch)]).to(prior.device)
+        codes = onto(split.codes(chosen[padded(chunk, batch)]), prior.device)
         bits = [
             log2_prob(prior, codes, torch.full((batch,), label, device=prior.device), precision=precision)
             for label in range(prior.classes)
