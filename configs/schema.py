@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
-Precision = Literal["no", "bf16", "fp16"]
+Precision = Literal["no", "bf16", "fp16", "tf32"]
 OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
 
@@ -251,8 +251,9 @@ class Drawing:
 
     seed: int = 0
     """Image i is a function of the checkpoints, this seed, i and the settings; not of how many or the number of processes."""
-    batch_size: int = 64
-    """Images drawn at once; other sizes give the same images, up to ties within rounding."""
+    batch_size: Literal["auto"] | int = "auto"
+    """Images drawn at once; other sizes give the same images, up to ties within rounding. `auto` is 64 on a CPU, and on a
+    GPU a number between 64 and 1024 by its memory."""
     guidance: float = 1.0
     """Scale of classifier-free guidance: above 1 follows the label more closely; needs stage2.label_dropout in training."""
     temperature: float = 1.0
@@ -262,11 +263,12 @@ class Drawing:
     top_p: float = 1.0
     """Draw from the likeliest codes that together have this probability; 1 for all."""
     precision: Precision = "no"
-    """Autocast of the networks; `no` is fp32."""
+    """Autocast of the networks; `no` is fp32 on every device, `tf32` lets convolutions of fp32 numbers round to 10 bits
+    on NVIDIA GPUs since Ampere."""
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1, or auto")
         if self.guidance < 0:
             raise ValueError(f"guidance is {self.guidance}; it must not be negative (1 leaves the prior as it is)")
         if self.temperature <= 0:
@@ -313,13 +315,17 @@ class Config:
     """Seed of weights, batches, augmentation and dropout."""
     precision: Literal["auto", Precision] = "no"
     """Autocast of the networks in training: `auto` is bf16 where the device has instructions for it, else fp32, and stays
-    what it was when the run began. `encode` and `evaluate` run in fp32 (`no`) unless they are given it."""
+    what it was when the run began. `no` is IEEE fp32 on every device. `tf32` keeps all tensors in fp32 and lets the
+    convolutions of a training loop, and of its evaluations, round to 10 bits: for NVIDIA GPUs since Ampere. `fp16` is the
+    fast one on GPUs without bf16 (T4, V100). `encode` and `evaluate` run in fp32 (`no`) unless they are given it."""
     inference_batch: int = 250
     """Pictures that evaluation and encoding pass through a network at once, on each process."""
     channels_last: bool = True
     """Lay images out with channels last in memory, which convolutions like on CPUs and tensor cores."""
     compile: bool = False
     """Compile the networks with torch.compile; pays on long runs."""
+    cuda_graph: bool = False
+    """On one CUDA GPU: record a training step once and start all of it together, which small networks gain most from."""
     deterministic: bool = False
     """On CUDA: only kernels that give the same bits every time, so that a resumed run equals an unbroken one."""
 

@@ -19,18 +19,23 @@ def _shift(x: Tensor, bits: int, out: Tensor | None = None) -> Tensor:
     return torch.bitwise_right_shift(x, bits, out=out).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def hash64(*parts: int | Tensor, buffers: tuple[Tensor, Tensor] | None = None) -> Tensor:
+def hash64(*parts: int | Tensor, after: Tensor | None = None, buffers: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """64 random-looking bits, int64, of integers or integer tensors; tensors are broadcast against each other.
 
+    Nothing here waits for a device: numbers stay on the CPU, where they may meet the tensors of any device.
+
     Args:
+        after: the hash of parts before these: `hash64(b, after=hash64(a))` is `hash64(a, b)`.
         buffers: two int64 tensors of the result's shape to work in, for a call that is made again and again; the first
             becomes the result.
     """
-    state = torch.zeros((), dtype=torch.int64)
+    state = torch.zeros((), dtype=torch.int64) if after is None else after
     for index, part in enumerate(parts, 1):
         part = part if isinstance(part, Tensor) else torch.tensor(part, dtype=torch.int64)
         result, shifted = buffers if buffers and index == len(parts) else (None, None)
-        state = torch.add(state.to(part.device) * MIX_2, (part + 1) * GOLDEN, out=result)  # wraps around, as it should
+        if part.device.type == "mps":  # whether a number of the CPU keeps its 64 bits there is not known
+            state = state.to(part.device)
+        state = torch.add(state * MIX_2, (part + 1) * GOLDEN, out=result)  # wraps around, as it should
         shifted = torch.empty_like(state) if shifted is None else shifted
         for bits, factor in ((30, MIX_1), (27, MIX_2), (31, 1)):
             state.bitwise_xor_(_shift(state, bits, out=shifted)).mul_(factor)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
+from vqprior.runtime.transfer import onto
 
 Setting = float | Tensor
 """One number for all maps, or one for each: [B], fp32, or int64 for top-k."""
@@ -30,7 +31,7 @@ def of_maps(setting: Setting, maps: Tensor, device: torch.device) -> Setting:
     if not isinstance(setting, Tensor):
         return setting
     values = setting[maps]
-    return values[0].item() if (values == values[0]).all() else values.to(device)
+    return values[0].item() if (values == values[0]).all() else onto(values, device)
 
 
 def along(setting: Setting, logits: Tensor) -> Setting:

@@ -33,8 +33,8 @@ class Generator(Stages):
     """Draws images from a prior and decodes them; loaded once, it can be called again and again.
 
     A call changes nothing in it, and what comes out depends on the arguments alone. `Generator.from_run(run, device=None)`
-    loads a run onto a device of torch ("cpu", "cuda", "mps"), a GPU where there is one. Images are arrays uint8
-    [N, H, W, C] as `sample` gives them, codes are int64 [N, h, w] in [0, K), and labels are names or numbers of classes.
+    loads a run onto a device, "cpu", "cuda", "cuda:1" or "mps"; without it ("auto") a GPU where there is one. Images are
+    arrays uint8 [N, H, W, C] as `sample` gives them, codes are int64 [N, h, w] in [0, K), and labels are names or numbers of classes.
 
     Args:
         vqvae: stage one, for evaluation.
@@ -209,11 +209,12 @@ class Generator(Stages):
         return self.posterior(given, batch_size=batch_size, precision=precision).argmax(axis=1)
 
     def _how(self, **given: Any) -> Sample:
-        """The defaults with what is given (not None) in its place."""
+        """The defaults with what is given (not None) in its place, and a number of images drawn at once."""
         try:
-            return replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+            how = replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
         except (TypeError, ValueError) as error:
             raise UserError(str(error)) from error
+        return replace(how, batch_size=self.batch_size_of(how))
 
     def _settings(self, count: int, *, guidance: Number | None, **given: Number | None) -> tuple[Choice, Setting]:
         """Choice and guidance of `count` images, from one number or one for each; the defaults for None."""

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vqprior.stage2_prior.cached import CachedPixelCNN
 from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 from .choice import Choice, Setting, along
 from .noise import Noise
+from .workspace import Workspace
 
 Prior = Callable[[Tensor, Tensor | None], Tensor]
 """codes [B, h, w], labels [B] or None -> logits [B, K, h, w], each of earlier codes alone."""
@@ -33,9 +33,9 @@ def guided(prior: Prior, null_label: int, guidance: Setting) -> Prior:
     return forward
 
 
-def keep_known(known: Tensor | None, i: int, j: int, drawn: Tensor) -> Tensor:
-    """The codes [B] of a place: those known [B, h, w] there, and the drawn ones [B] where it says -1."""
-    return drawn if known is None else torch.where(known[:, i, j] < 0, drawn, known[:, i, j])
+def keep_known(known: Tensor | None, drawn: Tensor) -> Tensor:
+    """The codes [B] of a place: those known [B] there, and the drawn ones [B] where it says -1."""
+    return drawn if known is None else torch.where(known < 0, drawn, known)
 
 
 @torch.no_grad()
@@ -62,7 +62,8 @@ def sample_by_full_forwards(
         row_noise = noise(i, width)
         for j in range(width):
             logits = prior(codes, labels)[:, :, i, j]
-            codes[:, i, j] = keep_known(known, i, j, choice(logits, row_noise[:, j]))
+            there = None if known is None else known[:, i, j]
+            codes[:, i, j] = keep_known(there, choice(logits, row_noise[:, j]))
     return codes
 
 
@@ -70,6 +71,7 @@ def sample_by_full_forwards(
 def sample_cached(
     prior: PixelCNN, labels: Tensor | None, noise: Noise, choice: Choice, *, maps: int, height: int, width: int,
     guidance: Setting = 1.0, dtype: torch.dtype | None = None, known: Tensor | None = None,
+    workspace: Workspace | None = None,
 ) -> Tensor:  # fmt: skip
     """The same codes as `sample_by_full_forwards`, for the multiply-adds of one forward instead of h * w.
 
@@ -77,17 +79,25 @@ def sample_cached(
         prior: in evaluation mode.
         guidance: a number, or a tensor [B] on the device; other than 1 takes a prior with a `null_label`, and twice the work.
         dtype: that the prior computes in; its own unless given.
+        workspace: memory of an earlier call; what is in it does not matter.
     """
     twice = isinstance(guidance, Tensor) or guidance != 1
     if twice:
         labels = torch.cat([labels, torch.full_like(labels, prior.null_label)])
-    cache = CachedPixelCNN(prior, labels, maps=maps * (1 + twice), width=width, dtype=dtype)
+    workspace = workspace or Workspace()
+    cache = workspace.cache(prior, labels, maps=maps * (1 + twice), width=width, dtype=dtype)
+    row, known_row = workspace.rows(maps)  # each [B, w]
     codes = torch.empty(maps, height, width, dtype=torch.int64, device=prior.device)
     for i in range(height):
         row_noise = noise(i, width)
         cache.begin_row()
+        if known is not None:
+            known_row.copy_(known[:, i])
         for j in range(width):
             logits = guide(*cache.logits(j).chunk(2), guidance) if twice else cache.logits(j)
-            codes[:, i, j] = keep_known(known, i, j, choice(logits, row_noise[:, j]))
-            cache.put(j, codes[:, i, j].repeat(1 + twice))
+            there = None if known is None else known_row[:, j]
+            drawn = keep_known(there, choice(logits, row_noise[:, j]))
+            row[:, j] = drawn
+            cache.put(j, drawn.repeat(1 + twice))
+        codes[:, i] = row
     return codes

@@ -17,8 +17,9 @@ from vqprior.runtime.launch import autocast
 from vqprior.runtime.lineage import codes_origin
 from vqprior.runtime.loader import padded
 from vqprior.runtime.pictures import to_float, to_uint8
-from vqprior.runtime.processes import device_of_process
+from vqprior.runtime.processes import device_for
 from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.transfer import onto
 from vqprior.stage1_vqvae.vqvae import VQVAE, load_vqvae, vqvae_of
 
 from .arguments import as_codes, as_images
@@ -51,17 +52,18 @@ class Tokenizer:
 
     @classmethod
     def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
-        """The VQ-VAE of a run directory, on the device (a GPU where there is one).
+        """The VQ-VAE of a run directory, on the device: in the words of --device, or torch's; a GPU where there is one.
 
         It is the one whose codes the run's prior or its code maps are, with the batch size and the precision
         of `vqprior encode`, so that the codes are those on disk; before there are any, the best checkpoint.
 
         Raises:
-            UserError: stage one is not trained yet, or is not that which prior or code maps came from.
+            UserError: stage one is not trained yet, or is not that which prior or code maps came from, or there is
+                no such device.
         """
         places = RunDir(Path(run))
         config, origin = places.config(), codes_origin(places)
-        device = torch.device(device) if device is not None else device_of_process()
+        device = device_for(device)
         vqvae = load_vqvae(vqvae_of(places), device)
         if config.channels_last:
             vqvae.to(memory_format=torch.channels_last)
@@ -145,7 +147,7 @@ class Tokenizer:
     def images_of(self, codes: Tensor, *, precision: Precision = "no") -> Tensor:
         """Code maps [B, h, w] -> images [B, C, H, W] uint8 on the CPU, in one pass."""
         with autocast(self.vqvae.device, precision):
-            return to_uint8(self.vqvae.decode_codes(codes.to(self.vqvae.device)))
+            return to_uint8(self.vqvae.decode_codes(onto(codes, self.vqvae.device)))
 
     def _how(self, batch_size: int | None, precision: Precision | None) -> Drawing:
         """What a call says of the passes, else what this tokenizer has."""

@@ -1,7 +1,7 @@
 """What is measured: a run's networks, its data and its code maps, and the sets of images that are compared."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,8 @@ class Subject:
         if prior.meta["codes"]["vqvae"] != maps.header.vqvae:
             raise UserError(f"{prior.path} was trained on other codes than {run.codes} holds; train the prior again")
         stages = Stages.from_run(run.path)
+        batch_size = on_main(lambda: stages.batch_size_of(config.sample))
+        config = replace(config, sample=replace(config.sample, batch_size=batch_size))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         stages.vqvae.to(memory_format=layout), stages.prior.to(memory_format=layout)
         return cls(config, run, data, maps, vqvae, prior, stages)
@@ -180,7 +182,9 @@ class Subject:
             p = {"unigram": unigram, "per_position": per_position, "uniform": torch.full((self.K,), 1 / self.K).double()}[name]
             model: CodeModel = independent(p, height, width, SEED)
             make = lambda at: self.stages.tokenizer.images_of(model(at), precision=self.config.precision)
-        return keep_row(self.folder, name, asked, make, count=self.n, batch=batch)
+        row = keep_row(self.folder, name, asked, make, count=self.n, batch=batch)
+        self.stages.release()  # there is room again for what looks at the row
+        return row
 
     def learning(self, name: str) -> Labelled:
         """Images to train a classifier on: `all` real training images, n of them (`train`), or another row."""
