@@ -42,11 +42,13 @@ from benchmarks.training_speed import Trained, seconds, stage1, stage2
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.runtime import code_maps
+from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.code_maps import CodeMaps, CodeSplit, Header, Level
 from vqprior.runtime.data import load
-from vqprior.runtime.launch import WeightAverage, accelerator_for, adamw, optimizer_tensors, settled
+from vqprior.runtime.launch import accelerator_for, settled
 from vqprior.runtime.loader import code_batches, image_batches
+from vqprior.runtime.optimizer import adamw, moments
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
 from vqprior.runtime.randomness import generator
@@ -59,7 +61,7 @@ AHEAD = 12  # steps after which a stream of pictures is as far ahead as it will 
 
 def checkpoint_cost(trained: Trained, average: bool, rounds: int) -> dict[str, float]:
     """Milliseconds of a step, and what saves cost in multiples of it."""
-    tensors = {"model": trained.model.state_dict(), "optimizer": optimizer_tensors(trained.optimizer)}
+    tensors = {"model": trained.model.state_dict(), "optimizer": moments(trained.optimizer, trained.model)}
     if average:
         tensors["average"] = WeightAverage(trained.model, 0.9).tensors
     rows = []
@@ -115,7 +117,7 @@ def stage1_feeds(config: Config, folder: Path) -> tuple[Feeds, float]:
     settings = replace(config.data, source="folder", root=str(folder))
     held, streamed = load(settings).train, load(replace(settings, memory_gb=0)).train
     how = dict(seed=0, batch_size=config.stage1.batch_size, part=share_of_process().slice(config.stage1.batch_size))
-    one = next(image_batches(held, start=0, stop=1, **how))
+    one = next(image_batches(held, device_of_process(), start=0, stop=1, **how))
     times = []
     for index in range(200):
         began = time.perf_counter()
@@ -123,8 +125,8 @@ def stage1_feeds(config: Config, folder: Path) -> tuple[Feeds, float]:
         times.append(time.perf_counter() - began)
     feeds = {
         "one batch": lambda start: repeat(one),
-        "memory": lambda start: image_batches(held, start=start, stop=2**40, **how),
-        "disk": lambda start: image_batches(streamed, start=start, stop=2**40, **how),
+        "memory": lambda start: image_batches(held, device_of_process(), start=start, stop=2**40, **how),
+        "disk": lambda start: image_batches(streamed, device_of_process(), start=start, stop=2**40, **how),
     }
     return feeds, statistics.median(times) * len(one.images)
 
@@ -134,11 +136,11 @@ def stage2_feeds(config: Config, folder: Path) -> Feeds:
     mapped = CodeMaps(folder).split("train")
     held = CodeSplit([np.array(shard) for shard in mapped.shards], mapped.labels)
     how = dict(seed=0, batch_size=config.stage2.batch_size, part=share_of_process().slice(config.stage2.batch_size))
-    one = next(code_batches(held, start=0, stop=1, **how))
+    one = next(code_batches(held, device_of_process(), start=0, stop=1, **how))
     return {
         "one batch": lambda start: repeat(one),
-        "memory": lambda start: code_batches(held, start=start, stop=2**40, **how),
-        "disk": lambda start: code_batches(mapped, start=start, stop=2**40, **how),
+        "memory": lambda start: code_batches(held, device_of_process(), start=start, stop=2**40, **how),
+        "disk": lambda start: code_batches(mapped, device_of_process(), start=start, stop=2**40, **how),
     }
 
 
@@ -154,9 +156,9 @@ def stage1_step(config: Config) -> Callable[..., None]:
         accelerator.backward(model.likelihood.loss(prediction, x).mean() + quantized.codebook_loss + quantized.commitment_loss)
         optimizer.step()
         vectors = rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d")
-        model.quantizer.update(
-            vectors, quantized.codes.flatten(), generator(0), sum_tensor, rank=share.rank, processes=share.processes
-        )
+        drawn = torch.randint(len(vectors), (model.K,), generator=generator(0)).to(vectors.device)
+        seen = model.quantizer.observe(vectors, quantized.codes.flatten(), drawn, share.rank, share.processes)
+        model.quantizer.update(sum_tensor(seen))
         optimizer.zero_grad()
 
     return step
@@ -168,9 +170,8 @@ def stage2_step(config: Config) -> Callable[..., None]:
     model = PixelCNN(config.stage2, K=config.stage1.K, classes=2).to(accelerator.device, memory_format=torch.channels_last)
     network, optimizer = accelerator.prepare(model, adamw(model, weight_decay=0.0))
 
-    def step(codes: torch.Tensor, labels: torch.Tensor) -> None:
-        codes, labels = codes.to(accelerator.device), labels.to(accelerator.device)
-        kept = dropout(config.stage2, config.seed, torch.arange(len(codes), device=accelerator.device))
+    def step(codes: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor) -> None:
+        kept = dropout(config.stage2, config.seed, positions)
         logits = rearrange(network(codes, labels, kept), "b k h w -> (b h w) k")
         accelerator.backward(F.cross_entropy(logits, codes.flatten()))
         optimizer.step()

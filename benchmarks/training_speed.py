@@ -19,7 +19,8 @@ from torch import nn
 
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.runtime.launch import adamw, autocast
+from vqprior.runtime.launch import autocast
+from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.processes import device_of_process
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout

@@ -24,6 +24,7 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 
 from .files import sha256, write_array, write_file, write_json
+from .transfer import onto
 
 FORMAT = 1
 SHARD = 4096  # images of a shard: small enough to share out, large enough that ImageNet is 313 of them
@@ -53,6 +54,7 @@ class Header:
     sizes: dict[str, int]  # images of each split
     format: int = FORMAT
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256, complete once all is written
+    fp32_precision: str = ""  # of the encoder's convolutions, `ieee` or `tf32`; dumps of earlier versions do not say
 
     @property
     def level(self) -> Level:
@@ -65,8 +67,8 @@ class Header:
         return np.dtype(np.uint8 if self.level.K <= 256 else np.uint16)
 
     def origin(self) -> dict[str, Any]:
-        """All but the files: what must be equal for two dumps to be parts of one."""
-        return {name: value for name, value in asdict(self).items() if name != "files"}
+        """What must be equal for two dumps to be parts of one: all but the files, and what `precision` says already."""
+        return {name: value for name, value in asdict(self).items() if name not in ("files", "fp32_precision")}
 
 
 def shard_starts(header: Header) -> list[tuple[str, int, int]]:
@@ -120,7 +122,7 @@ def read_header(folder: Path) -> Header | None:
         if tree["format"] > FORMAT:
             raise UserError(f"{path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade vqprior")
         tree["levels"] = [Level(**level) for level in tree["levels"]]
-        return Header(**{f.name: tree[f.name] for f in fields(Header)})
+        return Header(**{f.name: tree[f.name] for f in fields(Header) if f.name in tree})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder and encode again") from error
 
@@ -182,6 +184,16 @@ class CodeSplit:
     def __len__(self) -> int:
         return sum(len(shard) for shard in self.shards)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all code maps."""
+        return sum(shard.nbytes for shard in self.shards)
+
+    def held_on(self, device: torch.device) -> "HeldCodes":
+        """All code maps, on a device."""
+        maps = np.concatenate(self.shards)
+        return HeldCodes(onto(torch.from_numpy(maps.view(np.int16) if maps.dtype == np.uint16 else maps), device))
+
     def codes(self, indices: Tensor) -> Tensor:
         """Code maps [n, h, w] int64 of the images with these indices [n]."""
         out = np.empty((len(indices), *self.shards[0].shape[1:]), dtype=np.int64)
@@ -201,6 +213,17 @@ class CodeSplit:
         shards, rows = np.divmod(indices.numpy(), SHARD)
         read = {shard: _read_names(self.named[shard], len(self.shards[shard])) for shard in np.unique(shards)}
         return [read[shard][row] for shard, row in zip(shards, rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class HeldCodes:
+    """Code maps of one split on a device."""
+
+    maps: Tensor  # [N, h, w] uint8, or int16 with the bits of uint16, which torch cannot index
+
+    def codes(self, indices: Tensor) -> Tensor:
+        """Code maps [n, h, w] int64 of the images with these indices [n] on the CPU, where the maps are."""
+        return self.maps.index_select(0, onto(indices, self.maps.device)).long() & 0xFFFF
 
 
 def _read_names(file: Path, count: int) -> list[str]:

@@ -6,7 +6,7 @@ t*B to (t+1)*B, of which each process takes an equal slice. To resume at step t 
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,19 +21,30 @@ from vqprior.configs.errors import UserError
 from .code_maps import CodeSplit
 from .data import Split
 from .data.transform import augment
+from .feed import fed, has_room
 from .interrupt import ignore_in_worker
 from .randomness import generator
+from .transfer import onto
 
 PIPED = 2**19  # bytes of a batch; to share memory costs a millisecond, which is more than to send so little through a pipe
 
+Hide = Callable[[Tensor, Tensor], Tensor]
 _Made = Tensor | np.ndarray | UserError  # what a worker process makes of a batch
 
 
 class Batch(NamedTuple):
-    """This process's slice of a global batch."""
+    """This process's slice of a global batch of pictures."""
 
     images: Tensor  # [n, C, H, W] uint8, augmented
     labels: Tensor | None  # [n] int64
+
+
+class CodeBatch(NamedTuple):
+    """This process's slice of a global batch of code maps."""
+
+    codes: Tensor  # [n, h, w] int64
+    labels: Tensor | None  # [n] int64
+    positions: Tensor  # [n] int64, their places in the order of the run
 
 
 @dataclass(frozen=True)
@@ -82,33 +93,81 @@ def batch_positions(step: int, batch_size: int, part: slice) -> Tensor:
     return step * batch_size + torch.arange(batch_size)[part]
 
 
-def image_batches(split: Split, *, seed: int, batch_size: int, start: int, stop: int, part: slice) -> Iterator[Batch]:
-    """The batches of steps `start` to `stop`, augmented; made by worker processes where the split is not held."""
+def image_batches(
+    split: Split,
+    device: torch.device,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int,
+    stop: int,
+    part: slice,
+) -> Iterator[Batch]:
+    """The batches of steps `start` to `stop`, augmented, on the device.
 
+    Pictures that are held lie there where it has room; those that are not are made by worker processes.
+    """
+    return fed(_image_batches(split, device, seed, batch_size, start, stop, part), device)
+
+
+def _image_batches(
+    split: Split,
+    device: torch.device,
+    seed: int,
+    batch_size: int,
+    start: int,
+    stop: int,
+    part: slice,
+) -> Iterator[Batch]:
     def places() -> Iterator[tuple[Tensor, Tensor]]:
         order = Order(len(split), seed)
         for step in range(start, stop):
             positions = batch_positions(step, batch_size, part)
             yield positions, order.at(positions)
 
+    canvas = split.canvas
+    if split.held is not None and has_room(device, split.held.nbytes):
+        there = onto(split.held, device)
+        canvas = lambda indices: there.index_select(0, onto(indices, device))
     streaming = split.held is None and split.data.workers > 0
-    held = (augment(split.canvas(indices), split.data, seed, positions) for positions, indices in places())
+    held = (augment(canvas(indices), split.data, seed, positions) for positions, indices in places())
     labels = split.labels
     with _streamed(split, seed, places()) if streaming else nullcontext(held) as batches:
-        for (_, indices), images in zip(places(), batches):
+        for (_, indices), images in zip(places(), batches, strict=False):
             if isinstance(images, UserError):
                 raise images
             yield Batch(torch.as_tensor(images), None if labels is None else labels[indices])
 
 
 def code_batches(
-    split: CodeSplit, *, seed: int, batch_size: int, start: int, stop: int, part: slice
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Codes [n, h, w] int64 and labels [n] of the batches of steps `start` to `stop`."""
-    order = Order(len(split), seed)
-    for step in range(start, stop):
-        indices = order.at(batch_positions(step, batch_size, part))
-        yield split.codes(indices), None if split.labels is None else split.labels[indices]
+    split: CodeSplit,
+    device: torch.device,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int,
+    stop: int,
+    part: slice,
+    hide: Hide | None = None,
+) -> Iterator[CodeBatch]:
+    """The batches of steps `start` to `stop`, on the device, where all code maps lie if it has room.
+
+    Args:
+        hide: what becomes of the labels [n] of the places [n]; as they are without it.
+    """
+
+    def made() -> Iterator[CodeBatch]:
+        order = Order(len(split), seed)
+        codes = split.held_on(device).codes if has_room(device, split.size) else split.codes
+        for step in range(start, stop):
+            positions = batch_positions(step, batch_size, part)
+            indices = order.at(positions)
+            labels = None if split.labels is None else split.labels[indices]
+            if labels is not None and hide:
+                labels = hide(labels, positions)
+            yield CodeBatch(codes(indices), labels, positions)
+
+    return fed(made(), device)
 
 
 @contextmanager

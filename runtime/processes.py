@@ -1,19 +1,21 @@
 """Several processes: who this one is, sums over all, and work that the main one does for the others."""
 
 import atexit
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather, gather_object, reduce
 from torch import Tensor
 from tqdm import tqdm
 
 from vqprior.configs.errors import UserError
 
-from . import interrupt
+from . import devices, interrupt
 from .interrupt import Interrupted
 from .loader import Share
 from .rendezvous import fresh_store
@@ -25,21 +27,68 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_begun_with = devices.AUTO  # the word for the device
+
+
 def on_cpus() -> bool:
-    """Whether this machine has no accelerator; accelerate sees several processes on CPUs only when it is told so."""
-    return not torch.accelerator.is_available()
+    """Whether the processes compute on CPUs; accelerate sees several of them there only when it is told so."""
+    return device_of_process().type == "cpu"
 
 
 def state() -> PartialState:
-    """accelerate's view of the processes, made by the first call and taken down when Python ends."""
+    """accelerate's view of the processes, made by the first call and taken down when Python ends.
+
+    A command with another --device than the one before it makes it anew.
+
+    Raises:
+        UserError: there is no such device, or not one for each process.
+    """
     if not PartialState._shared_state:
-        atexit.register(_leave)
-        PartialState(cpu=on_cpus(), timeout=PATIENCE, **fresh_store(PATIENCE))
+        _begin()
+    elif devices.chosen() != _begun_with:
+        _change()
     return PartialState()
 
 
+def _begin() -> None:
+    """Meet the other processes, if there are any, and take this one's device."""
+    global _begun_with
+    word = devices.chosen()
+    device = devices.find_for_process(word)
+    devices.number_gpu(device)
+    made = PartialState(cpu=device.type == "cpu", timeout=PATIENCE, **fresh_store(PATIENCE))
+    _begun_with = word
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+    if device.type == "cpu" or made.num_processes == 1:
+        made.device = device  # not what ACCELERATE_TORCH_DEVICE says, nor the launcher's number
+    elif device.type == "cuda":
+        store = torch.distributed.distributed_c10d._get_default_store()
+        devices.refuse_one_gpu_for_two(store, made.process_index, made.num_processes, made.device)
+    if device.type == "cuda" and made.num_processes == 1 and word != devices.AUTO:
+        torch.cuda.set_device(device.index or 0)
+
+
+def _change() -> None:
+    """Take another device, for the next command of this Python; several processes stay where they have met."""
+    global _begun_with
+    there, word = PartialState(), devices.chosen()
+    if there.num_processes > 1:
+        if word not in (devices.AUTO, there.device.type):
+            raise UserError(
+                f"these {there.num_processes} processes have met on {there.device.type}, and --device is {word} now; "
+                f"type --device {there.device.type}, or start them anew"
+            )
+    elif devices.find_for_process(word) != there.device:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        _begin()
+    _begun_with = word
+
+
 def _leave() -> None:
-    if torch.distributed.is_initialized():
+    """Let go of the other processes, unless this one failed: they may never come, and the group's end would wait for them."""
+    failed = getattr(sys, "last_value", None) is not None
+    if torch.distributed.is_initialized() and not failed:
         torch.distributed.destroy_process_group()
 
 
@@ -49,8 +98,20 @@ def share_of_process() -> Share:
 
 
 def device_of_process() -> torch.device:
-    """The device that the launcher gave this process: a GPU where there is one."""
+    """The device of the command at hand: the one that was chosen, else a GPU where there is one, to each process its own."""
     return state().device
+
+
+def device_for(asked: torch.device | str | None) -> torch.device:
+    """The device that a call names: in the words of --device, None for `auto`; one of torch's is taken as it is.
+
+    Raises:
+        UserError: there is no such word, or no such device here.
+    """
+    if isinstance(asked, torch.device):
+        devices.compute_in_ieee()
+        return asked
+    return device_of_process() if asked in (None, devices.AUTO) else devices.find(asked)
 
 
 def is_main() -> bool:
@@ -136,10 +197,10 @@ def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str)
             raise Interrupted(signal)
 
 
-def agree(*flags: int) -> list[int]:
-    """The largest value of each flag over all processes, the same on each."""
+def sum_together(*tensors: Tensor) -> list[Tensor]:
+    """Sums of tensors of one type over all processes, each the same on all of them: one collective for all tensors."""
     if state().num_processes == 1:
-        return [int(flag) for flag in flags]
-    mine = torch.tensor(flags, dtype=torch.int64, device=device_of_process())
-    torch.distributed.all_reduce(mine, op=torch.distributed.ReduceOp.MAX)
-    return mine.tolist()
+        return list(tensors)
+    joined = sum_tensor(torch.cat([tensor.flatten() for tensor in tensors]))
+    parts = joined.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

@@ -8,7 +8,8 @@ from vqprior.configs import Config, from_tree
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.data import DataSet
-from vqprior.runtime.launch import Guard, accelerator_for
+from vqprior.runtime.guard import Guard
+from vqprior.runtime.launch import accelerator_for
 from vqprior.runtime.lineage import BEGUN_FROM, differing, in_words, lineage, refuse_misfits, source_run
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import RunDir
@@ -81,7 +82,7 @@ def take_over(config: Config, run: RunDir, data: DataSet, found: Checkpoint) -> 
         "data_fingerprint": data.fingerprint,
         BEGUN_FROM: lineage(found),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-        "guard": Guard(accelerator, writer).state(),
+        "guard": Guard(accelerator, writer, 0).state(),
     }
     writer.save(0, files, meta, seen.loss)
     writer.finish()

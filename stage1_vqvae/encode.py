@@ -15,6 +15,7 @@ from vqprior.runtime import checkpoint, code_maps
 from vqprior.runtime.code_maps import Header, Level
 from vqprior.runtime.data import SPLITS, DataSet, Split, roots_of
 from vqprior.runtime.data.transform import augment, central
+from vqprior.runtime.devices import fp32_precision
 from vqprior.runtime.files import write_json
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import padded
@@ -48,6 +49,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         data_fingerprint=data.fingerprint,
         label_names=list(data.label_names),
         sizes={name: len(data.split(name)) * (1 + config.data.copies * (name == "train")) for name in SPLITS},
+        fp32_precision=fp32_precision(config.precision),
     )
     if not on_main(lambda: _prepare(run, header)):
         return say(f"encode: done, {sum(header.sizes.values()):,} images in {run.codes}")

@@ -4,14 +4,13 @@ Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv
 
 What is done differently here, and why:
 - `forward` changes no state. Everything that moves by itself (the EMA codebook, the usage counts, the restart of
-  dead codes) moves in `update`, which the training loop calls once an optimizer step with the vectors of the whole
-  step, so that gradient accumulation and several processes change nothing.
+  dead codes) moves in `update`, which the training loop calls once an optimizer step with what `observe` saw of the
+  vectors of the whole step, summed over the processes: gradient accumulation and several processes change nothing.
 - Codes that hardly anything maps to are restarted on encoder outputs; the paper lets them die.
 
 Legend: B images, N vectors (B*h*w), K codes, D size of a code, h x w the code map.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,10 +18,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-Reduce = Callable[[Tensor], Tensor]
-"""Sums a tensor over all processes and returns the sum on each of them."""
+DISTANCES = 2**25  # of vectors to codes that are held at once: 128 MB
+VECTORS = 2**16  # compared with the codebook at once, at most
 
-CHUNK = 65536  # vectors compared with the codebook at once: bounds the [N, K] distances to 128 MB at K = 512
+
+State = dict[str, Tensor]
+"""What moves by itself: `embedding` [K, D], `usage` [K], and under EMA `sums` [K, D]."""
 
 
 class Quantized(NamedTuple):
@@ -35,18 +36,14 @@ class Quantized(NamedTuple):
     commitment_loss: Tensor  # [] ||z_e - sg[e]||^2, the third term of Equation 3, not yet times beta
 
 
-def one_process(tensor: Tensor) -> Tensor:
-    """The `Reduce` of a run on a single process."""
-    return tensor
-
-
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Equation 1: for each vector [N, D] the index [N] of the nearest of the code vectors [K, D].
 
     ||z||^2 is the same for every code, so arg min ||z - e||^2 = arg min ||e||^2 - 2 z.e: one product, no root.
     """
     squares = codebook.square().sum(1)
-    parts = [torch.addmm(squares, part, codebook.T, alpha=-2).argmin(1) for part in vectors.split(CHUNK)]
+    rows = max(1, min(VECTORS, DISTANCES // len(codebook)))
+    parts = [torch.addmm(squares, part, codebook.T, alpha=-2).argmin(1) for part in vectors.split(rows)]
     return torch.cat(parts)
 
 
@@ -123,43 +120,67 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def initialize(self, vectors: Tensor, generator: torch.Generator) -> None:
         """Set the codes to k-means centres of encoder outputs [N, D]; all processes pass the same vectors."""
-        self._place(torch.ones(self.K, dtype=torch.bool, device=vectors.device), kmeans(vectors, self.K, generator))
+        tensors, every = self._moving(), torch.ones(self.K, dtype=torch.bool, device=vectors.device)
+        placed = self._placed(tensors, every, kmeans(vectors, self.K, generator))
+        torch._foreach_copy_([tensors[name] for name in placed], list(placed.values()))
 
     @torch.no_grad()
-    def update(self, z_e: Tensor, codes: Tensor, generator: torch.Generator, reduce: Reduce = one_process,
-               rank: int = 0, processes: int = 1) -> Tensor:  # fmt: skip
-        """Move what moves by itself, once an optimizer step; returns the number of restarted codes, [] int64.
+    def observe(self, z_e: Tensor, codes: Tensor, drawn: Tensor, rank: int = 0, processes: int = 1) -> Tensor:
+        """What this process has to say of a step, [K * (1 + 2D)], to be summed over all and given to `update`.
 
-        Nothing here waits for the device.
+        These are the counts of the codes, the sums of the vectors that chose each, and one vector for each code that it
+        could be restarted on: a draw for every code, dead or not, so that all is one sum.
 
         Args:
             z_e: encoder outputs [N, D] of this process in this step; the processes' vectors in the order of their
                 ranks are the step's vectors, and each process holds equally many.
             codes: [N] the codes they chose.
-            generator: a CPU generator in the same state on all processes.
-            reduce: sums a tensor over all processes.
+            drawn: [K] int64, for each code one of the step's vectors by chance, the same on all processes.
             rank, processes: which process of how many this is.
         """
         counts, sums = counts_and_sums(z_e, codes, self.K)
-        both = reduce(torch.cat([counts[:, None], sums], dim=1))
-        self._average(both[:, 0].contiguous(), both[:, 1:].contiguous())
+        # One process contributes each row and the others zeros: exact
+        mine = (drawn // len(z_e) == rank)[:, None]
+        candidates = torch.where(mine, z_e[drawn % len(z_e)], torch.zeros_like(z_e[:1]))
+        return torch.cat([counts, sums.flatten(), candidates.flatten()])
 
-        dead = self.usage < self.restart * self.usage.sum() / self.K
-        # One draw for every code, dead or not. One process contributes each row and the others zeros: exact.
-        chosen = torch.randint(len(z_e) * processes, (self.K,), generator=generator).to(z_e.device)
-        mine = (chosen // len(z_e) == rank)[:, None]
-        self._place(dead, reduce(torch.where(mine, z_e[chosen % len(z_e)], torch.zeros_like(z_e[:1]))))
+    @torch.no_grad()
+    def update(self, seen: Tensor, unsound: Tensor | None = None) -> Tensor:
+        """Move what moves by itself, once an optimizer step; returns the number of restarted codes, [] int64.
+
+        Nothing here waits for the device.
+
+        Args:
+            seen: the sum over all processes of what `observe` gives.
+            unsound: [] on the device, 1 where the step was skipped and nothing may move.
+        """
+        counts, sums, candidates = seen.split([self.K, self.K * self.D, self.K * self.D])
+        tensors = self._moving()
+        moved = self._averaged(counts, sums.view(self.K, self.D))
+        usage = moved["usage"]
+        dead = usage < self.restart * usage.sum() / self.K
+        moved = self._placed(moved, dead, candidates.view(self.K, self.D))
+        if unsound is not None:
+            moved = {name: torch.where(unsound > 0, tensors[name], new) for name, new in moved.items()}
+        torch._foreach_copy_([tensors[name] for name in moved], list(moved.values()))
         return dead.sum()
 
-    def _average(self, counts: Tensor, sums: Tensor) -> None:
-        """Move the averages towards this step's counts [K] and sums [K, D]; without history, from even use."""
-        self.usage.copy_(torch.where(self.usage.sum() == 0, counts.sum() / self.K, self.usage))
-        self.usage.lerp_(counts.to(self.usage.dtype), 1 - self.decay)
+    def _moving(self) -> State:
+        """The tensors that move by themselves, by name."""
+        return {"embedding": self.embedding, "usage": self.usage}
 
-    def _place(self, which: Tensor, vectors: Tensor) -> None:
-        """Put the codes marked in `which` [K] on the given vectors [K, D], with an average code's usage."""
-        self.embedding.copy_(torch.where(which[:, None], vectors.to(self.embedding.dtype), self.embedding))
-        self.usage.copy_(torch.where(which, self.usage.mean(), self.usage))
+    def _averaged(self, counts: Tensor, sums: Tensor) -> State:
+        """The averages moved towards this step's counts [K] and sums [K, D]; without history, from even use."""
+        before = torch.where(self.usage.sum() == 0, counts.sum() / self.K, self.usage)
+        return {"embedding": self.embedding, "usage": before.lerp(counts.to(before.dtype), 1 - self.decay)}
+
+    def _placed(self, state: State, which: Tensor, vectors: Tensor) -> State:
+        """The codes marked in `which` [K] put on the given vectors [K, D], with an average code's usage."""
+        embedding, usage = state["embedding"], state["usage"]
+        return state | {
+            "embedding": torch.where(which[:, None], vectors.to(embedding.dtype), embedding),
+            "usage": torch.where(which, usage.mean(), usage),
+        }
 
 
 class GradientCodebook(Codebook):
@@ -182,18 +203,23 @@ class EMACodebook(Codebook):
     def _codebook_loss(self, z_e: Tensor, z_q: Tensor) -> Tensor:
         return z_e.new_zeros(())
 
-    def _average(self, counts: Tensor, sums: Tensor) -> None:
-        even = counts.sum() / self.K
-        self.sums.copy_(torch.where(self.usage.sum() == 0, even * self.embedding, self.sums))
-        super()._average(counts, sums)
-        self.sums.lerp_(sums.to(self.sums.dtype), 1 - self.decay)
-        # A code that nothing chose keeps its place: its sum and its count shrink together.
-        moved = self.sums / self.usage.clamp(min=1e-5)[:, None]
-        self.embedding.copy_(torch.where(self.usage[:, None] > 1e-5, moved, self.embedding))
+    def _moving(self) -> State:
+        return super()._moving() | {"sums": self.sums}
 
-    def _place(self, which: Tensor, vectors: Tensor) -> None:
-        super()._place(which, vectors)
-        self.sums.copy_(torch.where(which[:, None], self.usage[:, None] * self.embedding, self.sums))
+    def _averaged(self, counts: Tensor, sums: Tensor) -> State:
+        even = counts.sum() / self.K
+        before = torch.where(self.usage.sum() == 0, even * self.embedding, self.sums)
+        usage = super()._averaged(counts, sums)["usage"]
+        sums = before.lerp(sums.to(before.dtype), 1 - self.decay)
+        # A code that nothing chose keeps its place: its sum and its count shrink together.
+        moved = sums / usage.clamp(min=1e-5)[:, None]
+        embedding = torch.where(usage[:, None] > 1e-5, moved, self.embedding)
+        return {"embedding": embedding, "usage": usage, "sums": sums}
+
+    def _placed(self, state: State, which: Tensor, vectors: Tensor) -> State:
+        placed = super()._placed(state, which, vectors)
+        on_them = placed["usage"][:, None] * placed["embedding"]
+        return placed | {"sums": torch.where(which[:, None], on_them, state["sums"])}
 
 
 CODEBOOKS: dict[str, type[Codebook]] = {"gradient": GradientCodebook, "ema": EMACodebook}

@@ -12,26 +12,32 @@ from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint, pictures
+from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.data import DataSet, roots_of
+from vqprior.runtime.graph import recorded
+from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
-from vqprior.runtime.launch import (
-    Guard,
-    Progress,
-    WeightAverage,
-    accelerator_for,
-    adamw,
-    count_parameters,
-    learning_rate,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from vqprior.runtime.launch import accelerator_for, count_parameters
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import Order, image_batches
-from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor
+from vqprior.runtime.optimizer import (
+    Rate,
+    adamw,
+    learning_rate,
+    moments,
+    named_moments,
+    on_device,
+    restore_moments,
+    set_rate,
+    take_step,
+)
+from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor, sum_together
+from vqprior.runtime.progress import Progress
 from vqprior.runtime.randomness import generator, seed_of
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.tracker import Tracker
+from vqprior.runtime.transfer import onto
 
 from .begin import describe, source_of, take_over
 from .measure import measure
@@ -70,24 +76,29 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         model.load_state_dict(source.tensors(source.weights))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    average = WeightAverage(model, settings.average) if settings.average else None
-    optimizer = adamw(model, weight_decay=settings.weight_decay)
     if resumed:
         model.load_state_dict(resumed.tensors("model"))
+    average = WeightAverage(model, settings.average) if settings.average else None
+    network = torch.compile(model) if config.compile else model
+    network, optimizer = accelerator.prepare(network, adamw(model, weight_decay=settings.weight_decay))
+    if resumed:
+        stored = named_moments(resumed.tensors("optimizer"), [*model.named_parameters()])
+        restore_moments(optimizer, model, stored)
         if average:
             average.load(resumed.tensors("average"))
-        restore_optimizer(optimizer, resumed.tensors("optimizer"))
-    network, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
+        if accelerator.scaler:
+            accelerator.scaler.load_state_dict(resumed.meta["scaler"])
     writer = Writer(run.stage1, settings.keep)
-    guard = Guard(accelerator, writer, resumed.meta["guard"] if resumed else None)
-    if resumed and accelerator.scaler:
-        accelerator.scaler.load_state_dict(resumed.meta["scaler"])
-
-    def batch_as_input(images: Tensor) -> Tensor:
-        return pictures.to_float(images, device, channels_last=config.channels_last)
+    guard = Guard(accelerator, writer, start, resumed.meta["guard"] if resumed else None)
 
     batches = image_batches(
-        data.train, seed=config.seed, batch_size=settings.batch_size, start=start, stop=settings.steps, part=part
+        data.train,
+        device,
+        seed=config.seed,
+        batch_size=settings.batch_size,
+        start=start,
+        stop=settings.steps,
+        part=part,
     )
     likelihood, unit = model.likelihood, model.likelihood.unit(data_variance(data))
     if settings.kmeans and not resumed and not source:
@@ -95,7 +106,6 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         for tensor in model.quantizer.state_dict().values():  # sums on GPUs have no fixed order: all take the main one's
             tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
-    restarted = torch.zeros(())
     tracker = Tracker(run.tensorboard / "stage1", step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
     shown = data.test.images(spread(len(data.test), 32))
@@ -104,17 +114,23 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
-    for step, batch in enumerate(batches, start + 1):
-        rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One step, from pictures [n, C, H, W] uint8 on the device; on CUDA nothing in it is read by the host.
 
+        Args:
+            drawn: for each code one of the step's vectors that it could be restarted on, [K] int64.
+            rate, weight: of the optimizer, and of the average.
+
+        Returns:
+            The terms of each pass [passes, 5], the gradient's norm [], the guard's verdict, and the restarts [].
+        """
         # Forward and backward, in as many passes as it takes to fit
+        set_rate(optimizer, rate)
         terms, vectors, codes = [], [], []
-        for index, images in enumerate(batch.images.chunk(settings.accumulate)):
+        for index, part_of_images in enumerate(images.chunk(settings.accumulate)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
-                x = batch_as_input(images)
+                x = pictures.to_float(part_of_images, device, channels_last=config.channels_last)
                 prediction, quantized = network(x)
                 # Equation 3; the squared error is divided by the data's variance, so that beta means the same on all data
                 reconstruction = likelihood.loss(prediction, x).mean() / unit
@@ -126,24 +142,45 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             vectors.append(rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d"))
             codes.append(quantized.codes.flatten())
 
+        # What all processes must know, in one sum
+        losses = torch.stack(terms)
+        seen = model.quantizer.observe(torch.cat(vectors), torch.cat(codes), drawn, share.rank, share.processes)
+        seen, reports = sum_together(seen, guard.report(losses))
+
         # Step: the weights, then the codebook's own movement, then the average; all of it on sound numbers only
-        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm or float("inf"))
-        sound, signal = guard.judge(step, torch.stack(terms), norm)
+        norm = guard.clip(model, reports, settings.clip_norm)
+        verdict = guard.judge(reports, norm)
+        sound, unread = guard.decide(verdict)
+        restarted = torch.zeros_like(codes[0][0])
         if sound or accelerator.scaler:  # fp16's scaler skips an overflow by itself
-            optimizer.step()
+            take_step(optimizer, unread)
         if sound:
-            restarted = model.quantizer.update(
-                torch.cat(vectors), torch.cat(codes), generator(config.seed, 3, step), sum_tensor,
-                rank=share.rank, processes=share.processes,
-            )  # fmt: skip
+            restarted = model.quantizer.update(seen, unread)
             if average:
-                average.update(model, step)
+                average.update(weight, unread)
         optimizer.zero_grad()
+        return losses, norm, verdict, restarted
+
+    take = recorded(learn, config, accelerator)
+    vectors_of_step = settings.batch_size * model.map_size[0] * model.map_size[1]
+    for step, batch in enumerate(batches, start + 1):
+        rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
+        drawn = torch.randint(vectors_of_step, (model.K,), generator=generator(config.seed, 3, step))
+        numbers = on_device(device, rate, average.weight(step) if average else 0.0)
+        terms, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
+        guard.note(verdict)
         progress.advance()
 
+        # Once in a while what is on the device is read; else the signal to stop of the step before
+        last = step == settings.steps
+        logging, saving = step % settings.log_every == 0 or last, step % settings.save_every == 0 or last
+        signal = guard.heed(everything=logging or saving)
+        if signal and not saving:
+            signal, saving = max(signal, guard.heed(everything=True)), True
+
         # Once in a while: log
-        if step % settings.log_every == 0 or step == settings.steps:
-            means = torch.stack(terms).mean(0).tolist()
+        if logging:
+            means = terms.mean(0).tolist()
             total, reconstruction, codebook, commitment, mse = (v / share.processes for v in sum_numbers(means))
             values = {
                 "loss/total": total,
@@ -161,10 +198,9 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             progress.show({"loss": total, "mse": mse, "img/s": values["train/images_per_second"]})
 
         # Once in a while: evaluate
-        saving = step % settings.save_every == 0 or step == settings.steps or signal
         score = None
-        if step % settings.eval_every == 0 or step == settings.steps:
-            with average.applied(model) if average else nullcontext():
+        if step % settings.eval_every == 0 or last:
+            with average.applied() if average else nullcontext():
                 found = measure(
                     model,
                     data.validation,
@@ -187,7 +223,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         # Once in a while: checkpoint
         if saving:
             on_main(tracker.flush)
-            tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+            tensors = {"model": model.state_dict(), "optimizer": moments(optimizer, model)}
             if average:
                 tensors["average"] = average.tensors
             meta = {

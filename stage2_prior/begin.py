@@ -12,6 +12,7 @@ from vqprior.runtime.code_maps import Header, Level
 from vqprior.runtime.lineage import differing, lineage, refuse_misfits, source_run
 from vqprior.runtime.run_dir import RunDir
 
+from .former import tensors_of
 from .pixelcnn import PixelCNN
 
 FITTING = (
@@ -52,7 +53,7 @@ def source_of(config: Config, label_names: Sequence[str], origins: Sequence[str]
             classes=len(label_names),
             codes_per_position=stage1.codes_per_position,
         )
-    refuse_misfits("stage2", init, settings, found.tensors(found.weights), here.state_dict())
+    refuse_misfits("stage2", init, settings, tensors_of(found, found.weights), here.state_dict())
     return found
 
 
@@ -95,7 +96,7 @@ def weights_of(found: Checkpoint, label_names: Sequence[str], label_tensors: Seq
     Args:
         label_tensors: the names of those whose rows are the classes in order (`PixelCNN.label_tensors`).
     """
-    tensors, there = found.tensors(found.weights), found.meta["codes"]["label_names"]
+    tensors, there = tensors_of(found, found.weights), found.meta["codes"]["label_names"]
     rows = [there.index(name) for name in label_names]
     for name in label_tensors if list(there) != list(label_names) else ():
         table = tensors[name]

@@ -60,30 +60,36 @@ def gate(x: Tensor, dim: int = 1, *, out: Tensor | None = None) -> Tensor:
 
 
 class GatedLayer(nn.Module):
-    """One layer of both stacks (Figure 2), with the class bias of Equation 4.
+    """One layer of both stacks (Figure 2); the class bias of Equation 4 is handed in.
 
     The first layer must see strictly earlier places: a residual connection would show it its own.
     """
 
-    def __init__(self, channels: int, kernel: int, *, labels: int, first: bool):
+    def __init__(self, channels: int, kernel: int, *, first: bool):
         super().__init__()
         self.first = first
         self.vertical = VerticalConv(channels, 2 * channels, kernel, first=first)
         self.horizontal = HorizontalConv(channels, 2 * channels, kernel, first=first)
         self.vertical_to_horizontal = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.project = nn.Conv2d(channels, channels, 1)
-        self.label_bias = nn.Embedding(labels, 4 * channels) if labels else None
 
-    def forward(self, v: Tensor, h: Tensor, labels: Tensor | None, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Vertical and horizontal features [B, C, h, w] and labels [B] -> the next layer's v and h.
+    def forward(
+        self,
+        v: Tensor,
+        h: Tensor,
+        bias: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Vertical and horizontal features [B, C, h, w] -> the next layer's v and h.
 
         Args:
+            bias: what the class adds to each feature before the gates, [B, 4C], the vertical stack's 2C first.
             kept: dropout's factors [B, C] of the gated channels, or None to drop nothing.
         """
         v_in = self.vertical(v)  # [B, 2C, h, w]
         h_in = self.horizontal(h) + self.vertical_to_horizontal(v_in)  # [B, 2C, h, w]
-        if self.label_bias is not None:
-            v_bias, h_bias = self.label_bias(labels)[:, :, None, None].chunk(2, dim=1)
+        if bias is not None:
+            v_bias, h_bias = bias[:, :, None, None].chunk(2, dim=1)
             v_in, h_in = v_in + v_bias, h_in + h_bias
         gated = gate(h_in)  # [B, C, h, w]
         if kept is not None:

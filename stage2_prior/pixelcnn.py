@@ -21,6 +21,7 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.randomness import hash64, uniform
 
+from .former import tensors_of
 from .layers import GatedLayer
 
 
@@ -45,8 +46,10 @@ class PixelCNN(nn.Module):
         rows = classes + (self.null_label is not None)
         self.embedding = nn.Embedding(codes_per_position * K, config.channels)
         self.layers = nn.ModuleList(
-            GatedLayer(config.channels, config.kernel, labels=rows, first=index == 0) for index in range(config.layers)
+            GatedLayer(config.channels, config.kernel, first=index == 0) for index in range(config.layers)
         )
+        # Equation 4's biases of all layers, side by side: one lookup and one cast instead of one a layer
+        self.label_bias = nn.Embedding(rows, config.layers * 4 * config.channels) if rows else None
         self.hidden = nn.Conv2d(config.channels, config.head, 1)
         self.logits = nn.Conv2d(config.head, K, 1)
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
@@ -54,8 +57,17 @@ class PixelCNN(nn.Module):
 
     def label_tensors(self) -> list[str]:
         """Names of the tensors whose rows are the classes in order, and then the hidden label."""
-        layers = [f"layers.{index}" for index in range(len(self.layers))]
-        return [f"{layer}.label_bias.weight" for layer in layers if self.classes]
+        return ["label_bias.weight"] if self.classes else []
+
+    def label_biases(self, labels: Tensor | None) -> list[Tensor | None]:
+        """For each layer what the labels [B] add to its features, [B, 4C]; None without classes."""
+        if self.label_bias is None:
+            return [None] * len(self.layers)
+        biases = self.label_bias(labels)
+        # In the type of what they are added to: a sum of bf16 and fp32 would be fp32, and so would all that follows
+        if torch.is_autocast_enabled(self.device.type):
+            biases = biases.to(torch.get_autocast_dtype(self.device.type))
+        return list(biases.chunk(len(self.layers), dim=1))
 
     @property
     def device(self) -> torch.device:
@@ -76,8 +88,10 @@ class PixelCNN(nn.Module):
         column = torch.arange(codes.shape[-1], device=codes.device)
         x = rearrange(self.embedding(codes + column % self.codes_per_position * self.K), "b h w c -> b c h w")
         v = h = x  # [B, C, h, w]
-        for index, layer in enumerate(self.layers):
-            v, h = layer(v, h, labels, None if kept is None else kept[:, index])
+        biases = self.label_biases(labels)
+        factors = [None] * len(self.layers) if kept is None else kept.unbind(1)
+        for layer, bias, factor in zip(self.layers, biases, factors, strict=True):
+            v, h = layer(v, h, bias, factor)
         return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
 
 
@@ -108,5 +122,5 @@ def load_prior(found: Checkpoint, device: torch.device) -> PixelCNN:
         config.stage2, K=codes["levels"][0]["K"], classes=len(codes["label_names"]),
         codes_per_position=config.stage1.codes_per_position,
     )  # fmt: skip
-    model.load_state_dict(found.tensors(found.weights))
+    model.load_state_dict(tensors_of(found, found.weights))
     return model.to(device).eval().requires_grad_(False)

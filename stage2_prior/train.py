@@ -14,28 +14,24 @@ from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint
+from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.graph import recorded
+from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
-from vqprior.runtime.launch import (
-    Guard,
-    Progress,
-    WeightAverage,
-    accelerator_for,
-    adamw,
-    count_parameters,
-    learning_rate,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from vqprior.runtime.launch import accelerator_for, count_parameters
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
-from vqprior.runtime.loader import batch_positions, code_batches
-from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers
+from vqprior.runtime.loader import code_batches
+from vqprior.runtime.optimizer import Rate, adamw, learning_rate, moments, on_device, restore_moments, set_rate, take_step
+from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
+from vqprior.runtime.progress import Progress
 from vqprior.runtime.randomness import hash64, seed_of, uniform
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.tracker import Tracker
 
 from .begin import describe, source_of, vqvae_origins, weights_of
+from .former import moments_of, tensors_of
 from .measure import bits_per_code
 from .pixelcnn import PixelCNN, dropout
 
@@ -82,21 +78,34 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         model.load_state_dict(weights_of(source, label_names, model.label_tensors()))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    average = WeightAverage(model, settings.average) if settings.average else None
-    optimizer = adamw(model, weight_decay=settings.weight_decay)
     if resumed:
-        model.load_state_dict(resumed.tensors("model"))
+        model.load_state_dict(tensors_of(resumed, "model"))
+    average = WeightAverage(model, settings.average) if settings.average else None
+    network = torch.compile(model) if config.compile else model
+    network, optimizer = accelerator.prepare(network, adamw(model, weight_decay=settings.weight_decay))
+    if resumed:
+        restore_moments(optimizer, model, moments_of(resumed, model))
         if average:
-            average.load(resumed.tensors("average"))
-        restore_optimizer(optimizer, resumed.tensors("optimizer"))
-    network, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
+            average.load(tensors_of(resumed, "average"))
+        if accelerator.scaler:
+            accelerator.scaler.load_state_dict(resumed.meta["scaler"])
     writer = Writer(run.stage2, settings.keep)
-    guard = Guard(accelerator, writer, resumed.meta["guard"] if resumed else None)
-    if resumed and accelerator.scaler:
-        accelerator.scaler.load_state_dict(resumed.meta["scaler"])
+    guard = Guard(accelerator, writer, start, resumed.meta["guard"] if resumed else None)
+
+    def hide(labels: Tensor, positions: Tensor) -> Tensor:
+        """Some of the labels [n] made unknown: a function of their places [n] in the order of the run, like the batch."""
+        hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
+        return labels.masked_fill(hidden, model.null_label)
 
     batches = code_batches(
-        train_codes, seed=config.seed, batch_size=settings.batch_size, start=start, stop=settings.steps, part=part
+        train_codes,
+        device,
+        seed=config.seed,
+        batch_size=settings.batch_size,
+        start=start,
+        stop=settings.steps,
+        part=part,
+        hide=None if model.null_label is None else hide,
     )
     tracker = Tracker(run.tensorboard / "stage2", step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
@@ -105,44 +114,67 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     if source:
         progress.say(f"stage 2: begins from {describe(config, source, maps.header, vqvaes)}")
 
-    for step, (codes, labels) in enumerate(batches, start + 1):
-        rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    def learn(
+        codes: Tensor,
+        labels: Tensor | None,
+        positions: Tensor,
+        rate: Rate,
+        weight: Rate,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step, from code maps [n, h, w] on the device; on CUDA nothing in it is read by the host.
 
-        # What is hidden and dropped is a function of the places in the order of the run, like the batch itself
-        positions = batch_positions(step - 1, settings.batch_size, part)
-        kept = dropout(settings, config.seed, positions.to(device))
-        if labels is not None and model.null_label is not None:
-            hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
-            labels = labels.masked_fill(hidden, model.null_label)
+        Args:
+            labels, positions: [n] of the maps; the places in the order of the run, of which dropout is a function.
+            rate, weight: of the optimizer, and of the average.
 
+        Returns:
+            The loss of each pass [passes], in nats a code, the gradient's norm [], and the guard's verdict.
+        """
         # Forward and backward, in as many passes as it takes to fit
-        terms = []
+        set_rate(optimizer, rate)
+        kept = dropout(settings, config.seed, positions)
         parts = [[None] * settings.accumulate if t is None else t.chunk(settings.accumulate) for t in (codes, labels, kept)]
-        for index, batch in enumerate(zip(*parts)):
+        terms = []
+        for index, (x, y, factors) in enumerate(zip(*parts, strict=True)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
-                x, y, factors = (None if t is None else t.to(device) for t in batch)
                 # One row a code: the kernel for maps has no deterministic form on CUDA
                 logits = rearrange(network(x, y, factors), "b k h w -> (b h w) k")
                 loss = F.cross_entropy(logits, x.flatten())  # nats a code
                 accelerator.backward(loss / settings.accumulate)
             terms.append(loss.detach())
 
-        # Step: the weights, then the average; all of it on sound numbers only
-        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm or float("inf"))
-        sound, signal = guard.judge(step, torch.stack(terms), norm)
+        # Step: the weights, then the average; all of it on sound numbers only, as all processes agree
+        losses = torch.stack(terms)
+        (reports,) = sum_together(guard.report(losses))
+        norm = guard.clip(model, reports, settings.clip_norm)
+        verdict = guard.judge(reports, norm)
+        sound, unread = guard.decide(verdict)
         if sound or accelerator.scaler:  # fp16's scaler skips an overflow by itself
-            optimizer.step()
+            take_step(optimizer, unread)
         if sound and average:
-            average.update(model, step)
+            average.update(weight, unread)
         optimizer.zero_grad()
+        return losses, norm, verdict
+
+    take = recorded(learn, config, accelerator)
+    for step, batch in enumerate(batches, start + 1):
+        rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
+        numbers = on_device(device, rate, average.weight(step) if average else 0.0)
+        terms, norm, verdict = take(*batch, *numbers)
+        guard.note(verdict)
         progress.advance()
 
+        # Once in a while what is on the device is read; else the signal to stop of the step before
+        last = step == settings.steps
+        logging, saving = step % settings.log_every == 0 or last, step % settings.save_every == 0 or last
+        signal = guard.heed(everything=logging or saving)
+        if signal and not saving:
+            signal, saving = max(signal, guard.heed(everything=True)), True
+
         # Once in a while: log
-        if step % settings.log_every == 0 or step == settings.steps:
-            nats = sum_numbers([torch.stack(terms).mean().item()])[0] / share.processes
+        if logging:
+            nats = sum_numbers([terms.mean().item()])[0] / share.processes
             values = {
                 "train/bits_per_code": nats / LN2,
                 "train/learning_rate": rate,
@@ -154,10 +186,9 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
             progress.show({"bits/code": nats / LN2, "img/s": values["train/images_per_second"]})
 
         # Once in a while: evaluate, on held-out codes and on as many training codes, without dropout
-        saving = step % settings.save_every == 0 or step == settings.steps or signal
         score = None
-        if step % settings.eval_every == 0 or step == settings.steps:
-            with average.applied(model) if average else nullcontext():
+        if step % settings.eval_every == 0 or last:
+            with average.applied() if average else nullcontext():
                 how = dict(batch=config.inference_batch, precision=config.precision, images=len(validation))
                 score = bits_per_code(model, validation, **how)
                 seen = bits_per_code(model, train_codes, **how)
@@ -169,7 +200,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         # Once in a while: checkpoint
         if saving:
             on_main(tracker.flush)
-            tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+            tensors = {"model": model.state_dict(), "optimizer": moments(optimizer, model)}
             if average:
                 tensors["average"] = average.tensors
             meta = {

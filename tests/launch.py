@@ -69,19 +69,19 @@ def _stop_at(step: int, stage: str) -> None:
     from importlib import import_module
 
     from vqprior.runtime import interrupt
-    from vqprior.runtime.launch import Guard
+    from vqprior.runtime.guard import Guard
 
     package = {"1": "stage1_vqvae", "2": "stage2_prior"}[stage]
     number = int(os.environ.get("TEST_SIGNAL", signal.SIGTERM))
 
     class Told(Guard):
-        def judge(self, current: int, *arguments: object) -> tuple[bool, int]:
-            if current == step and os.environ.get("RANK", "0") == os.environ.get("TEST_STOP_RANK", "0"):
+        def report(self, losses: object) -> object:
+            if self.step + 1 == step and os.environ.get("RANK", "0") == os.environ.get("TEST_STOP_RANK", "0"):
                 for _ in range(int(os.environ.get("TEST_SIGNAL_TIMES", "1"))):
                     signal.raise_signal(number)
                     while not interrupt.requested():  # two signals in one instant are one
                         time.sleep(0.01)
-            return super().judge(current, *arguments)
+            return super().report(losses)
 
     import_module(f"vqprior.{package}.train").Guard = Told
 
@@ -90,18 +90,18 @@ def _spoil(losses: set[int], gradients: set[int]) -> None:
     """In steps with these numbers make the loss, or the gradient, of this process not a number."""
     from accelerate import Accelerator
 
-    from vqprior.runtime.launch import Guard
+    from vqprior.runtime.guard import Guard
 
-    real_judge, real_backward = Guard.judge, Accelerator.backward
+    real_report, real_backward = Guard.report, Accelerator.backward
 
-    def judge(self: Guard, step: int, values: object, norm: object) -> tuple[bool, int]:
-        return real_judge(self, step, values * float("nan") if step in losses else values, norm)
+    def report(self: Guard, values: object) -> object:
+        return real_report(self, values * float("nan") if self.step + 1 in losses else values)
 
     def backward(self: Accelerator, loss: object) -> None:
         self.calls = getattr(self, "calls", 0) + 1
         real_backward(self, loss * float("nan") if self.calls in gradients else loss)
 
-    Guard.judge, Accelerator.backward = judge, backward
+    Guard.report, Accelerator.backward = report, backward
 
 
 def _compare_codebooks() -> None:
@@ -164,4 +164,6 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    from vqprior.cli import entry
+
+    entry(_main)

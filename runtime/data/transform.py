@@ -9,6 +9,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
 from ..randomness import hash64
+from ..transfer import onto
 from . import value_range
 from .decode import Decoded
 
@@ -84,11 +85,11 @@ def augment(images: Tensor, data: Data, seed: int, positions: Tensor) -> Tensor:
     """A random window and mirroring of held pictures: a function of (seed, place in the run's order) alone.
 
     Args:
-        images: [N, C, H + m, W + m] uint8.
-        positions: [N] int64, the places of the pictures in the order of the whole run.
+        images: [N, C, H + m, W + m] uint8, on any device.
+        positions: [N] int64 on the CPU, the places of the pictures in the order of the whole run.
 
     Returns:
-        [N, C, H, W] uint8.
+        [N, C, H, W] uint8, where the images are.
     """
     if not data.margin and not data.flip:
         return images
@@ -96,6 +97,8 @@ def augment(images: Tensor, data: Data, seed: int, positions: Tensor) -> Tensor:
     tops = (bits & 0xFFFF) % (data.margin + 1)
     lefts = ((bits >> 16) & 0xFFFF) % (data.margin + 1)
     mirrored = (bits >> 32) & int(data.flip)
+    if images.device.type != "cpu":
+        return _gathered(images, onto(torch.stack([tops, lefts, mirrored]), images.device), data.size)
     height, width = data.size
     windows = np.empty((*images.shape[:2], height, width), dtype=np.uint8)
     # Slice by slice: a picture is a few long copies; one gather over all of them takes ten times as long
@@ -104,3 +107,13 @@ def augment(images: Tensor, data: Data, seed: int, positions: Tensor) -> Tensor:
         part = picture[:, top : top + height, left : left + width]
         window[:] = part[:, :, ::-1] if mirror else part
     return torch.from_numpy(windows)
+
+
+def _gathered(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
+    """Windows [N, C, H, W] of images at these tops, lefts and mirrorings, [3, N]: one gather, for a GPU."""
+    tops, lefts, mirrored = places[:, :, None]
+    height, width = (torch.arange(side, device=images.device) for side in size)
+    rows = tops + height  # [N, H]
+    columns = lefts + torch.where(mirrored > 0, width.flip(0), width)  # [N, W]
+    image, channel = (torch.arange(n, device=images.device) for n in images.shape[:2])
+    return images[image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None]]

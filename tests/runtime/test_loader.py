@@ -9,6 +9,8 @@ from vqprior.runtime.code_maps import CodeSplit
 from vqprior.runtime.data import load
 from vqprior.runtime.loader import Order, Share, batch_positions, chunks, code_batches, image_batches, padded
 
+CPU = torch.device("cpu")
+
 
 def test_one_pass_of_the_order_has_each_item_once_and_passes_differ():
     order = Order(10, seed=3)
@@ -30,8 +32,8 @@ def test_slices_of_the_processes_make_up_the_global_batch(tiny, processes):
     data = replace(tiny.data, flip=True, margin=2)
     split = load(data).train
     how = dict(seed=5, batch_size=8, start=3, stop=6)
-    whole = list(image_batches(split, part=Share().slice(8), **how))
-    shares = [list(image_batches(split, part=Share(r, processes).slice(8), **how)) for r in range(processes)]
+    whole = list(image_batches(split, CPU, part=Share().slice(8), **how))
+    shares = [list(image_batches(split, CPU, part=Share(r, processes).slice(8), **how)) for r in range(processes)]
     for t, batch in enumerate(whole):
         assert torch.equal(batch.images, torch.cat([share[t].images for share in shares]))
         assert torch.equal(batch.labels, torch.cat([share[t].labels for share in shares]))
@@ -41,11 +43,11 @@ def test_slices_of_the_processes_make_up_the_global_batch(tiny, processes):
 def test_slices_of_code_maps_make_up_the_global_batch(processes):
     split = CodeSplit([np.arange(44).reshape(11, 2, 2)], torch.arange(11))
     how = dict(seed=5, batch_size=8, start=3, stop=6)
-    whole = list(code_batches(split, part=Share().slice(8), **how))
-    shares = [list(code_batches(split, part=Share(r, processes).slice(8), **how)) for r in range(processes)]
-    for t, (codes, labels) in enumerate(whole):
-        assert torch.equal(codes, torch.cat([share[t][0] for share in shares])) and len(codes) == 8
-        assert torch.equal(labels, torch.cat([share[t][1] for share in shares]))
+    whole = list(code_batches(split, CPU, part=Share().slice(8), **how))
+    shares = [list(code_batches(split, CPU, part=Share(r, processes).slice(8), **how)) for r in range(processes)]
+    for t, (codes, labels, positions) in enumerate(whole):
+        for index, tensor in enumerate((codes, labels, positions)):
+            assert torch.equal(tensor, torch.cat([share[t][index] for share in shares])) and len(tensor) == 8
         assert torch.equal(labels * 4, codes[:, 0, 0])
 
 
@@ -54,7 +56,7 @@ def test_streamed_batches_are_those_held_in_memory(tiny):
     streamed = load(replace(tiny.data, flip=True, memory_gb=0, workers=2)).train
     assert held.held is not None and streamed.held is None
     how = dict(seed=0, batch_size=6, start=1, stop=5, part=slice(0, 6))
-    for a, b in zip(image_batches(held, **how), image_batches(streamed, **how), strict=True):
+    for a, b in zip(image_batches(held, CPU, **how), image_batches(streamed, CPU, **how), strict=True):
         assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
 
 

@@ -10,12 +10,18 @@ from vqprior.stage1_vqvae.quantizer import CODEBOOKS, EMACodebook, GradientCodeb
 BOTH = pytest.mark.parametrize("kind", sorted(CODEBOOKS))
 
 
+def move(book, vectors, codes, step: int, unsound: torch.Tensor | None = None) -> torch.Tensor:
+    """One step of a codebook on one process, as the loop does it."""
+    drawn = torch.randint(len(vectors), (book.K,), generator=generator(step))
+    return book.update(book.observe(vectors, codes, drawn), unsound)
+
+
 def flat(z: torch.Tensor) -> torch.Tensor:
     return rearrange(z, "b d h w -> (b h w) d")
 
 
 def test_nearest_code_is_that_of_brute_force(monkeypatch):
-    monkeypatch.setattr(quantizer, "CHUNK", 7)  # several chunks
+    monkeypatch.setattr(quantizer, "DISTANCES", 7 * 11)  # several chunks
     vectors, codebook = torch.randn(50, 5, dtype=torch.float64), torch.randn(11, 5, dtype=torch.float64)
     distances = (vectors[:, None] - codebook[None]).norm(dim=2)
     assert torch.equal(nearest_codes(vectors, codebook), distances.argmin(1))
@@ -68,7 +74,7 @@ def test_ema_against_an_example_by_hand():
     book.usage.fill_(1.0)
     book.sums.copy_(book.embedding)
     vectors = torch.tensor([[1.0], [2.0], [3.0], [11.0]])
-    book.update(vectors, torch.tensor([0, 0, 0, 1]), generator(0))
+    move(book, vectors, torch.tensor([0, 0, 0, 1]), 0)
     # N = (1+3)/2 = 2, (1+1)/2 = 1; m = (0+6)/2 = 3, (10+11)/2 = 10.5; e = m / N
     assert torch.allclose(book.usage, torch.tensor([2.0, 1.0]))
     assert torch.allclose(book.embedding, torch.tensor([[1.5], [10.5]]))
@@ -78,14 +84,14 @@ def test_an_ema_code_that_nothing_chooses_stays_in_place():
     book = EMACodebook(2, 1, decay=0.5, restart=0)
     book.embedding.copy_(torch.tensor([[0.0], [10.0]]))
     for step in range(40):
-        book.update(torch.tensor([[1.0]]), torch.tensor([0]), generator(step))
+        move(book, torch.tensor([[1.0]]), torch.tensor([0]), step)
     assert torch.allclose(book.embedding, torch.tensor([[1.0], [10.0]]), atol=1e-3)
 
 
 def test_a_gradient_codebook_moves_in_no_update_but_for_restarts():
     book = GradientCodebook(4, 2, restart=0)
     before = book.embedding.detach().clone()
-    book.update(torch.randn(9, 2), torch.randint(4, (9,)), generator(0))
+    move(book, torch.randn(9, 2), torch.randint(4, (9,)), 0)
     assert torch.equal(book.embedding, before)
 
 
@@ -96,7 +102,7 @@ def test_dead_codes_are_restarted_on_encoder_outputs(kind):
     for step in range(12):
         codes = torch.arange(30) % 3  # code 3 is never chosen
         before = book.embedding.detach().clone()
-        if book.update(vectors, codes, generator(step)) > 0:
+        if move(book, vectors, codes, step) > 0:
             break
     else:
         pytest.fail("no code was restarted")
@@ -108,38 +114,39 @@ def test_dead_codes_are_restarted_on_encoder_outputs(kind):
 
 @BOTH
 def test_several_processes_update_like_one(kind):
-    """Each of three processes holds a third of the vectors; reduce sums what all three passed."""
+    """Each of three processes holds a third of the vectors; all get the sum of what the three saw."""
     vectors, codes = torch.randn(30, 2, dtype=torch.float64), torch.randint(3, (30,))
     one = CODEBOOKS[kind](8, 2, restart=0.2).double()
     many = [CODEBOOKS[kind](8, 2, restart=0.2).double() for _ in range(3)]
     for book in many:
         book.load_state_dict(one.state_dict())
     for step in range(60):
-        one.update(vectors, codes, generator(step))
-
-        def passed(rank: int, step: int = step) -> list[torch.Tensor]:
-            """What a process passes to reduce, given the sums so far: run it with a recording stand-in."""
-            seen = []
-            book = CODEBOOKS[kind](8, 2, restart=0.2).double()
-            book.load_state_dict(many[rank].state_dict())
-            part = slice(rank * 10, rank * 10 + 10)
-
-            def record(tensor: torch.Tensor) -> torch.Tensor:
-                seen.append(tensor.clone())
-                return totals[len(seen) - 1] if len(seen) <= len(totals) else tensor
-
-            book.update(vectors[part], codes[part], generator(step), record, rank=rank, processes=3)
-            return seen
-
-        totals: list[torch.Tensor] = []
-        for call in range(2):  # the second reduction needs the result of the first
-            totals.append(sum(passed(rank)[call] for rank in range(3)))
-        for rank, book in enumerate(many):
-            part, results = slice(rank * 10, rank * 10 + 10), iter(totals)
-            book.update(vectors[part], codes[part], generator(step), lambda t, r=results: next(r), rank=rank, processes=3)
+        move(one, vectors, codes, step)
+        drawn = torch.randint(30, (8,), generator=generator(step))
+        parts = [slice(rank * 10, rank * 10 + 10) for rank in range(3)]
+        saw = [
+            book.observe(vectors[p], codes[p], drawn, rank, 3) for rank, (book, p) in enumerate(zip(many, parts, strict=True))
+        ]
+        for book in many:
+            book.update(sum(saw))
     for book in many:
         for name, value in one.state_dict().items():
             assert torch.allclose(book.state_dict()[name], value, atol=1e-12), name
+
+
+@BOTH
+def test_an_unsound_step_moves_nothing_and_a_sound_one_what_it_would_have(kind):
+    """Where the host runs ahead a tensor decides, whatever numbers the step is made of."""
+    vectors, codes = torch.randn(20, 2), torch.randint(3, (20,))
+    book, free = (CODEBOOKS[kind](4, 2, restart=0.5) for _ in range(2))
+    free.load_state_dict(book.state_dict())
+    before = {name: value.clone() for name, value in book.state_dict().items()}
+    move(book, vectors * float("nan"), codes, 0, torch.tensor(1.0))
+    assert all(torch.equal(value, before[name]) for name, value in book.state_dict().items())
+    move(book, vectors, codes, 0, torch.tensor(0.0))
+    move(free, vectors, codes, 0)
+    assert all(torch.equal(value, free.state_dict()[name]) for name, value in book.state_dict().items())
+    assert not torch.equal(book.usage, before["usage"])
 
 
 def test_kmeans_finds_separated_clusters():

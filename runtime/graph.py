@@ -1,0 +1,92 @@
+"""One launch for all that a step does on a CUDA device.
+
+A small network's step is some hundred kernels of a few microseconds each, and the host needs as long to start each one:
+the device waits for the host. A CUDA graph records the kernels once and starts them together. What is recorded works on
+the same memory with the same numbers each time, so all that changes from step to step comes in as a tensor.
+"""
+
+from collections.abc import Callable
+from typing import Generic, TypeVarTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from vqprior.configs import Config
+from vqprior.configs.errors import UserError
+
+Outputs = TypeVarTuple("Outputs")
+Input = Tensor | None
+
+
+def recorded(
+    work: Callable[..., tuple[*Outputs]],
+    config: Config,
+    accelerator: Accelerator,
+) -> Callable[..., tuple[*Outputs]]:
+    """The step of a training loop as the configuration asks for it: as it is, or recorded.
+
+    Raises:
+        UserError: it cannot be recorded here.
+    """
+    if not config.cuda_graph:
+        return work
+    reasons = {
+        f"the device is {accelerator.device}, and it takes one CUDA GPU": accelerator.device.type != "cuda",
+        f"there are {accelerator.num_processes} processes, and it takes one": accelerator.num_processes > 1,
+        "precision fp16 has a loss scaler that the host looks after; take bf16 or no": accelerator.scaler is not None,
+        "torch.compile makes kernels of its own; leave out --compile": config.compile,
+    }
+    if found := [reason for reason, applies in reasons.items() if applies]:
+        raise UserError(f"a step cannot be recorded (--cuda_graph): {found[0]}, or leave out --cuda_graph")
+    return Recorded(work)
+
+
+class Recorded(Generic[*Outputs]):
+    """A function of tensors on a CUDA device, recorded after some calls and then replayed.
+
+    The first calls are made as they are: kernels are chosen and libraries set up in them. The tensors that are returned
+    are overwritten by the next call.
+
+    Args:
+        work: takes tensors of one shape in each call, and reads nothing on the host.
+    """
+
+    AS_IT_IS = 3  # calls before the one that is recorded
+
+    def __init__(self, work: Callable[..., tuple[*Outputs]]):
+        self.work, self.calls = work, 0
+
+    def __call__(self, *given: Input) -> tuple[*Outputs]:
+        self.calls += 1
+        if self.calls <= self.AS_IT_IS:
+            return apart(self.work, given)
+        if self.calls == self.AS_IT_IS + 1:
+            self.inputs = [tensor if tensor is None else tensor.clone() for tensor in given]
+            self.replay, self.outputs = record(self.work, self.inputs)
+        for mine, tensor in zip(self.inputs, given, strict=True):
+            if mine is not None:
+                mine.copy_(tensor)
+        self.replay()
+        return self.outputs
+
+
+def apart(work: Callable[..., tuple[*Outputs]], given: tuple[Input, ...]) -> tuple[*Outputs]:
+    """Do the work on a stream of its own, as it must be done before it can be recorded."""
+    here, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+    stream.wait_stream(here)
+    with torch.cuda.stream(stream):
+        outputs = work(*given)
+    here.wait_stream(stream)
+    return outputs
+
+
+def record(
+    work: Callable[..., tuple[*Outputs]],
+    inputs: list[Input],
+) -> tuple[Callable[[], None], tuple[*Outputs]]:
+    """Record the work without doing it: a function that does it, and the tensors that it then fills."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads pin memory meanwhile
+        outputs = work(*inputs)
+    return graph.replay, outputs
