@@ -49,7 +49,7 @@ def cached_numbers(prior: PixelCNN, width: int) -> int:
         reach = layer.horizontal.reach
         slots = reach + (not layer.first)
         ring, row, context = slots * (width + 2 * reach), reach + width, 2 * width
-        numbers += (ring + row + context + 1 + (4 if prior.classes else 2)) * channels
+        numbers += (ring + row + context + 1 + (4 if prior.classes else 0)) * channels
     return numbers + (1 + 4 * width) * channels  # the last features, and a vertical stack's output and its copy
 
 

@@ -7,14 +7,17 @@ OUT/
     samples.json     the settings; written last
 
 Until then each chunk of images that is done lies in OUT/.unfinished, as an array and as PNGs. No process ever holds more
-images than a chunk, however many are asked for.
+images than two chunks, the one that it draws and the one before, which a thread writes.
 """
 
+import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from vqprior.runtime import checkpoint
 from vqprior.runtime.files import move_folder, write_array, write_file
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.pictures import grid, save_png
-from vqprior.runtime.processes import each_in_turn, on_main, say
+from vqprior.runtime.processes import each_in_turn, on_main, say, share_of_process
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import Unfinished
 
@@ -50,6 +53,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
     asked = asdict(settings) | {"out": None, "prior": checkpoint.best(run.stage2).fingerprint}
     asked["n"] = asked.pop("images")  # as samples.json has always called it
     asked["label"] = settings.label or None  # and had it
+    asked["batch_size"] = on_main(lambda: _begun_batch_size(out, asked) or generator.batch_size_of(settings))
+    settings = replace(settings, batch_size=asked["batch_size"])
     unfinished = Unfinished(out, "samples.json", asked, "sample")
     if on_main(lambda: unfinished.begin("images", inside="images")):
         say(f"sample: done, {settings.images} images in {out}")
@@ -57,21 +62,22 @@ def generate(settings: Sample, run: RunDir) -> Path:
 
     choice = Choice(settings.temperature, settings.top_k, settings.top_p)
     chunks = list(enumerate(numbers.split(settings.batch_size)))
+    processes = share_of_process().processes
 
-    def draw(chunk: tuple[int, Tensor]) -> None:
+    def draw(chunk: tuple[int, Tensor], behind: _Behind) -> None:
         index, images = chunk
-        if not (file := unfinished.part(index)).is_file():
+        if not unfinished.part(index).is_file():
             drawn = generator.draw(
                 images, None if labels is None else labels[images], batch_size=settings.batch_size, seed=settings.seed,
                 choice=choice, guidance=settings.guidance, precision=settings.precision,
             )  # fmt: skip
-            arrays = drawn.permute(0, 2, 3, 1).numpy()
-            for number, array in zip(images.tolist(), arrays):
-                picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
-                picture.save(unfinished.folder / "images" / f"{number:05d}.png")
-            write_array(file, arrays)  # last: where it is, the chunk is done
+            behind.begin(lambda: _write(unfinished, index, images, drawn.permute(0, 2, 3, 1).numpy()))
+        if index + processes >= len(chunks):  # the last one of this process, which hears here if it cannot be written
+            behind.finish()
 
-    each_in_turn(chunks, draw, "sample")
+    with ThreadPoolExecutor(1) as thread:  # this ends once it is done with its work, also after an error or a signal
+        behind = _Behind(thread)
+        each_in_turn(chunks, lambda chunk: draw(chunk, behind), "sample")
     columns = len(generator.label_names) if generator.label_names and not settings.label else 8
     numbers = np.full(len(numbers), -1) if labels is None else labels.numpy()
     names = np.array(generator.label_names, dtype=np.str_)
@@ -79,6 +85,47 @@ def generate(settings: Sample, run: RunDir) -> Path:
     on_main(lambda: _assemble(unfinished, len(chunks), settings.npz_key, classes, min(columns, 16)))
     say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")
     return out
+
+
+def _begun_batch_size(out: Path, asked: dict[str, Any]) -> int | None:
+    """For `auto`, the number of the call with these settings that was begun or finished there: its chunks are of that size."""
+    if asked["batch_size"] != "auto":
+        return None
+    for file in (out / "samples.json", Unfinished(out, "samples.json", asked, "sample").folder / "settings.json"):
+        try:
+            found = json.loads(file.read_text())
+            if found | {"batch_size": "auto"} == asked:
+                return found["batch_size"]
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return None
+
+
+class _Behind:
+    """A piece of work in a thread, one at a time, while the caller goes on."""
+
+    def __init__(self, thread: ThreadPoolExecutor):
+        self._thread = thread
+        self._pending: Future[None] | None = None
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Begin the work once what was begun before is done; raises what that raised."""
+        self.finish()
+        self._pending = self._thread.submit(work)
+
+    def finish(self) -> None:
+        """Wait until what was begun is done; raises what it raised."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+
+def _write(unfinished: Unfinished, index: int, images: Tensor, arrays: np.ndarray) -> None:
+    """The images [n, H, W, C] of a chunk with these numbers [n], to disk."""
+    for number, array in zip(images.tolist(), arrays, strict=True):
+        picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+        picture.save(unfinished.folder / "images" / f"{number:05d}.png")
+    write_array(unfinished.part(index), arrays)  # last: where it is, the chunk is done
 
 
 def _assemble(

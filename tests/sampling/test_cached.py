@@ -6,6 +6,7 @@ import torch
 from vqprior.configs.schema import Stage2
 from vqprior.sampling.noise import gumbel_noise
 from vqprior.sampling.sampler import Choice, guide, guided, sample_by_full_forwards, sample_cached
+from vqprior.sampling.workspace import Workspace
 from vqprior.stage2_prior.cached import CachedPixelCNN
 from vqprior.stage2_prior.pixelcnn import PixelCNN
 
@@ -58,6 +59,28 @@ def test_with_several_codes_a_position(codes_per_position):
 def test_a_large_map():
     plain, cached = both(prior(3, 0, torch.float32, layers=2), 2, 32, 32, Choice())
     assert torch.equal(plain, cached)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_workspace_that_was_used_gives_what_a_fresh_one_gives(classes, dtype):
+    """Bit for bit, for other labels, known codes, guidance, sizes and weights than before, in the same memory."""
+    model, workspace = prior(5, classes, torch.float32), Workspace()
+    memory = None
+    for call in range(6):
+        maps, height = (5, 6) if call != 4 else (3, 2)
+        images = torch.arange(maps) + 7 * call
+        labels = (images + call) % classes if classes else None
+        noise, size = gumbel_noise(call, images, K, workspace.noise), dict(maps=maps, height=height, width=7, dtype=dtype)
+        known = torch.where(torch.rand(maps, height, 7) < 0.3, 2, -1) if call % 2 else None
+        with torch.no_grad():
+            model.embedding.weight.mul_(0.9)
+        used = sample_cached(model, labels, noise, Choice(), known=known, workspace=workspace, **size)
+        fresh = sample_cached(model, labels, gumbel_noise(call, images, K), Choice(), known=known, **size)
+        assert torch.equal(used, fresh)
+        held = [layer.ring.data_ptr() for layer in workspace._cache.layers], workspace.noise.bits.data_ptr()
+        assert memory == held or call in (0, 4, 5)
+        memory = held
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])

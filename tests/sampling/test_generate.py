@@ -1,6 +1,8 @@
 """Sampling to files: in chunks, resumable, the same bytes however it is shared out."""
 
+import errno
 import io
+import json
 import shutil
 import zipfile
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqprior.sampling import generate
+from vqprior.sampling import generate, stages
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,51 @@ def test_a_damaged_record_is_drawn_again(drawn, finished_run, tmp_path, command)
     (out / "samples.json").write_text("{")
     assert command("sample", finished_run, "--images", 3, "--out", out)[0] == 0
     assert len(load(out)) == 3 and len(list((out / "images").iterdir())) == 3
+
+
+def test_auto_becomes_the_number_that_was_used(finished_run, tmp_path, command, monkeypatch):
+    """It is written down, and a call that was killed goes on with its chunks, whatever the rule says now."""
+    arguments = ["sample", finished_run, "--images", 7, "--batch_size", "auto"]
+    monkeypatch.setattr(stages, "automatic", lambda prior, vqvae: 3)
+    assert command(*arguments, "--out", tmp_path / "whole")[0] == 0
+    assert json.loads((tmp_path / "whole" / "samples.json").read_text())["batch_size"] == 3
+
+    real, calls = generate.write_array, []
+
+    def dies(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    out = tmp_path / "samples"
+    monkeypatch.setattr(generate, "write_array", dies)
+    assert command(*arguments, "--out", out)[0] == 130
+    monkeypatch.setattr(stages, "automatic", lambda prior, vqvae: 64)
+    assert command(*arguments, "--out", out)[0] == 0 and len(calls) == 4  # the second chunk again, and the third
+    for file in ("samples.npz", "samples.json"):
+        assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert "done" in command(*arguments, "--out", out)[1]
+    assert "done" not in command(*arguments, "--seed", 1, "--out", out)[1]
+    assert json.loads((out / "samples.json").read_text())["batch_size"] == 64
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_a_full_disk_is_a_message_and_the_same_command_goes_on(drawn, finished_run, tmp_path, command, monkeypatch, chunk):
+    """In whatever chunk a thread meets it, the last one too."""
+    out, real, calls = tmp_path / "samples", generate.write_array, []
+
+    def full(path, arrays):
+        calls.append(path)
+        if len(calls) == chunk:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, arrays)
+
+    arguments = ["sample", finished_run, "--images", 11, "--batch_size", 4, "--seed", 5, "--out", out]
+    monkeypatch.setattr(generate, "write_array", full)
+    code, printed = command(*arguments)
+    assert code == 2 and "No space left on device" in printed and "make room" in printed
+    assert not (out / "samples.json").exists()
+    monkeypatch.undo()
+    assert command(*arguments)[0] == 0
+    assert (out / "samples.npz").read_bytes() == (drawn / "samples.npz").read_bytes()
