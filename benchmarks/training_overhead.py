@@ -46,14 +46,16 @@ from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.code_maps import CodeMaps, CodeSplit, Header, Level
 from vqprior.runtime.data import load
+from vqprior.runtime.feed import fed
 from vqprior.runtime.launch import accelerator_for, settled
 from vqprior.runtime.loader import code_batches, image_batches
 from vqprior.runtime.optimizer import adamw, moments
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
 from vqprior.runtime.randomness import generator
+from vqprior.runtime.transfer import onto
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout
+from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout, dropout_keys
 
 BESIDE = 5  # steps beside a save, which ends before they do
 AHEAD = 12  # steps after which a stream of pictures is as far ahead as it will be
@@ -171,7 +173,7 @@ def stage2_step(config: Config) -> Callable[..., None]:
     network, optimizer = accelerator.prepare(model, adamw(model, weight_decay=0.0))
 
     def step(codes: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor) -> None:
-        kept = dropout(config.stage2, config.seed, positions)
+        kept = dropout(config.stage2, onto(dropout_keys(config.stage2, config.seed, positions), accelerator.device))
         logits = rearrange(network(codes, labels, kept), "b k h w -> (b h w) k")
         accelerator.backward(F.cross_entropy(logits, codes.flatten()))
         optimizer.step()
@@ -193,7 +195,7 @@ def feed_in_turn(
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in feeds}
     for number in range(rounds):
         for name in sorted(feeds, key=lambda name: (list(feeds).index(name) + number) % len(feeds)):
-            batches = feeds[name](number * (warm_up + steps))
+            batches = fed(feeds[name](number * (warm_up + steps)), device_of_process())
             for items in islice(batches, warm_up):
                 step(*items)
             wait()

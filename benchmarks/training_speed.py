@@ -22,8 +22,9 @@ from vqprior.configs import Config
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.processes import device_of_process
+from vqprior.runtime.transfer import onto
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout
+from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout, dropout_keys
 
 
 class Trained(NamedTuple):
@@ -63,7 +64,7 @@ def stage2(config: Config, precision: str, channels_last: bool, compiled: bool) 
     codes, labels = torch.randint(config.stage1.K, (batch, *size), device=device), torch.arange(batch, device=device) % 10
 
     def step() -> None:
-        kept = dropout(config.stage2, config.seed, torch.arange(batch, device=device))
+        kept = dropout(config.stage2, onto(dropout_keys(config.stage2, config.seed, torch.arange(batch)), device))
         with autocast(device, precision):
             logits = network(codes, labels, kept)
         F.cross_entropy(logits.float(), codes).backward()

@@ -6,7 +6,7 @@ t*B to (t+1)*B, of which each process takes an equal slice. To resume at step t 
 
 import atexit
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,14 +21,13 @@ from vqprior.configs.errors import UserError
 from .code_maps import CodeSplit
 from .data import Split
 from .data.transform import augment
-from .feed import fed, has_room
+from .feed import has_room
 from .interrupt import ignore_in_worker
 from .randomness import generator
 from .transfer import onto
 
 PIPED = 2**19  # bytes of a batch; to share memory costs a millisecond, which is more than to send so little through a pipe
 
-Hide = Callable[[Tensor, Tensor], Tensor]
 _Made = Tensor | np.ndarray | UserError  # what a worker process makes of a batch
 
 
@@ -103,22 +102,11 @@ def image_batches(
     stop: int,
     part: slice,
 ) -> Iterator[Batch]:
-    """The batches of steps `start` to `stop`, augmented, on the device.
+    """The batches of steps `start` to `stop`, augmented, for a device (`feed.fed` brings them there).
 
     Pictures that are held lie there where it has room; those that are not are made by worker processes.
     """
-    return fed(_image_batches(split, device, seed, batch_size, start, stop, part), device)
 
-
-def _image_batches(
-    split: Split,
-    device: torch.device,
-    seed: int,
-    batch_size: int,
-    start: int,
-    stop: int,
-    part: slice,
-) -> Iterator[Batch]:
     def places() -> Iterator[tuple[Tensor, Tensor]]:
         order = Order(len(split), seed)
         for step in range(start, stop):
@@ -148,26 +136,14 @@ def code_batches(
     start: int,
     stop: int,
     part: slice,
-    hide: Hide | None = None,
 ) -> Iterator[CodeBatch]:
-    """The batches of steps `start` to `stop`, on the device, where all code maps lie if it has room.
-
-    Args:
-        hide: what becomes of the labels [n] of the places [n]; as they are without it.
-    """
-
-    def made() -> Iterator[CodeBatch]:
-        order = Order(len(split), seed)
-        codes = split.held_on(device).codes if has_room(device, split.size) else split.codes
-        for step in range(start, stop):
-            positions = batch_positions(step, batch_size, part)
-            indices = order.at(positions)
-            labels = None if split.labels is None else split.labels[indices]
-            if labels is not None and hide:
-                labels = hide(labels, positions)
-            yield CodeBatch(codes(indices), labels, positions)
-
-    return fed(made(), device)
+    """The batches of steps `start` to `stop` for a device, where all code maps lie if it has room."""
+    order = Order(len(split), seed)
+    codes = split.held_on(device).codes if has_room(device, split.size) else split.codes
+    for step in range(start, stop):
+        positions = batch_positions(step, batch_size, part)
+        indices = order.at(positions)
+        yield CodeBatch(codes(indices), None if split.labels is None else split.labels[indices], positions)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from vqprior.runtime import checkpoint, pictures
 from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.data import DataSet, roots_of
+from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
@@ -163,7 +164,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
 
     take = recorded(learn, config, accelerator)
     vectors_of_step = settings.batch_size * model.map_size[0] * model.map_size[1]
-    for step, batch in enumerate(batches, start + 1):
+    for step, batch in enumerate(fed(batches, device), start + 1):
         rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
         drawn = torch.randint(vectors_of_step, (model.K,), generator=generator(config.seed, 3, step))
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)

@@ -20,6 +20,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.randomness import hash64, uniform
+from vqprior.runtime.transfer import onto
 
 from .former import tensors_of
 from .layers import GatedLayer
@@ -95,17 +96,25 @@ class PixelCNN(nn.Module):
         return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
 
 
-def dropout(config: Stage2, seed: int, positions: Tensor) -> Tensor | None:
-    """Factors [B, layers, C] of the gated channels: 0 for a share `config.dropout` of them, and more than 1 for the others,
-    so that the mean stays. Whole channels are as good here as single features, and much cheaper to draw.
+def dropout_keys(config: Stage2, seed: int, positions: Tensor) -> Tensor:
+    """What `dropout` is drawn from for maps at these positions [B] in the order of a run: [B, layers] int64.
 
-    They are a function of the seed and the maps' positions [B] in the order of a run, of no state and no number of
-    processes, and are made where the positions are.
+    A function of the seed and the positions, of no state and no number of processes. It is little work, for the CPU.
+    """
+    return hash64(seed, 5, positions[:, None], torch.arange(config.layers))
+
+
+def dropout(config: Stage2, keys: Tensor) -> Tensor | None:
+    """Factors [B, layers, C] of the gated channels: 0 for a share `config.dropout` of them, and more than 1 for the others,
+    so that the mean stays; made where the keys [B, layers] are. Whole channels are as good here as single features, and
+    much cheaper to draw.
     """
     if not config.dropout:
         return None
-    layer, channel = (torch.arange(size, device=positions.device) for size in (config.layers, config.channels))
-    chance = uniform(hash64(seed, 5, positions[:, None, None], layer[:, None], channel))
+    if keys.device.type == "mps":  # whose arithmetic on 64 bits is not relied on (see sampling/self_check.py)
+        return onto(dropout(config, keys.cpu()), keys.device)
+    channel = torch.arange(config.channels, device=keys.device)
+    chance = uniform(hash64(channel, after=keys[:, :, None]))
     return (chance >= config.dropout).float() / (1 - config.dropout)
 
 

@@ -17,12 +17,13 @@ from vqprior.runtime import checkpoint
 from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, count_parameters
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
-from vqprior.runtime.loader import code_batches
+from vqprior.runtime.loader import CodeBatch, code_batches
 from vqprior.runtime.optimizer import Rate, adamw, learning_rate, moments, on_device, restore_moments, set_rate, take_step
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress
@@ -33,7 +34,7 @@ from vqprior.runtime.tracker import Tracker
 from .begin import describe, source_of, vqvae_origins, weights_of
 from .former import moments_of, tensors_of
 from .measure import bits_per_code
-from .pixelcnn import PixelCNN, dropout
+from .pixelcnn import PixelCNN, dropout, dropout_keys
 
 LN2 = math.log(2)
 Preview = Callable[[PixelCNN, int], Tensor]
@@ -92,11 +93,6 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     writer = Writer(run.stage2, settings.keep)
     guard = Guard(accelerator, writer, start, resumed.meta["guard"] if resumed else None)
 
-    def hide(labels: Tensor, positions: Tensor) -> Tensor:
-        """Some of the labels [n] made unknown: a function of their places [n] in the order of the run, like the batch."""
-        hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
-        return labels.masked_fill(hidden, model.null_label)
-
     batches = code_batches(
         train_codes,
         device,
@@ -105,8 +101,19 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         start=start,
         stop=settings.steps,
         part=part,
-        hide=None if model.null_label is None else hide,
     )
+
+    def prepared(batch: CodeBatch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Codes, labels some of which are hidden, and what dropout is drawn from.
+
+        Both are functions of the places in the order of the run, like the batch itself.
+        """
+        codes, labels, positions = batch
+        if labels is not None and model.null_label is not None:
+            hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
+            labels = labels.masked_fill(hidden, model.null_label)
+        return codes, labels, dropout_keys(settings, config.seed, positions)
+
     tracker = Tracker(run.tensorboard / "stage2", step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
     progress = Progress("stage 2", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
@@ -117,14 +124,15 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     def learn(
         codes: Tensor,
         labels: Tensor | None,
-        positions: Tensor,
+        keys: Tensor,
         rate: Rate,
         weight: Rate,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step, from code maps [n, h, w] on the device; on CUDA nothing in it is read by the host.
 
         Args:
-            labels, positions: [n] of the maps; the places in the order of the run, of which dropout is a function.
+            labels: [n] of the maps.
+            keys: what dropout is drawn from, [n, layers].
             rate, weight: of the optimizer, and of the average.
 
         Returns:
@@ -132,7 +140,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
-        kept = dropout(settings, config.seed, positions)
+        kept = dropout(settings, keys)
         parts = [[None] * settings.accumulate if t is None else t.chunk(settings.accumulate) for t in (codes, labels, kept)]
         terms = []
         for index, (x, y, factors) in enumerate(zip(*parts, strict=True)):
@@ -158,7 +166,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         return losses, norm, verdict
 
     take = recorded(learn, config, accelerator)
-    for step, batch in enumerate(batches, start + 1):
+    for step, batch in enumerate(fed(map(prepared, batches), device), start + 1):
         rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
         terms, norm, verdict = take(*batch, *numbers)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vqprior.configs.schema import Stage2
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout
+from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout, dropout_keys
 
 
 def prior(kernel: int = 3, layers: int = 8, classes: int = 0, **settings) -> PixelCNN:
@@ -59,16 +59,21 @@ def test_it_starts_as_the_uniform_prior():
     assert (model(torch.randint(7, (2, 3, 3))) == 0).all()
 
 
+def drawn(config: Stage2, seed: int, positions: torch.Tensor) -> torch.Tensor | None:
+    """Dropout's factors of the maps at these positions."""
+    return dropout(config, dropout_keys(config, seed, positions))
+
+
 def test_dropout_is_a_function_of_the_place_in_the_run_and_keeps_the_mean():
     config = Stage2(channels=64, layers=3, dropout=0.25)
-    kept = dropout(config, 1, torch.arange(1000))
+    kept = drawn(config, 1, torch.arange(1000))
     assert kept.shape == (1000, 3, 64) and kept.unique().tolist() == [0, pytest.approx(4 / 3)]
     assert kept.mean().item() == pytest.approx(1, abs=0.006)  # four standard errors
     for axis in range(3):  # and none of maps, layers and channels is like another
         assert (kept == kept.roll(1, axis)).float().mean().item() == pytest.approx(0.75**2 + 0.25**2, abs=0.01)
-    assert torch.equal(dropout(config, 1, torch.arange(990, 1000)), kept[990:])
-    assert not torch.equal(dropout(config, 2, torch.arange(1000)), kept)
-    assert dropout(Stage2(dropout=0), 1, torch.arange(3)) is None
+    assert torch.equal(drawn(config, 1, torch.arange(990, 1000)), kept[990:])
+    assert not torch.equal(drawn(config, 2, torch.arange(1000)), kept)
+    assert drawn(Stage2(dropout=0), 1, torch.arange(3)) is None
 
 
 @pytest.mark.parametrize("factor", [0.0, 4 / 3])

@@ -3,9 +3,10 @@
 import torch
 
 from tests.conftest import TINY, write_pictures
+from tests.stage2_prior.test_pixelcnn import drawn
 from vqprior import configs
 from vqprior.runtime.loader import batch_positions
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout
+from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 
 def test_each_step_drops_other_channels_and_hides_other_labels(tmp_path, command, monkeypatch):
@@ -23,7 +24,7 @@ def test_each_step_drops_other_channels_and_hides_other_labels(tmp_path, command
     settings = configs.parse(run / "config.yaml", []).stage2
     assert len(seen) == settings.steps
     for step, (_, kept) in enumerate(seen):
-        assert torch.equal(kept.cpu(), dropout(settings, 3, batch_positions(step, settings.batch_size, slice(None))))
+        assert torch.equal(kept.cpu(), drawn(settings, 3, batch_positions(step, settings.batch_size, slice(None))))
     assert not torch.equal(seen[0][1], seen[1][1])
     hidden = torch.stack([labels == labels.max() for labels, _ in seen])  # the number after the last class
     assert 0 < hidden.float().mean() < 1 and not torch.equal(hidden[0], hidden[1])
