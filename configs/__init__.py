@@ -4,6 +4,7 @@ A preset is only a file of flags. Its tree is flattened to `--stage1.K 512 ...` 
 there is one parser, one check of types, and one way a typo is answered, wherever it was made.
 """
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,6 +27,10 @@ OPEN_FIELDS = (
     r"|stage[12]\.(steps|accumulate|log_every|eval_every|save_every|keep)"
 )
 """The fields that a run may change when it is resumed; all others are fixed by its first start."""
+
+
+DEVICE_HELP = """--device cpu | cuda | cuda:1 | mps | auto, with every command: where the networks compute. It belongs to the
+machine and not to the run, so no run keeps it; auto, the default, is a GPU where there is one."""
 
 
 def preset_names() -> list[str]:
@@ -122,6 +127,7 @@ def parse_options(
             schema,
             args=renamed(flags),
             prog=prog,
+            description=f"{inspect.getdoc(schema)}\n{DEVICE_HELP}",
             default=default if default is not None else tyro.MISSING_NONPROP,
             use_underscores=True,
             config=(tyro.conf.FlagConversionOff,),

@@ -23,8 +23,14 @@ def snapshot(tensors: dict[str, Tensors]) -> dict[str, Tensors]:
 
     copies = {file: {name: copy(value) for name, value in content.items()} for file, content in tensors.items()}
     if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
+        for device in {value.device for content in tensors.values() for value in content.values()} - {torch.device("cpu")}:
+            torch.accelerator.synchronize(device)
     return copies
+
+
+def finish() -> None:
+    """Return once a checkpoint in flight is on the disk; none can be written after that. For the end of the process."""
+    _thread.shutdown(wait=True)
 
 
 class Writer:

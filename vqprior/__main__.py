@@ -1,7 +1,5 @@
 """`python -m vqprior COMMAND`, for `accelerate launch -m` and `torchrun -m`."""
 
-import sys
+from vqprior.cli import entry
 
-from vqprior.cli import main
-
-sys.exit(main())
+entry()

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation, Export, Report
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Sample
+from vqprior.runtime import devices
 from vqprior.runtime.interrupt import Interrupted
 
 
@@ -115,7 +118,7 @@ USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]
 
 PRESET is a YAML file or the name of one that ships: {presets}.
 RUN is the directory of a run. The same command again resumes, or says that all is done.
-`vqprior COMMAND --help` explains each flag."""
+`vqprior COMMAND --help` explains each flag; --device cpu | cuda | cuda:1 | mps | auto goes with every command."""
 
 
 def usage() -> str:
@@ -159,6 +162,22 @@ def _config(name: str, target: str | None, flags: list[str]) -> Config:
     return config
 
 
+def _device(words: list[str]) -> tuple[str, list[str]]:
+    """The word of --device, `auto` without it, and the other words; of two the last one counts.
+
+    Raises:
+        UserError: nothing stands behind --device.
+    """
+    found, rest, left = devices.AUTO, [], iter(words)
+    for word in left:
+        flag, equals, value = word.partition("=")
+        if flag != "--device":
+            rest.append(word)
+        elif not (found := value if equals else next(left, "")):
+            raise UserError(f"--device says nothing; it is one of {devices.EXPECTED}: --device cpu")
+    return found, rest
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, in any thread; the exit code: 0 for success, 2 for a user's mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -176,8 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
             raise UserError(f"there is no command {name!r}; {hint}")
+        device, rest = _device(rest)
         target = rest.pop(0) if rest and not rest[0].startswith("-") else None
-        COMMANDS[name].call(name, target, rest)
+        with devices.choose(device):
+            COMMANDS[name].call(name, target, rest)
     except UserError as error:
         print(f"vqprior: {error}", file=sys.stderr)
         return 2
@@ -193,3 +214,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("vqprior: stopped at once; what is on disk is whole, and the same command goes on", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def entry(call: Callable[[], int] = main) -> NoReturn:
+    """The program: a command, and the way out with its exit code, which is another one for one of several processes."""
+    try:
+        code, error = call(), None
+    except Exception as fault:  # of this program, or of a process that this one waited for
+        code, error = 1, fault
+    leaving = _way_out()
+    if leaving is None and error:
+        raise error
+    if leaving is None:
+        sys.exit(code)
+    if error:
+        leaving.tell(error)
+    leaving.leave(code)
+
+
+def _way_out() -> ModuleType | None:
+    """How one of several processes leaves; None for one alone, and torch is not waited for to find that out."""
+    if "vqprior.runtime.processes" not in sys.modules:
+        return None
+    from vqprior.runtime import leaving
+
+    return leaving if leaving.is_one_of_several() else None
