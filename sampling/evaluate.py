@@ -12,10 +12,12 @@ import torch
 
 from vqprior.configs.commands import Evaluation
 from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Precision
 from vqprior.runtime.data import DataSet
+from vqprior.runtime.devices import fp32_precision, name_of
 from vqprior.runtime.files import sha256, write_json
 from vqprior.runtime.lock import lock
-from vqprior.runtime.processes import on_main, say
+from vqprior.runtime.processes import device_of_process, on_main, say
 from vqprior.runtime.run_dir import RunDir, git_commit, package_version
 
 from .evaluation import tables
@@ -136,13 +138,16 @@ def _read(folder: Path, name: str, asked: dict[str, Any] | None = None) -> dict[
 
 
 def _write(folder: Path, name: str, asked: dict[str, Any], figures: dict[str, Any]) -> None:
-    write_json(_file(folder, name), {"asked": asked, "figures": figures, "by": _versions(asked.get("features", CLASSIFIER))})
+    by = _versions(asked.get("features", CLASSIFIER), asked["precision"])
+    write_json(_file(folder, name), {"asked": asked, "figures": figures, "by": by})
 
 
-def _versions(features: str) -> dict[str, Any]:
+def _versions(features: str, precision: Precision) -> dict[str, Any]:
     """What measures a part here: figures that are kept may be of an older version than those beside them."""
     found = {"version": package_version(), "commit": git_commit(), "torch": torch.__version__}
     found["threads"] = torch.get_num_threads()  # a trained classifier is a function of them, up to rounding
+    device = device_of_process()
+    found |= {"device": device.type, "device_name": name_of(device), "fp32_precision": fp32_precision(precision)}
     return found if features == CLASSIFIER else found | {"torch-fidelity": version("torch-fidelity")}
 
 
@@ -167,7 +172,7 @@ def _assemble(subject: Subject) -> Metrics:
         "data": asdict(config.data) | {"fingerprint": subject.data.fingerprint},
         "parts": {names.get(name, name): part["asked"] | {"by": part["by"]} for name, part in parts.items()},
         "archives": {part["asked"]["file"]: part["asked"] | {"by": part["by"]} for part in others},
-        **_versions(CLASSIFIER),
+        **_versions(CLASSIFIER, config.precision),
     }
     write_json(subject.run.metrics, metrics)
     return metrics

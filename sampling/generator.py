@@ -34,7 +34,8 @@ class Generator(Stages):
 
     A call changes nothing in it, and what comes out depends on the arguments alone. `Generator.from_run(run, device=None)`
     loads a run onto a device, "cpu", "cuda", "cuda:1" or "mps"; without it ("auto") a GPU where there is one. Images are
-    arrays uint8 [N, H, W, C] as `sample` gives them, codes are int64 [N, h, w] in [0, K), and labels are names or numbers of classes.
+    arrays uint8 [N, H, W, C] as `sample` gives them, codes are int64 [N, h, w] in [0, K), and labels are names or numbers
+    of classes.
 
     Args:
         vqvae: stage one, for evaluation.

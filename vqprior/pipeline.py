@@ -5,6 +5,7 @@ Each imports what only it needs: the networks of the other steps, and their libr
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from vqprior.configs import Config, dump
 from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation, Export, Report
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
+from vqprior.runtime.devices import convolutions
 from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import heeded
 from vqprior.runtime.lock import lock
@@ -114,7 +116,7 @@ def train_vqvae(config: Config) -> None:
     from vqprior.stage1_vqvae.train import train
 
     config, run, data = _start_with_data(config)
-    with heeded():
+    with heeded(), convolutions(device_of_process(), config.precision):
         train(config, run, data)
     _tell_skipped(run)
 
@@ -148,7 +150,7 @@ def train_prior(config: Config) -> None:
     run_dir.existing(config)  # refuses a run that was never begun
     config, run = _start(config)
     preview = preview_for(config, run)
-    with heeded():
+    with heeded(), convolutions(device_of_process(), config.precision):
         train(config, run, preview)
 
 
@@ -219,10 +221,13 @@ def run(config: Config) -> None:
     if config.sample.label:
         label_of_text(config.sample.label, data.label_names)
     on_main(lambda: _refuse_prior(config, run, data.label_names))
+    in_training = partial(convolutions, device_of_process(), config.precision)
     with heeded():
-        train_stage1(config, run, data)
+        with in_training():
+            train_stage1(config, run, data)
         encode_images(inference, run, data)
-        train_stage2(config, run, preview_for(config, run))
+        with in_training():
+            train_stage2(config, run, preview_for(config, run))
         pictures = generate(config.sample, run)
     measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
     _tell_skipped(run)

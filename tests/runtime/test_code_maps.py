@@ -1,3 +1,4 @@
+import json
 import pickle
 from dataclasses import asdict, replace
 
@@ -120,6 +121,19 @@ def test_an_unfinished_dump_is_not_read(tmp_path):
     assert code_maps.read_header(tmp_path / "codes") is None
 
 
+def test_a_header_of_a_version_that_did_not_say_what_fp32_was_is_read(tmp_path):
+    write(tmp_path / "codes", header())
+    file = tmp_path / "codes" / "header.json"
+    tree = json.loads(file.read_text())
+    del tree["fp32_precision"]
+    file.write_text(json.dumps(tree))
+    assert CodeMaps(tmp_path / "codes").header.origin() == header().origin()
+    del tree["vqvae"]
+    file.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match="damaged"):
+        CodeMaps(tmp_path / "codes")
+
+
 def test_a_newer_or_damaged_header_is_refused(tmp_path):
     write(tmp_path / "codes", header())
     file = tmp_path / "codes" / "header.json"
@@ -131,7 +145,8 @@ def test_a_newer_or_damaged_header_is_refused(tmp_path):
         CodeMaps(tmp_path / "codes")
 
 
-def test_origin_is_all_but_the_files():
+def test_origin_is_all_but_the_files_and_what_older_dumps_do_not_say():
     a = header()
-    assert set(asdict(a)) - set(a.origin()) == {"files"}
+    assert set(asdict(a)) - set(a.origin()) == {"files", "fp32_precision"}
+    assert a.origin() == replace(a, fp32_precision="ieee").origin()
     assert a.origin() != replace(a, vqvae="e" * 64).origin()
