@@ -1,6 +1,7 @@
 """Distances between two sets of images, as sets of features.
 
-Legend: N, M rows, F features. All arithmetic is in fp64.
+Legend: N, M rows, F features. All arithmetic is in fp64, on the CPU: two sets of 10,000 with 2,048 features are about
+2 * 10^12 multiply-adds, minutes on one core; most GPUs have no more fp64 than that, and Apple's have none.
 """
 
 from collections.abc import Iterator

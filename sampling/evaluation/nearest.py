@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from vqprior.runtime.processes import each_in_turn, gather_tensor
+from vqprior.runtime.transfer import onto
 
+CPU = torch.device("cpu")
 NUMBERS = 2**26  # fp32 numbers of references, or distances, held at once
 REFERENCES = 2**12  # in a part, at most: so that there are parts for several processes
 QUERIES, CANDIDATES = 512, 4  # queries compared at once; references that the distance of each is taken to in fp64
@@ -25,12 +27,15 @@ class Points(NamedTuple):
         return cls(lambda indices: x[indices], len(x))
 
 
-def nearest(queries: Points, references: Points) -> tuple[Tensor, Tensor]:
-    """Euclidean distance [Q] fp64 and index [Q] of the nearest of N references to each of Q queries.
+def nearest(queries: Points, references: Points, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
+    """Euclidean distance [Q] fp64 and index [Q], on the CPU, of the nearest of N references to each of Q queries.
 
     Of up to `CANDIDATES` references at one distance, the first is taken. The references are read once, in parts that are
     shared out over the processes; the result is the same on all. Candidates are found by |r|^2 - 2 q . r, and their
     distances by the differences, so that a copy is at distance 0 and not at the square root of a rounding error.
+
+    Args:
+        device: that computes the products.
     """
     width = queries.read(torch.zeros(1, dtype=torch.int64)).shape[1]
     held = max(1, min(REFERENCES, NUMBERS // max(width, min(QUERIES, queries.count))))
@@ -38,13 +43,13 @@ def nearest(queries: Points, references: Points) -> tuple[Tensor, Tensor]:
     which = torch.zeros(queries.count, dtype=torch.int64)
 
     def search(indices: Tensor) -> None:
-        r = references.read(indices).float()
+        r = onto(references.read(indices), device).float()
         squares = r.square().sum(1)
         for part in torch.arange(queries.count).split(QUERIES):
-            q = queries.read(part).float()
+            q = onto(queries.read(part), device).float()
             scores = torch.addmm(squares, q, r.T, alpha=-2)  # distance^2 less |q|^2
             candidates = scores.topk(min(CANDIDATES, len(r)), largest=False).indices
-            found, at = _first_least(_distances(q, r, candidates), indices[candidates])
+            found, at = _first_least(_distances(q, r, candidates).cpu(), indices[candidates.cpu()])
             nearer = found < least[part]  # parts ascend, so what was found first stays
             least[part] = torch.where(nearer, found, least[part])
             which[part] = torch.where(nearer, at, which[part])
@@ -55,7 +60,9 @@ def nearest(queries: Points, references: Points) -> tuple[Tensor, Tensor]:
 
 def _distances(q: Tensor, r: Tensor, candidates: Tensor) -> Tensor:
     """Distances [n, c] fp64 of queries [n, F] to the references with indices [n, c] in r [N, F], by their differences."""
-    columns = [(r[column].double() - q.double()).square().sum(1).sqrt() for column in candidates.unbind(1)]
+    fp64 = (lambda x: x.cpu().double()) if q.device.type == "mps" else Tensor.double  # there is none on Apple's GPUs
+    q = fp64(q)
+    columns = [(fp64(r[column]) - q).square().sum(1).sqrt() for column in candidates.unbind(1)]
     return torch.stack(columns, 1)
 
 

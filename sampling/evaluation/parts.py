@@ -31,13 +31,13 @@ NEIGHBOURS = 5  # k of precision, recall, density and coverage
 
 def reconstruction(subject: Subject) -> Figures:
     """Distortion and codebook use on the whole test split."""
-    config, test = subject.config, subject.data.test
+    config, test, device = subject.config, subject.data.test, subject.stages.device
     found = measure(subject.vqvae, test, channels_last=config.channels_last, **subject.how)
     total = 0.0
     for chunk in chunks(len(test), config.inference_batch, share_of_process()):
         images = test.images(padded(chunk, config.inference_batch))
-        x, x_hat = (to_float(part[: len(chunk)], torch.device("cpu")) for part in (images, subject.reconstruct(images)))
-        total += ssim(x, x_hat).double().sum().item()
+        x, x_hat = (to_float(part[: len(chunk)], device) for part in (images, subject.reconstruct(images)))
+        total += ssim(x, x_hat).sum().item()
     figures = found.figures() | {"ssim": sum_numbers([total])[0] / len(test), "images": len(test)}
     return figures | {"K": subject.K, "map": [*subject.vqvae.map_size], "code_counts": found.counts.tolist()}
 
@@ -158,14 +158,16 @@ def copies(subject: Subject) -> Figures:
     """Whether samples are nearer to training images than new real images are, in pixels and in features."""
     batch, count, train = subject.config.inference_batch, subject.n, subject.data.train
     drawn_and_new = _joined(subject.row("samples"), subject.row("test"), count)  # training images are read once for both
-    spaces = {"pixels": (Points(_pixels(drawn_and_new), 2 * count), Points(_pixels(train.images), len(train)))}
+    device = subject.stages.device
+    pixels = (Points(_pixels(drawn_and_new, device), 2 * count), Points(_pixels(train.images, device), len(train)))
+    spaces = {"pixels": pixels}
     if subject.label_names or subject.config.features != CLASSIFIER:
         network = subject.extractor
         seen = Points(lambda indices: features_at(network, train.images, indices, batch), len(train))
         spaces["features"] = Points.of(features_of(network, drawn_and_new, 2 * count, batch)), seen
     figures: Figures = {"images": count, "page": PAGE}
     for space, (asked, seen) in spaces.items():
-        distances, which = nearest(asked, seen)
+        distances, which = nearest(asked, seen, device)
         figures[space] = {
             "share": copy_share(distances[:count], distances[count:]),
             "distances": distances[:count][:PAGE].tolist(),
@@ -187,9 +189,9 @@ def _joined(first: Images, second: Images, count: int) -> Images:
     return read
 
 
-def _pixels(images: Images) -> Callable[[Tensor], Tensor]:
-    """Images by their indices [n] as rows [n, C * H * W] of numbers in [0, 1]."""
-    return lambda indices: to_float(images(indices), torch.device("cpu")).flatten(1)
+def _pixels(images: Images, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Images by their indices [n] as rows [n, C * H * W] of numbers in [0, 1], on the device."""
+    return lambda indices: to_float(images(indices), device).flatten(1)
 
 
 PARTS = {

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tests.pretend_device import pretend
 from vqprior.sampling.evaluation import nearest as module
 from vqprior.sampling.evaluation.nearest import Points, copy_share, nearest
 
@@ -22,6 +23,23 @@ def test_a_copy_is_at_distance_zero_and_what_is_nearly_one_is_not():
     queries[1, 3] += 1e-3
     distances, indices = nearest(Points.of(queries), Points.of(references))
     assert indices.tolist() == [42, 7] and distances[0] == 0 and distances[1].item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_device_finds_what_the_cpu_finds(monkeypatch, kind, there):
+    """Also points that are read onto it; the products are its own, and distances are in fp64 wherever it has none."""
+    monkeypatch.setattr(module, "QUERIES", 5)
+    monkeypatch.setattr(module, "NUMBERS", 5 * 50)
+    references = torch.rand(23, 50, generator=torch.Generator().manual_seed(3))
+    queries = torch.cat([references[[4, 21]], torch.rand(9, 50, generator=torch.Generator().manual_seed(4))])
+    expected = nearest(Points.of(queries), Points.of(references))
+    with pretend(kind) as gpu:
+        points = [Points.of(x.to(gpu.device) if there else x) for x in (queries, references)]
+        distances, indices = nearest(*points, gpu.device)
+        assert gpu.operations["addmm"] == 5 * 3 and gpu.operations["topk"] == 5 * 3
+    assert torch.equal(distances, expected[0]) and torch.equal(indices, expected[1])
+    assert distances.dtype == torch.float64 and indices[:2].tolist() == [4, 21] and (distances[:2] == 0).all()
 
 
 def test_of_equal_references_the_first_is_taken_whatever_the_parts(monkeypatch):

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from tests.pretend_device import pretend
+from vqprior.sampling.evaluation import ssim as module
 from vqprior.sampling.evaluation.ssim import ssim
 
 
@@ -30,3 +32,24 @@ def test_equal_images_have_1_and_the_order_does_not_matter(size):
     x, y = images(2, 3, 1, *size), images(3, 3, 1, *size)
     assert torch.allclose(ssim(x, x), torch.ones(3, dtype=torch.float64))
     assert torch.equal(ssim(x, y), ssim(y, x)) and (ssim(x, y) < 0.9).all()
+
+
+def test_an_image_does_not_depend_on_the_others(monkeypatch):
+    x, y = images(4, 7, 3, 16, 15), images(5, 7, 3, 16, 15)
+    whole = ssim(x, y)
+    for numbers in (1, 2 * 3 * 16 * 15, 10**6):
+        monkeypatch.setitem(module.NUMBERS, "cpu", numbers)
+        assert torch.equal(ssim(x, y), whole)
+    assert torch.equal(ssim(x[2:4], y[2:4]), whole[2:4])
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_it_is_in_fp64_on_every_device_without_a_wait_for_each_window(kind):
+    x, y = images(6, 3, 3, 16, 15), images(7, 3, 3, 16, 15)
+    expected = ssim(x, y)
+    with pretend(kind) as gpu:
+        there = x.to(gpu.device), y.to(gpu.device)
+        gpu.reset()
+        found = ssim(*there)
+        assert sum(gpu.waits.values()) == (0 if kind == "cuda" else 2)
+        assert found.dtype == torch.float64 and torch.equal(found.cpu(), expected)
