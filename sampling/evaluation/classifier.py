@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vqprior.runtime.loader import Order, batch_positions
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.randomness import hash64, seed_of, uniform
+from vqprior.runtime.transfer import onto
 
 RECIPE = 2  # of network and training: classifiers of other recipes, on disk, are trained anew
 BATCH, RATE, DECAY, SHIFT, WIDTHS, FEATURES = 128, 2e-3, 0.01, 2, (32, 64, 128), 128
@@ -83,6 +84,6 @@ def train_classifier(
         indices = order.at(positions)
         x = to_float(shifted(data.images(indices), seed, positions), device, channels_last=True)
         optimizer.zero_grad()
-        F.cross_entropy(model(x), data.labels[indices].to(device)).backward()
+        F.cross_entropy(model(x), onto(data.labels[indices], device)).backward()
         optimizer.step()
     return model.eval().requires_grad_(False)

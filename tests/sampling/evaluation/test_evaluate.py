@@ -183,7 +183,8 @@ def test_each_part_says_what_measured_it(evaluated, tmp_path, command):
     assert command("evaluate", run, *FLAGS, "--only", "reconstruction")[0] == 0
     protocol = metrics(run)["protocol"]
     assert protocol["parts"]["ladder"]["by"]["commit"] == "of long ago" != protocol["parts"]["labels"]["by"]["commit"]
-    assert protocol["parts"]["labels"]["by"] == {name: protocol[name] for name in ("version", "commit", "torch", "threads")}
+    names = ("version", "commit", "torch", "threads", "device", "device_name", "fp32_precision")
+    assert protocol["parts"]["labels"]["by"] == {name: protocol[name] for name in names}
 
 
 def test_a_damaged_archive_is_refused(evaluated, tmp_path, command):
