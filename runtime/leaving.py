@@ -21,7 +21,7 @@ from accelerate import PartialState
 from . import checkpoint_writer
 
 PATIENCE = 10.0  # seconds for what the GPU has still to send to the others, such as the message that all of them fail with
-LOST = r"Connection (closed|reset) by peer|Broken pipe|Socket closed|Read error|Connection refused"
+LOST = r"(gloo|NCCL).*(closed by peer|reset by peer|Broken pipe|Socket closed|Connection refused|remote process exited)"
 
 
 def is_one_of_several() -> bool:
@@ -33,7 +33,7 @@ def lost_a_peer(error: BaseException) -> bool:
     """Whether a collective failed because another process is gone."""
     if isinstance(error, torch.distributed.DistNetworkError | torch.distributed.DistStoreError):
         return True
-    return isinstance(error, RuntimeError) and "gloo" in str(error) and bool(re.search(LOST, str(error)))
+    return isinstance(error, RuntimeError) and bool(re.search(LOST, str(error), re.DOTALL))
 
 
 def tell(error: Exception) -> None:

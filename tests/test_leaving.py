@@ -74,6 +74,7 @@ def test_after_a_clean_end_the_group_is_taken_down_and_after_a_failure_it_is_lef
     [
         ("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:31415", True),
         ("[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Read error [127.0.0.1]:2718: Connection reset by peer", True),
+        ("NCCL error in: ProcessGroupNCCL.cpp:2251, remote process exited or there was a network error", True),
         ("mat1 and mat2 shapes cannot be multiplied", False),
         ("Connection reset by peer", False),  # not from a collective
     ],
