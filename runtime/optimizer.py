@@ -6,6 +6,7 @@ CPU, where reading costs nothing, and on MPS, they are a number and a decision o
 """
 
 import math
+import re
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -109,7 +110,7 @@ def named_moments(stored: dict[str, Tensor], parameters: list[tuple[str, Tensor]
     Args:
         parameters: names and tensors in the order of the model that wrote them.
     """
-    if not all(key.partition(".")[0].isdigit() for key in stored):
+    if not all(re.fullmatch(r"\d+\.\w+", key) for key in stored):
         return stored
     names = [name for name, p in parameters if decays(name, p)]
     names += [name for name, p in parameters if not decays(name, p)]

@@ -1,0 +1,86 @@
+"""Priors that were trained when each layer had a table of class biases of its own, and moments were numbered."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from safetensors.torch import load_file
+
+from vqprior.configs.schema import Stage2
+from vqprior.runtime import checkpoint
+from vqprior.runtime.optimizer import adamw
+from vqprior.stage2_prior.former import moments_of, tensors_of
+from vqprior.stage2_prior.pixelcnn import PixelCNN, load_prior
+
+MNIST = Path(__file__).parents[2] / "models" / "mnist" / "stage2"
+
+
+def taken_apart(model: PixelCNN, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors by name as earlier versions had them, in the order in which their parameters stood."""
+    tables = tensors["label_bias.weight"]
+    tables = tables.chunk(len(model.layers), dim=1) if tables.ndim else [tables] * len(model.layers)
+    found = {}
+    for name, tensor in tensors.items():
+        if name != "label_bias.weight":
+            found[name] = tensor
+        if name.endswith(".project.bias"):
+            layer = name.removesuffix(".project.bias")
+            found[f"{layer}.label_bias.weight"] = tables[int(layer.split(".")[1])]
+    return found
+
+
+def prior() -> PixelCNN:
+    torch.manual_seed(0)
+    return PixelCNN(Stage2(channels=4, layers=12, head=4), K=5, classes=3)
+
+
+def test_the_model_that_ships_has_such_tables_and_they_become_one():
+    found = checkpoint.best(MNIST)
+    stored = load_file(found.path / f"{found.weights}.safetensors")
+    tables = [stored[f"layers.{index}.label_bias.weight"].float() for index in range(8)]
+    model = load_prior(found, torch.device("cpu"))
+    assert torch.equal(model.label_bias.weight, torch.cat(tables, dim=1))
+    labels = torch.tensor([3, 10])
+    for index, bias in enumerate(model.label_biases(labels)):
+        assert torch.equal(bias, tables[index][labels])
+
+
+def test_weights_and_numbered_moments_of_earlier_versions_find_their_parameters():
+    """More than ten layers, whose names in the order of the alphabet are not in the order of their numbers."""
+    model = prior()
+    chance = torch.Generator().manual_seed(1)
+    expected = {name: torch.randn(p.shape, generator=chance) for name, p in model.named_parameters()}
+    weights = taken_apart(model, expected)
+    decayed = [name for name, tensor in weights.items() if tensor.ndim > 1 and "embedding" not in name]
+    others = [name for name in weights if name not in decayed]
+    moments = {"exp_avg": weights, "step": taken_apart(model, {name: torch.tensor(7.0) for name in expected})}
+    files = {
+        "model": weights,
+        "optimizer": {
+            f"{index}.{moment}": tensors[name]
+            for moment, tensors in moments.items()
+            for index, name in enumerate([*decayed, *others])
+        },
+    }
+    found = SimpleNamespace(tensors=files.__getitem__)
+    joined = tensors_of(found, "model")
+    assert joined.keys() == expected.keys()
+    assert all(torch.equal(joined[name], tensor) for name, tensor in expected.items())
+    named = moments_of(found, model)
+    assert named.keys() == {f"{name}.{moment}" for name in expected for moment in moments}
+    assert all(torch.equal(named[f"{name}.exp_avg"], tensor) for name, tensor in expected.items())
+    assert all(named[f"{name}.step"] == 7 for name in expected)
+
+
+def test_what_todays_version_writes_is_read_as_it_is():
+    model = prior()
+    named = {f"{name}.exp_avg": p for name, p in model.named_parameters()}
+    found = SimpleNamespace(tensors={"model": dict(model.state_dict()), "optimizer": named}.__getitem__)
+    assert tensors_of(found, "model").keys() == model.state_dict().keys()
+    assert all(moments_of(found, model)[name] is tensor for name, tensor in named.items())
+
+
+def test_an_optimizer_decays_the_table_as_it_did_its_parts():
+    optimizer = adamw(prior(), weight_decay=0.1)
+    shapes = [tuple(p.shape) for p in optimizer.param_groups[0]["params"]]
+    assert (4, 12 * 4 * 4) in shapes and optimizer.param_groups[0]["weight_decay"] == 0.1
