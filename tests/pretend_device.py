@@ -18,9 +18,9 @@ It holds a program to what a real device asks of it:
 
 What it cannot see: kernels, the order of several streams, DDP, NCCL, CUDA graphs, speed.
 
-How it is made: a subclass of `torch.Tensor` that holds the CPU's tensor, a dispatch mode for operations that make new
-tensors on the device, a function mode for autocast, and a small autograd engine in Python, since torch's own asks the
-driver for streams. Modes belong to a thread; threads that begin inside get their own.
+How it is made: a subclass of `torch.Tensor` that holds the CPU's tensor, a dispatch mode for operations that make
+new tensors on the device, a function mode for calls (autocast among them), and a small autograd engine in Python,
+since torch's own asks the driver for streams. Modes belong to a thread; threads that begin inside get their own.
 """
 
 import contextlib
@@ -160,6 +160,16 @@ class DeviceTensor(torch.Tensor):
 
     def __reduce_ex__(self, protocol: int) -> Any:
         raise TypeError("a tensor of the device is pickled")
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """`Tensor.to`; to where it is already it is no copy, which C++ cannot know."""
+        asked = args[0] if args else kwargs.get("device")
+        if isinstance(asked, torch.Tensor):
+            args, asked = (asked.device, asked.dtype, *args[1:]), asked.device
+        if kwargs.get("copy") or not isinstance(asked, (str, torch.device)) or torch.device(asked).type == "cpu":
+            return super().to(*args, **kwargs)
+        others = {name: value for name, value in kwargs.items() if name not in ("device", "non_blocking")}
+        return super().to(*args[1:], **others) if args[1:] or others else self
 
     def tolist(self) -> list:
         return self.cpu().tolist()
@@ -314,11 +324,15 @@ class _Dispatch(TorchDispatchMode):
         return _dispatch(func, args, kwargs or {})
 
 
-class _Autocast(TorchFunctionMode):
-    """CUDA's autocast: torch's own asks each tensor's C++ side for its device, and hears `meta`."""
+class _Calls(TorchFunctionMode):
+    """What torch's C++ would ask the driver, or a tensor's C++ side, for: the number of the current device, and autocast."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if _current is not None and "device" in kwargs:
+            kwargs = {**kwargs, "device": _numbered(kwargs["device"])}
+        if _current is not None and func is torch.Tensor.to:
+            args = tuple(map(_numbered, args))
         if _current is None or not torch.is_autocast_enabled(_current.device.type):
             return func(*args, **kwargs)
         low = torch.get_autocast_dtype(_current.device.type)
@@ -326,6 +340,12 @@ class _Autocast(TorchFunctionMode):
             if func in functions:
                 args, kwargs = tree_map(lambda value: _cast(value, dtype), (args, kwargs))
         return func(*args, **kwargs)
+
+
+def _numbered(value: Any) -> Any:
+    """`cuda:0` for `cuda`."""
+    same = isinstance(value, (str, torch.device)) and str(value) == _current.device.type
+    return _current.device if same else value
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
@@ -482,7 +502,7 @@ class PretendStream:
 
 
 def _run_thread(thread: threading.Thread, run: Callable = threading.Thread.run) -> None:
-    with _Dispatch(), _Autocast():
+    with _Dispatch(), _Calls():
         run(thread)
 
 
@@ -585,7 +605,7 @@ def pretend(kind: str = "cuda") -> Iterator[PretendDevice]:
     with contextlib.ExitStack() as stack:
         _current = gpu
         stack.callback(_forget)
-        for patch in [*_patches(gpu), _lifting_on_the_cpu(), _Dispatch(), _Autocast()]:
+        for patch in [*_patches(gpu), _lifting_on_the_cpu(), _Dispatch(), _Calls()]:
             stack.enter_context(patch)
         yield gpu
 
