@@ -22,18 +22,20 @@ from typing import Any
 import torch
 
 from vqprior.configs.schema import Precision, Stage2
+from vqprior.runtime.devices import convolutions
 from vqprior.runtime.launch import AUTOCAST, autocast
 from vqprior.runtime.processes import device_of_process
 from vqprior.sampling import sampler
 from vqprior.sampling.noise import gumbel_noise
 from vqprior.sampling.sampler import Choice, sample_by_full_forwards, sample_cached
+from vqprior.sampling.workspace import Workspace
 from vqprior.stage2_prior.cached import CachedPixelCNN
 from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 
 def seconds(work: Callable[[], object]) -> float:
     """How long a call takes, the device's queue included."""
-    synchronize = torch.cuda.synchronize if device_of_process().type == "cuda" else lambda: None
+    synchronize = torch.accelerator.synchronize if device_of_process().type != "cpu" else lambda: None
     synchronize()
     began = time.perf_counter()
     work()
@@ -45,7 +47,7 @@ def seconds(work: Callable[[], object]) -> float:
 def timed_parts() -> Iterator[Counter]:
     """Inside, sampling adds the seconds of its parts up in the counter; on a device with a queue these mean nothing."""
     spent: Counter = Counter()
-    places = [(CachedPixelCNN, "__init__", "set-up"), (CachedPixelCNN, "begin_row", "vertical stack"),
+    places = [(CachedPixelCNN, "reset", "set-up"), (CachedPixelCNN, "begin_row", "vertical stack"),
               (CachedPixelCNN, "logits", "horizontal stack"), (CachedPixelCNN, "put", "embedding"),
               (Choice, "__call__", "choice")]  # fmt: skip
     real = [getattr(owner, name) for owner, name, _ in places]
@@ -79,7 +81,8 @@ class Case:
         self.precision, self.device = precision, device
         self.labels = torch.arange(batch, device=device) % 10
         self.codes = torch.randint(K, (batch, size, size), device=device)
-        self.noise = gumbel_noise(0, torch.arange(batch, device=device), K)
+        self.workspace = Workspace()  # as in a long series of chunks: the first one makes it
+        self.noise = gumbel_noise(0, torch.arange(batch, device=device), K, self.workspace.noise)
         self.shape = dict(maps=batch, height=size, width=size)
 
     @torch.no_grad()
@@ -90,8 +93,9 @@ class Case:
 
     def cached(self) -> torch.Tensor:
         """The codes of the batch by cached sampling."""
-        dtype = AUTOCAST.get(self.precision)
-        return sample_cached(self.prior, self.labels, self.noise, Choice(), dtype=dtype, **self.shape)
+        how = dict(dtype=AUTOCAST.get(self.precision), workspace=self.workspace)
+        with convolutions(self.device, self.precision):
+            return sample_cached(self.prior, self.labels, self.noise, Choice(), **how, **self.shape)
 
     def naive(self) -> torch.Tensor:
         """The codes of the batch by a full forward for each."""

@@ -98,6 +98,6 @@ def sample_cached(
             there = None if known is None else known_row[:, j]
             drawn = keep_known(there, choice(logits, row_noise[:, j]))
             row[:, j] = drawn
-            cache.put(j, drawn.repeat(1 + twice))
+            cache.put(j, drawn.repeat(2) if twice else drawn)
         codes[:, i] = row
     return codes
