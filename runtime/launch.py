@@ -15,6 +15,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision
 
 from . import devices
+from .casting import CastTogether
 from .processes import device_of_process, on_cpus
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,6 +78,13 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     low = torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST)
     with devices.convolutions(device, precision), low:
         yield
+
+
+def network_of(model: nn.Module, config: Config) -> nn.Module:
+    """What a training loop calls and accelerate prepares: the model, compiled or with its weights cast together."""
+    if config.compile:
+        return torch.compile(model)
+    return CastTogether(model, AUTOCAST[config.precision]) if config.precision in AUTOCAST else model
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -19,7 +19,7 @@ from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
-from vqprior.runtime.launch import accelerator_for, count_parameters
+from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import Order, image_batches
 from vqprior.runtime.optimizer import (
@@ -80,8 +80,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if resumed:
         model.load_state_dict(resumed.tensors("model"))
     average = WeightAverage(model, settings.average) if settings.average else None
-    network = torch.compile(model) if config.compile else model
-    network, optimizer = accelerator.prepare(network, adamw(model, weight_decay=settings.weight_decay))
+    optimizer = adamw(model, weight_decay=settings.weight_decay)
+    network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     if resumed:
         stored = named_moments(resumed.tensors("optimizer"), [*model.named_parameters()])
         restore_moments(optimizer, model, stored)

@@ -21,7 +21,7 @@ from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
-from vqprior.runtime.launch import accelerator_for, count_parameters
+from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import CodeBatch, code_batches
 from vqprior.runtime.optimizer import Rate, adamw, learning_rate, moments, on_device, restore_moments, set_rate, take_step
@@ -82,8 +82,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     if resumed:
         model.load_state_dict(tensors_of(resumed, "model"))
     average = WeightAverage(model, settings.average) if settings.average else None
-    network = torch.compile(model) if config.compile else model
-    network, optimizer = accelerator.prepare(network, adamw(model, weight_decay=settings.weight_decay))
+    optimizer = adamw(model, weight_decay=settings.weight_decay)
+    network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     if resumed:
         restore_moments(optimizer, model, moments_of(resumed, model))
         if average:

@@ -399,6 +399,16 @@ def _in_order(root: Any) -> list:
     return order[::-1]
 
 
+def _call(node: Any, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """The gradients of a node's inputs."""
+    if not isinstance(node, torch.autograd.function.BackwardCFunction):
+        results = node(*gradients)
+        return results if isinstance(results, tuple) else (results,)
+    results = node.apply(*gradients)  # of a `torch.autograd.Function`: those that are no tensors have None too
+    spare = len(results) - len(node.next_functions)
+    return tuple(result for index, result in enumerate(results) if result is not None or index >= spare)
+
+
 @torch.no_grad()
 def _backward(root: Tensor | tuple[Tensor, ...], gradient: Tensor | None = None, *unused: Any, **options: Any) -> None:
     """`Tensor.backward` and `torch.autograd.backward` of one tensor; a CPU tensor's graph is walked the same way."""
@@ -413,8 +423,7 @@ def _backward(root: Tensor | tuple[Tensor, ...], gradient: Tensor | None = None,
             _accumulate(node.variable, arrived[0])
             continue
         metadata = enumerate(node._input_metadata)
-        results = node(*(_fitted(arrived[i], like) if i in arrived else None for i, like in metadata))
-        results = results if isinstance(results, tuple) else (results,)
+        results = _call(node, [_fitted(arrived[i], like) if i in arrived else None for i, like in metadata])
         for (following, index), result in zip(node.next_functions, results, strict=True):
             if following is not None and result is not None:
                 mine = gradients[following]
