@@ -73,14 +73,17 @@ def _change() -> None:
     """Take another device, for the next command of this Python; several processes stay where they have met."""
     global _begun_with
     there, word = PartialState(), devices.chosen()
+    device = there.device
     if there.num_processes > 1:
-        if word not in (devices.AUTO, there.device.type):
+        if word not in (devices.AUTO, device.type):
             raise UserError(
-                f"these {there.num_processes} processes have met on {there.device.type}, and --device is {word} now; "
-                f"type --device {there.device.type}, or start them anew"
+                f"these {there.num_processes} processes have met on {device.type}, and --device is {word} now; "
+                f"type --device {device.type}, or start them anew"
             )
-    elif devices.find_for_process(word) != there.device:
+    elif devices.find_for_process(word) != device:
         AcceleratorState._reset_state(reset_partial_state=True)
+        if device.index:  # GPU 1 and on are not where the next command looks
+            torch.cuda.set_device(0)
         _begin()
     _begun_with = word
 

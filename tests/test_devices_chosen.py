@@ -186,7 +186,7 @@ def test_commands_of_one_python_may_choose_different_devices(machine, monkeypatc
         assert code == 0, printed
     expected = [torch.device(word) for word in ("cpu", "cuda:1", "cuda", "cuda", "cpu")]
     assert seen == [(device, device) for device in expected]
-    assert moved == [1]  # "cuda" is where "auto" was already
+    assert moved == [1, 0]  # and "cuda" is where "auto" was already
 
 
 def test_several_processes_stay_on_the_devices_they_have_met_on(machine, monkeypatch):
