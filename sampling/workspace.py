@@ -21,19 +21,21 @@ class Workspace:
     def __init__(self) -> None:
         self.noise = NoiseMemory()
         self._size: tuple[object, ...] = ()
+        self._cache: CachedPixelCNN | None = None
+        self._rows = torch.empty(0, dtype=torch.int64)
 
     def cache(
         self, prior: PixelCNN, labels: Tensor | None, *, maps: int, width: int, dtype: torch.dtype | None
     ) -> CachedPixelCNN:
         """A cache for maps of these labels, with the weights that the prior has now."""
         size = (id(prior), prior.device, prior.embedding.weight.dtype, maps, width, dtype)
-        if size != self._size:
+        if self._cache is not None and size == self._size:
+            self._cache.reset(labels)
+        else:
             self._cache = None  # first give back what is there
             self._cache = CachedPixelCNN(prior, labels, maps=maps, width=width, dtype=dtype)
             self._rows = torch.empty(2, maps, width, dtype=torch.int64, device=prior.device)
             self._size = size
-        else:
-            self._cache.reset(labels)
         return self._cache
 
     def rows(self, maps: int) -> Tensor:

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from tests.pretend_device import pretend
 from vqprior.runtime.randomness import generator, hash64, share_of, uniform
 
 
@@ -19,6 +21,27 @@ def test_hash_broadcasts_like_one_at_a_time():
     table = hash64(hash64(7, images)[:, None], places)
     assert table.shape == (3, 5)
     assert table[2, 4] == hash64(hash64(7, torch.tensor(2)), torch.tensor(4))
+
+
+def test_a_hash_goes_on_after_another():
+    images, places = torch.arange(3)[:, None], torch.arange(5)
+    assert torch.equal(hash64(places, after=hash64(7, images)), hash64(7, images, places))
+    buffers = torch.empty(3, 5, dtype=torch.int64), torch.empty(3, 5, dtype=torch.int64)
+    hashed = hash64(7, images)
+    assert torch.equal(hash64(places, after=hashed, buffers=buffers), hash64(7, images, places))
+    assert torch.equal(hashed, hash64(7, images))  # and what it goes on from stays
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_device_hashes_what_the_cpu_hashes(kind):
+    """On CUDA without a wait: numbers of the CPU meet its tensors as they are."""
+    expected = uniform(hash64(7, torch.arange(3)[:, None], 2, torch.arange(5)))
+    with pretend(kind) as gpu:
+        parts = torch.arange(3, device=gpu.device)[:, None], torch.arange(5, device=gpu.device)
+        gpu.reset()
+        found = uniform(hash64(7, parts[0], 2, parts[1]))
+        assert kind == "mps" or not gpu.waits
+        assert torch.equal(found.cpu(), expected)
 
 
 def test_uniform_is_uniform_and_never_0_or_1():

@@ -1,5 +1,6 @@
 import copy
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -121,6 +122,19 @@ def test_mistakes_in_numbers_for_each_image_are_answered(generator):
     ):
         with pytest.raises(UserError, match=words):
             call()
+
+
+def test_calls_from_several_threads_disturb_each_other_in_nothing():
+    """Each works in memory of its own, however they take turns; afterwards that of one is kept, until it is released."""
+    generator = tiny_generator()
+    draw = lambda i: generator.sample(6, labels="abc"[i % 3], seed=i, guidance=1 + i % 2, batch_size=2 + i % 2)
+    expected = [draw(i) for i in range(12)]
+    with ThreadPoolExecutor(4) as threads:
+        found = [*threads.map(draw, range(12))]
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(generator._spare._kept) == 1
+    generator.release()
+    assert not generator._spare._kept and np.array_equal(draw(5), expected[5])
 
 
 def test_a_hundred_calls_disturb_each_other_in_nothing_and_leave_nothing_behind():
