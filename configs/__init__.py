@@ -22,7 +22,7 @@ PRESETS = Path(__file__).parent
 Options = TypeVar("Options")
 
 OPEN_FIELDS = (
-    r"out|sample\..*|compile|inference_batch"
+    r"out|sample\..*|compile|cuda_graph|inference_batch"
     r"|data\.(root|train_root|validation_root|test_root|table|on_error|cache|workers|memory_gb)"
     r"|stage[12]\.(steps|accumulate|log_every|eval_every|save_every|keep)"
 )
