@@ -561,6 +561,7 @@ def _patches(gpu: PretendDevice) -> Iterator[Any]:
             "mem_get_info": lambda *a: (MEMORY * 3 // 4, MEMORY),
             "memory_allocated": zero,
             "max_memory_allocated": zero,
+            "max_memory_reserved": zero,
             "reset_peak_memory_stats": nothing,
             "set_sync_debug_mode": nothing,
             "manual_seed_all": nothing,

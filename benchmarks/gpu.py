@@ -1,0 +1,526 @@
+"""What the first person with a GPU should measure: speed, memory, waits, and whether the numbers are right.
+
+    python -m benchmarks.gpu                            all of it, in under 10 minutes on a GPU: gpu.json and gpu.md
+    python -m benchmarks.gpu --presets mnist --quick    the same in miniature, on any machine
+    python -m benchmarks.gpu --memory                   memory of training by preset and card, counted: no GPU needed
+    python -m benchmarks.gpu --operations               operations and waits of a step, counted: no GPU needed
+
+Training: the real loops on made-up data, both stages of each preset, at the preset's batch or, where that does not fit,
+at a half of it, a quarter, and so on; in fp32, TF32, bf16, and bf16 as a recorded step (`--cuda_graph`). The ways take
+turns, round after round; the figures are medians over rounds. Of each way also: the peak of the allocated memory; a step
+of 4 images, which is the host's time to launch it all; and from a few steps apart, which the profiler slows, the time
+that kernels run, their number, and how often torch says that the host waits (`set_sync_debug_mode`; waiting for an event
+is not among them). Where kernels run for less than the step takes, launches bound the step, not arithmetic.
+
+Sampling: priors of random weights, images a second, ms a code, and all codes in multiples of one full forward.
+Encoding: pictures on the CPU to codes on the CPU. Checks: what should be equal to the CPU, and how far it is.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, supported_activities
+
+from benchmarks.gpu_steps import CLASSES, PRESETS, Enough, after_each_step, config_of, prepare
+from vqprior.configs import Config
+from vqprior.configs.schema import Precision
+from vqprior.runtime import devices
+from vqprior.runtime.pictures import to_float
+from vqprior.runtime.processes import device_of_process
+from vqprior.runtime.randomness import generator, hash64
+from vqprior.sampling.choice import Choice
+from vqprior.sampling.generator import Generator
+from vqprior.sampling.noise import gumbel_noise
+from vqprior.sampling.sampler import sample_by_full_forwards, sample_cached
+from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage2_prior.pixelcnn import PixelCNN
+
+ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "models" / "mnist"
+STAGES = ("stage1", "stage2")
+MIB = 2**20
+# How a step may be taken: a name, and the flags
+WAYS = {
+    "fp32": ("--precision", "no"),
+    "tf32": ("--precision", "tf32"),
+    "bf16": ("--precision", "bf16"),
+    "bf16, recorded": ("--precision", "bf16", "--cuda_graph", "True"),
+}
+FEW = 4  # images of a step that is hardly any arithmetic
+LOOKED_AT = 5  # steps under the profiler, and as many under torch's debug mode for waits
+
+QUICK = ("--data.size", "16", "16", "--data.margin", "0", "--data.crop", "0", "--inference_batch", "4")
+QUICK_1 = ("--stage1.K", "8", "--stage1.D", "4", "--stage1.width", "8", "--stage1.block_width", "4", "--stage1.batch_size", "8")
+QUICK_2 = ("--stage2.channels", "8", "--stage2.head", "8", "--stage2.layers", "2", "--stage2.batch_size", "8")
+
+
+class Settings:
+    """How much is measured."""
+
+    def __init__(self, quick: bool, minutes: float):
+        self.flags = (*QUICK, *QUICK_1, *QUICK_2) if quick else ()
+        self.ways = {"fp32": WAYS["fp32"]} if quick else WAYS
+        self.warm_up, self.seconds, self.rounds = (2, 0.2, 2) if quick else (8, 2.0, 2)
+        self.pictures = 48 if quick else 768
+        self.batches = (2,) if quick else (16, 64, 256)
+        self.repetitions = 2 if quick else 3
+        self.compared = 64 if quick else 4096  # pictures whose codes are compared
+        self.until = time.perf_counter() + 60 * minutes
+
+
+# The device
+
+
+def synchronize() -> None:
+    """Wait for all that the device was given."""
+    if device_of_process().type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def is_cuda() -> bool:
+    """Whether the device of this process is one of CUDA's."""
+    return device_of_process().type == "cuda"
+
+
+def output_of(*command: str) -> str | None:
+    """What a program prints; None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=ROOT)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def about() -> dict[str, Any]:
+    """Device, driver, versions and the commit."""
+    device = device_of_process()
+    found: dict[str, Any] = {
+        "device": devices.name_of(device),
+        "kind": str(device),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if is_cuda() else None,
+        "driver": output_of("nvidia-smi", "--query-gpu=driver_version,pstate,power.limit", "--format=csv,noheader"),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "commit": output_of("git", "rev-parse", "HEAD"),
+        "changed": bool(output_of("git", "status", "--porcelain")),
+    }
+    if is_cuda():
+        properties = torch.cuda.get_device_properties(device)
+        found["memory_mib"] = properties.total_memory / MIB
+        found["capability"] = f"{properties.major}.{properties.minor}"
+    return found
+
+
+@contextmanager
+def cleared() -> Iterator[None]:
+    """Around a measurement: nothing of the one before is left on the device, and the peak begins anew."""
+    gc.collect()
+    if is_cuda():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    yield
+
+
+def attempted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a measurement found, or in words why there is nothing: one that fails must not lose the others."""
+    try:
+        return work()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"}
+
+
+# Training
+
+
+class Timed:
+    """Watches a loop: the mean seconds of a step after a warm-up."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.steps = settings, 0
+        self.began = self.took = 0.0
+
+    def __call__(self) -> None:
+        self.steps += 1
+        since = self.steps - self.settings.warm_up
+        if since == 0:
+            synchronize()
+            self.began = time.perf_counter()
+        elif since > 0 and time.perf_counter() - self.began > self.settings.seconds:
+            synchronize()
+            self.took = (time.perf_counter() - self.began) / since
+            raise Enough
+
+
+class LookedAt:
+    """Watches a loop on CUDA: how long kernels run in a step, how many there are, and the waits that torch warns of."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.steps = settings, 0
+        kernels = {ProfilerActivity.CUDA} & supported_activities()
+        self.profile = profile(activities=kernels or {ProfilerActivity.CPU})
+        self.messages: list[warnings.WarningMessage] = []
+
+    def __call__(self) -> None:
+        self.steps += 1
+        since = self.steps - self.settings.warm_up
+        if since == 0:
+            synchronize()
+            self.profile.start()
+        elif since == LOOKED_AT:
+            synchronize()
+            self.profile.stop()
+            torch.cuda.set_sync_debug_mode("warn")
+        elif since == 2 * LOOKED_AT:
+            torch.cuda.set_sync_debug_mode("default")
+            raise Enough
+
+    def figures(self) -> dict[str, Any]:
+        """Means a step."""
+        rows = [row for row in self.profile.key_averages() if row.device_type == torch.autograd.DeviceType.CUDA]
+        waits: dict[str, float] = {}
+        for message in self.messages:
+            if "called a synchronizing CUDA operation" in str(message.message):
+                place = f"{Path(message.filename).name}:{message.lineno}"
+                waits[place] = waits.get(place, 0) + 1 / LOOKED_AT
+        return {
+            "kernels_ms": sum(row.self_device_time_total for row in rows) / 1000 / LOOKED_AT,
+            "kernels": sum(row.count for row in rows) / LOOKED_AT,
+            "waits": waits,
+        }
+
+
+def with_batch(config: Config, stage: str, batch: int) -> Config:
+    """The settings with another batch of a stage."""
+    return replace(config, **{stage: replace(getattr(config, stage), batch_size=batch)})
+
+
+def fitting(train: Callable[[Config], None], config: Config, stage: str, settings: Settings) -> tuple[dict[str, Any], int]:
+    """Figures of a loop at its batch, or at the largest half, quarter, ... of it that fits; and that batch."""
+    batch = getattr(config, stage).batch_size
+    while True:
+        try:
+            with cleared(), after_each_step(Timed(settings)) as timed:
+                train(with_batch(config, stage, batch))
+        except torch.OutOfMemoryError:
+            batch //= 2
+            if not batch:
+                raise
+            continue
+        figures = {"step_ms": 1000 * timed.took}
+        if is_cuda():
+            figures["allocated_mib"] = torch.cuda.max_memory_allocated() / MIB
+            figures["reserved_mib"] = torch.cuda.max_memory_reserved() / MIB
+        return figures, batch
+
+
+def looked_at(train: Callable[[Config], None], config: Config, settings: Settings) -> dict[str, Any]:
+    """What the profiler and torch's debug mode see of a step."""
+    with warnings.catch_warnings(record=True) as messages, cleared(), after_each_step(LookedAt(settings)) as watch:
+        warnings.simplefilter("always")
+        watch.messages = messages
+        try:
+            train(config)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return watch.figures()
+
+
+def training(preset: str, stage: str, settings: Settings, folder: Path) -> list[dict[str, Any]]:
+    """A row for each way to train a stage of a preset."""
+    base = config_of(preset, *settings.flags)
+    train = prepare(folder, base, stage, CLASSES[preset], settings.pictures)
+    rows = {name: {"preset": preset, "stage": stage, "way": name, "rounds": []} for name in settings.ways}
+    for number in range(settings.rounds):
+        for name, flags in settings.ways.items():
+            row = rows[name]
+            if "error" in row or (number and time.perf_counter() > settings.until):
+                continue
+            config = config_of(preset, *settings.flags, *flags)
+            row |= attempted(lambda config=config, row=row: _one_round(train, config, stage, settings, row))
+    for row in rows.values():
+        if row["rounds"]:
+            row |= _over_rounds(row)
+    return [*rows.values()]
+
+
+def _one_round(
+    train: Callable[[Config], None], config: Config, stage: str, settings: Settings, row: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure once more; at the first time the batch that fits is found, and the step is looked at."""
+    if "batch" in row:
+        config = with_batch(config, stage, row["batch"])
+    figures, batch = fitting(train, config, stage, settings)
+    few, _ = fitting(train, with_batch(config, stage, min(batch, FEW)), stage, settings)
+    found = {"batch": batch, "rounds": [*row["rounds"], figures | {"few_ms": few["step_ms"]}]}
+    if is_cuda() and not row["rounds"]:
+        found["apart"] = attempted(lambda: looked_at(train, with_batch(config, stage, batch), settings))
+    return found
+
+
+def _over_rounds(row: dict[str, Any]) -> dict[str, Any]:
+    """Medians over rounds, and what follows from them."""
+    medians = {name: statistics.median(figures[name] for figures in row["rounds"]) for name in row["rounds"][0]}
+    medians["steps_per_second"] = 1000 / medians["step_ms"]
+    medians["images_per_second"] = row["batch"] * medians["steps_per_second"]
+    return medians
+
+
+# Sampling and encoding
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long a call takes, the device's queue included."""
+    synchronize()
+    began = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - began
+
+
+def in_turn(works: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+    """Median seconds of each, measured in turn after one call."""
+    for work in works.values():
+        work()
+    rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(repetitions)]
+    return {name: statistics.median(times[name] for times in rounds) for name in works}
+
+
+@torch.no_grad()
+def sampling(preset: str, batch: int, settings: Settings) -> dict[str, Any]:
+    """Cached sampling of one batch beside one full forward, in fp32."""
+    config, device, classes = config_of(preset, *settings.flags), device_of_process(), CLASSES[preset]
+    torch.manual_seed(0)
+    prior = PixelCNN(config.stage2, K=config.stage1.K, classes=classes).to(device).eval().requires_grad_(False)
+    prior.to(memory_format=torch.channels_last)
+    height, width = (pixels // config.stage1.factor for pixels in config.data.size)
+    codes = torch.randint(config.stage1.K, (batch, height, width), generator=generator(0)).to(device)
+    labels = (torch.arange(batch) % classes).to(device) if classes else None
+    noise = gumbel_noise(0, torch.arange(batch).to(device), prior.K)
+    shape = dict(maps=batch, height=height, width=width)
+    with cleared():
+        took = in_turn(
+            {
+                "forward": lambda: prior(codes, labels),
+                "cached": lambda: sample_cached(prior, labels, noise, Choice(), **shape),
+            },
+            settings.repetitions,
+        )
+    return {
+        "preset": preset,
+        "batch": batch,
+        "images_per_second": batch / took["cached"],
+        "ms_a_code": 1000 * took["cached"] / (height * width),
+        "forward_ms": 1000 * took["forward"],
+        "cached_over_forward": took["cached"] / took["forward"],
+    }
+
+
+@torch.no_grad()
+def encoding(preset: str, settings: Settings) -> dict[str, Any]:
+    """Pictures on the CPU to codes on the CPU, as `encode` does it, in IEEE fp32."""
+    config, device = config_of(preset, *settings.flags), device_of_process()
+    torch.manual_seed(0)
+    model = VQVAE(config).to(device, memory_format=torch.channels_last).eval()
+    batch = config.inference_batch
+    pictures = torch.randint(256, (batch, config.data.channels, *config.data.size), dtype=torch.uint8)
+    encode = lambda: model.encode(to_float(pictures, device, channels_last=True)).codes.cpu()
+    with cleared(), devices.convolutions(device, "no"):
+        took = in_turn({"encode": encode}, settings.repetitions)["encode"]
+    return {"preset": preset, "batch": batch, "images_per_second": batch / took}
+
+
+# Checks
+
+
+def strokes(count: int) -> torch.Tensor:
+    """Made-up digits: smooth white lines on black, uint8 [count, 28, 28, 1]."""
+    along = torch.linspace(0, 1, 24)[None, :, None]
+    corners = torch.rand(3, count, 1, 2, generator=generator(0, 11)) * 20 + 4
+    points = (1 - along) ** 2 * corners[0] + 2 * along * (1 - along) * corners[1] + along**2 * corners[2]
+    grid = torch.stack(torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij"), -1).view(1, -1, 2).float()
+    distances = torch.cdist(grid.expand(count, -1, -1), points).amin(-1)
+    return ((2.2 - distances).clamp(0, 1) * 255).to(torch.uint8).view(count, 28, 28, 1)
+
+
+def codes_equal_the_cpus(count: int) -> list[dict[str, Any]]:
+    """How many codes of models/mnist differ from the CPU's, with and without TF32."""
+    pictures, device = strokes(count).numpy(), device_of_process()
+    here = torch.from_numpy(Generator.from_run(MODEL, "cpu").encode(pictures, precision="no"))
+    there = Generator.from_run(MODEL, device)
+    rows = []
+    for precision in ("no", "tf32"):
+
+        def compare(precision: Precision = precision) -> dict[str, Any]:
+            codes = torch.from_numpy(there.encode(pictures, precision=precision))
+            wrong = codes != here
+            maps = wrong.flatten(1).any(1).double().mean().item()
+            return {"codes": wrong.double().mean().item(), "maps": maps, "of": len(pictures)}
+
+        rows.append({"precision": devices.fp32_precision(precision)} | attempted(compare))
+    return rows
+
+
+@torch.no_grad()
+def self_checks() -> dict[str, Any]:
+    """What must be equal or close: the hash, the noise, the prior's logits, sampling from a cache, a call made again."""
+    device, here, there = device_of_process(), Generator.from_run(MODEL, "cpu"), Generator.from_run(MODEL, device_of_process())
+    numbers = torch.arange(1000) * 2**33 + 1
+    images, maps = torch.arange(16), dict(maps=16, height=7, width=7)
+    codes = torch.randint(here.prior.K, (16, 7, 7), generator=generator(0, 12))
+    labels = images % 10
+    at = lambda tensor: tensor.to(device)
+    noise = gumbel_noise(0, at(images), there.prior.K)
+    full = sample_by_full_forwards(there.prior, at(labels), noise, Choice(), device=device, **maps).cpu()
+    cached = sample_cached(there.prior, at(labels), noise, Choice(), **maps).cpu()
+    again = sample_cached(there.prior, at(labels), noise, Choice(), **maps).cpu()
+    on_cpu = sample_cached(here.prior, labels, gumbel_noise(0, images, here.prior.K), Choice(), **maps)
+    gap = lambda a, b: (a.float().cpu() - b.float()).abs().max().item()
+    return {
+        "the hash is the CPU's": torch.equal(hash64(3, at(numbers)).cpu(), hash64(3, numbers)),
+        "largest difference of the noise": gap(noise(2, 7), gumbel_noise(0, images, here.prior.K)(2, 7)),
+        "largest difference of logits": gap(there.prior(at(codes), at(labels)), here.prior(codes, labels)),
+        "codes that the cache changes": (full != cached).double().mean().item(),
+        "codes that a second call changes": (again != cached).double().mean().item(),
+        "codes drawn otherwise than on the CPU": (on_cpu != cached).double().mean().item(),
+    }
+
+
+# All of it
+
+
+def measure(presets: tuple[str, ...], settings: Settings) -> dict[str, Any]:
+    """Every figure; what failed is in words where its figures would be."""
+    found: dict[str, Any] = {"about": about(), "checks": attempted(self_checks), "training": []}
+    found["codes"] = attempted(lambda: {"rows": codes_equal_the_cpus(settings.compared)})
+    found["encoding"] = [{"preset": preset} | attempted(lambda p=preset: encoding(p, settings)) for preset in presets]
+    found["sampling"] = [
+        {"preset": preset, "batch": batch} | attempted(lambda p=preset, b=batch: sampling(p, b, settings))
+        for preset in presets
+        for batch in settings.batches
+    ]
+    for preset in presets:
+        for stage in STAGES:
+            with tempfile.TemporaryDirectory() as folder:
+                found["training"] += training(preset, stage, settings, Path(folder))
+    return found
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    """The figures as tables."""
+    about = found["about"]
+    lines = [
+        "# Measured by `python -m benchmarks.gpu`",
+        "",
+        *(f"- {name}: {value}" for name, value in about.items() if value is not None),
+        "",
+        "## Training",
+        "",
+        "| preset | stage | way | batch | steps/s | images/s | step ms | kernels ms | 4 images ms | kernels | waits | MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *map(_training_line, found["training"]),
+        "",
+        "A step of 4 images is the host's time to launch one. Kernels, their time and the waits are of steps apart, which the",
+        "profiler slows. Where kernels run for much less than a step takes, launches bound it. Waits for events are left out.",
+        "",
+        "## Sampling from the cache, fp32",
+        "",
+        "| preset | batch | images/s | ms a code | one forward, ms | all codes, in forwards |",
+        "|---|---|---|---|---|---|",
+        *map(_sampling_line, found["sampling"]),
+        "",
+        "## Encoding, fp32",
+        "",
+        "| preset | batch | images/s |",
+        "|---|---|---|",
+        *(f"| {row['preset']} | {row.get('batch', '')} | {_number(row, 'images_per_second')} |" for row in found["encoding"]),
+        "",
+        "## Against the CPU",
+        "",
+        *(f"- {name}: {value}" for name, value in found["checks"].items()),
+        *map(_codes_line, found["codes"].get("rows", [found["codes"]])),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _number(row: dict[str, Any], name: str, digits: int = 1) -> str:
+    return f"{row[name]:,.{digits}f}" if name in row else row.get("error", "-")
+
+
+def _training_line(row: dict[str, Any]) -> str:
+    head = f"| {row['preset']} | {row['stage'][-1]} | {row['way']} "
+    if "step_ms" not in row:
+        return f"{head}| {row.get('error', 'not measured: the time was up')} |"
+    apart = row.get("apart", {})
+    waits = f"{sum(apart['waits'].values()):g}" if "waits" in apart else apart.get("error", "-")
+    cells = [str(row["batch"]), _number(row, "steps_per_second"), _number(row, "images_per_second", 0)]
+    cells += [_number(row, "step_ms", 2), _number(apart, "kernels_ms", 2), _number(row, "few_ms", 2)]
+    cells += [_number(apart, "kernels", 0), waits, _number(row, "allocated_mib", 0)]
+    return f"{head}| {' | '.join(cells)} |"
+
+
+def _sampling_line(row: dict[str, Any]) -> str:
+    cells = [_number(row, "images_per_second"), _number(row, "ms_a_code", 3)]
+    cells += [_number(row, "forward_ms", 2), _number(row, "cached_over_forward", 1)]
+    return f"| {row['preset']} | {row['batch']} | {' | '.join(cells)} |"
+
+
+def _codes_line(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"- codes of models/mnist: {row['error']}"
+    return f"- codes of models/mnist in {row['precision']}: {row['codes']:.4%} differ, {row['maps']:.3%} of {row['of']} maps"
+
+
+def written(found: dict[str, Any] | list, markdown: str, out: Path) -> None:
+    """Write OUT.json and OUT.md, and print the latter."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(found, indent=2))
+    out.with_suffix(".md").write_text(markdown + "\n")
+    print(markdown)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure or count, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("gpu"), help="files to write, without their ending")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
+    parser.add_argument("--minutes", type=float, default=8, help="after that only what was not measured yet is")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it runs")
+    parser.add_argument("--memory", action="store_true", help="count memory instead")
+    parser.add_argument("--operations", action="store_true", help="count operations and waits instead")
+    options = parser.parse_args(argv)
+    presets = tuple(options.presets)
+    if options.memory:
+        from benchmarks import gpu_memory
+
+        rows = gpu_memory.table(presets)
+        return written(rows, gpu_memory.as_markdown(rows), options.out)
+    if options.operations:
+        from benchmarks import gpu_operations
+
+        rows = gpu_operations.table(presets)
+        return written(rows, gpu_operations.as_markdown(rows), options.out)
+    with devices.choose(options.device):
+        found = measure(presets, Settings(options.quick, options.minutes))
+    written(found, as_markdown(found), options.out)
+
+
+if __name__ == "__main__":
+    main()

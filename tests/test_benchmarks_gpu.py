@@ -1,0 +1,80 @@
+"""`python -m benchmarks.gpu` in miniature, on the CPU and on a pretend GPU: the first person with a real one has one try."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import gpu, gpu_memory, gpu_operations
+from benchmarks.gpu_memory import Need
+from tests.pretend_device import pretend
+
+
+def quick(out, *flags: str) -> dict:
+    gpu.main(["--quick", "--presets", "mnist", "--out", str(out), *flags])
+    assert out.with_suffix(".md").read_text().startswith("# Measured by")
+    return json.loads(out.with_suffix(".json").read_text())
+
+
+def assert_complete(found: dict) -> None:
+    """Every part has figures, and no error in their place but that there is no TF32."""
+    assert [(row["stage"], row["batch"]) for row in found["training"]] == [("stage1", 8), ("stage2", 8)]
+    for row in [*found["training"], *found["sampling"], *found["encoding"]]:
+        assert "error" not in row and row["images_per_second"] > 0, row
+    assert found["checks"]["the hash is the CPU's"] and found["checks"]["codes that the cache changes"] == 0
+    ieee, tf32 = found["codes"]["rows"]
+    assert (ieee["codes"], ieee["maps"], ieee["of"]) == (0, 0, 64)
+    assert tf32.get("codes", 0) == 0 and "needs an NVIDIA GPU" in tf32.get("error", "needs an NVIDIA GPU")
+
+
+def test_all_of_it_runs_on_a_cpu(tmp_path, capsys):
+    found = quick(tmp_path / "gpu", "--device", "cpu")
+    assert_complete(found)
+    assert found["about"]["kind"] == "cpu" and found["about"]["torch"] == torch.__version__
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_all_of_it_runs_on_a_pretend_gpu(tmp_path, capsys):
+    with pretend("cuda"):
+        found = quick(tmp_path / "gpu")
+    assert_complete(found)
+    assert found["about"]["memory_mib"] == 80 * 1024
+
+
+def test_a_batch_that_does_not_fit_is_halved():
+    tried = []
+
+    def train(config):
+        tried.append(config.stage1.batch_size)
+        if tried[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    settings = gpu.Settings(quick=True, minutes=1)
+    _, batch = gpu.fitting(train, gpu.config_of("mnist", *settings.flags), "stage1", settings)
+    assert (batch, tried) == (2, [8, 4, 2])
+
+
+def test_what_fails_is_said_in_place_of_its_figures():
+    def fails():
+        raise RuntimeError("no kernel\nmore of it")
+
+    assert gpu.attempted(fails) == {"error": "RuntimeError: no kernel"}
+
+
+def test_memory_is_fixed_and_by_image(tmp_path):
+    """AdamW keeps three numbers a parameter beside it at most; more images take more in proportion."""
+    need = gpu_memory.need("mnist", "stage1", "fp32")
+    config = gpu.config_of("mnist")
+    parameters = sum(p.numel() for p in gpu.VQVAE(config).parameters())
+    assert 3 * 4 * parameters < need.fixed * 2**20 < 5 * 4 * parameters + 2**20
+    assert gpu_memory.need("mnist", "stage1", "bf16").image < 0.8 * need.image
+    peak = gpu_memory.peak(config, "stage1", 100, 10, "fp32")
+    assert peak == pytest.approx(need.fixed + 100 * need.image, rel=0.1)
+    assert Need(fixed=1000, image=100).largest_batch(8) == 51 and Need(fixed=1e6, image=1).largest_batch(8) == 0
+
+
+def test_operations_are_those_of_the_table(capsys, tmp_path):
+    gpu.main(["--operations", "--presets", "mnist", "--out", str(tmp_path / "operations")])
+    rows = json.loads((tmp_path / "operations.json").read_text())
+    again = gpu_operations.count("mnist", "stage2")
+    assert rows[1]["operations"] == again.operations and rows[1]["waits"] == again.waits
