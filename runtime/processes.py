@@ -140,6 +140,8 @@ def gather_tensor(tensor: Tensor) -> Tensor:
 
 def sum_numbers(numbers: Iterable[float]) -> list[float]:
     """Sums over all processes of numbers, in fp64 where the device has it."""
+    if state().num_processes == 1:
+        return [float(number) for number in numbers]
     device = device_of_process()
     dtype = torch.float32 if device.type == "mps" else torch.float64
     return sum_tensor(torch.tensor(list(numbers), dtype=dtype, device=device)).tolist()
