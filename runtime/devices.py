@@ -59,7 +59,8 @@ def launched() -> int:
 def find(word: str) -> "torch.device":
     """The device of a word; what fp32 means is settled with it.
 
-    `auto` is a GPU where there is one, but what `accelerate launch --cpu` or ACCELERATE_TORCH_DEVICE say comes first.
+    `auto` is a GPU where there is one, but what `accelerate launch --cpu` or ACCELERATE_TORCH_DEVICE say
+    comes first.
 
     Raises:
         UserError: there is no such word, or this machine has no such device.
@@ -125,7 +126,8 @@ def _found(here: list[str]) -> str:
 def _refuse_sharing(device: "torch.device", word: str) -> None:
     """Refuse a device that several processes of this machine would share.
 
-    A process that sees one GPU alone may have been given it by its launcher: `refuse_one_gpu_for_two` compares these.
+    A process that sees one GPU alone may have been given it by its launcher: `refuse_one_gpu_for_two`
+    compares these.
     """
     import torch
 
@@ -155,10 +157,10 @@ def _processes_here() -> int:
 
 
 def number_gpu(device: "torch.device") -> None:
-    """Give accelerate and DistributedDataParallel the number of this process's GPU, which they take from LOCAL_RANK.
+    """Put the number of this process's GPU where accelerate and DistributedDataParallel look: in LOCAL_RANK.
 
-    That is 0 where the launcher shows each process one GPU alone (SLURM's --gpus-per-task=1), and otherwise the number
-    that was chosen for a single process. Nothing here reads LOCAL_RANK for anything else.
+    That is 0 where the launcher shows each process one GPU alone (SLURM's --gpus-per-task=1), and otherwise
+    the number that was chosen for a single process. Nothing here reads LOCAL_RANK for anything else.
     """
     import torch
 
@@ -171,7 +173,7 @@ def number_gpu(device: "torch.device") -> None:
 
 
 def refuse_one_gpu_for_two(store: "torch.distributed.Store", rank: int, processes: int, device: "torch.device") -> None:
-    """Compare the GPUs of all processes by their own numbers, before NCCL would stop at two on one without a word.
+    """Compare the GPUs of all processes by their own numbers, before NCCL meets two processes on one.
 
     Raises:
         UserError: two processes have the same one; on each process.
@@ -200,7 +202,7 @@ def name_of(device: "torch.device") -> str:
 def compute_in_ieee() -> None:
     """Let fp32 be fp32 in convolutions and products of matrices: cuDNN's convolutions take TF32 otherwise.
 
-    By the names that torch has had since 2.9; whoever asks for `torch.backends.cudnn.allow_tf32` after them gets an error.
+    By the names that torch has had since 2.9; asking for `torch.backends.cudnn.allow_tf32` after them is an error.
     """
     import torch
 

@@ -1,8 +1,9 @@
 """The way out for one of several processes: in order after a clean end, at once after a failure.
 
-A process that failed alone must not wait for the others. They are in a collective that it will never join, and to take
-the group down is one more: under NCCL it may wait for all of them, and they for it, for hours. Once it is gone the
-others hear of it: from gloo as an error of their collective, under NCCL from the launcher, which ends them.
+A process that failed alone must not wait for the others. They are in a collective that it will never join,
+and to take the group down is one more: under NCCL it may wait for all of them, and they for it, for hours. Once
+it is gone the others hear of it: from gloo as an error of their collective, under NCCL from the launcher, which
+ends them.
 """
 
 import contextlib
@@ -20,8 +21,8 @@ from accelerate import PartialState
 
 from . import checkpoint_writer
 
-PATIENCE = 10.0  # seconds for what the GPU has still to send to the others, such as the message that all of them fail with
-LOST = r"(gloo|NCCL).*(closed by peer|reset by peer|Broken pipe|Socket closed|Connection refused|remote process exited)"
+PATIENCE = 10.0  # seconds for what the GPU has still to send, such as the message that all processes fail with
+LOST = r"(gloo|NCCL).*((closed|reset) by peer|Broken pipe|Socket closed|Connection refused|remote process exited)"
 
 
 def is_one_of_several() -> bool:
@@ -37,7 +38,7 @@ def lost_a_peer(error: BaseException) -> bool:
 
 
 def tell(error: Exception) -> None:
-    """Say on stderr what ended this process: one line where it was another one's end, which says more itself."""
+    """Say on stderr what ended this process: one line where it was another one, which says more itself."""
     if lost_a_peer(error):
         rank = torch.distributed.get_rank()
         print(f"vqprior: process {rank} ends because another one did; see what that one said", file=sys.stderr)
@@ -46,10 +47,10 @@ def tell(error: Exception) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code, without Python's own end: torch's threads do not always survive that.
+    """End this process with an exit code, without Python's own end, which torch's threads do not always survive.
 
-    A checkpoint in flight is written first, and after code 0 the group is taken down; on any other code this process
-    may be the only one to leave.
+    A checkpoint in flight is written first, and after code 0 the group is taken down; on any other code this
+    process may be the only one to leave.
     """
     checkpoint_writer.finish()
     _drain()

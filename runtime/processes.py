@@ -89,7 +89,7 @@ def _change() -> None:
 
 
 def _leave() -> None:
-    """Let go of the other processes, unless this one failed: they may never come, and the group's end would wait for them."""
+    """Let go of the other processes, unless this one failed: the group's end would wait for them in vain."""
     failed = getattr(sys, "last_value", None) is not None
     if torch.distributed.is_initialized() and not failed:
         torch.distributed.destroy_process_group()
@@ -101,7 +101,7 @@ def share_of_process() -> Share:
 
 
 def device_of_process() -> torch.device:
-    """The device of the command at hand: the one that was chosen, else a GPU where there is one, to each process its own."""
+    """The device of the command at hand: the chosen one, else a GPU where there is one; each process has its own."""
     return state().device
 
 

@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry(call: Callable[[], int] = main) -> NoReturn:
-    """The program: a command, and the way out with its exit code, which is another one for one of several processes."""
+    """The program: a command, and the way out with its exit code; one of several processes leaves in its own way."""
     try:
         code, error = call(), None
     except Exception as fault:  # of this program, or of a process that this one waited for
