@@ -74,7 +74,7 @@ class Settings:
     def __init__(self, quick: bool, minutes: float):
         self.flags = (*QUICK, *QUICK_1, *QUICK_2) if quick else ()
         self.ways = {"fp32": WAYS["fp32"]} if quick else WAYS
-        self.warm_up, self.seconds, self.rounds = (2, 0.2, 2) if quick else (8, 2.0, 2)
+        self.warm_up, self.seconds, self.rounds = (2, 0.2, 1) if quick else (8, 2.0, 2)
         self.pictures = 48 if quick else 768
         self.batches = (2,) if quick else (16, 64, 256)
         self.repetitions = 2 if quick else 3

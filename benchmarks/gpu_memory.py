@@ -5,8 +5,9 @@ difference is what an image takes, the rest is fixed. Not in it: CUDA's context 
 up, data that are kept on the device, DDP's buckets and NCCL's buffers.
 """
 
+import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +15,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.gpu_steps import CLASSES, PRESETS, config_of
 from vqprior.configs import Config
+from vqprior.configs.schema import Precision
+from vqprior.runtime.launch import network_of
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.pixelcnn import PixelCNN
 
@@ -25,7 +29,7 @@ MIB = 2**20
 CARDS = (8, 16, 24, 80)  # GiB
 SET_ASIDE = 1536  # MiB of a card, for CUDA's context, workspaces and the desktop
 LEFT = 0.08  # share of the rest that stays free: the allocator rounds up
-PRECISIONS = ("bf16", "fp32")
+PRECISIONS: dict[str, Precision] = {"bf16": "bf16", "fp32": "no"}
 
 
 class Need(NamedTuple):
@@ -39,6 +43,33 @@ class Need(NamedTuple):
         return max(0, int(((card * 1024 - SET_ASIDE) * (1 - LEFT) - self.fixed) / self.image))
 
 
+class Allocated(TorchDispatchMode):
+    """Inside, the memory of all tensors that come into being and are not gone yet, in bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, Tensor):
+                self._hold(result.untyped_storage())
+        return results
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        weakref.finalize(storage, self._release, storage.nbytes())
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+
+    def _release(self, size: int) -> None:
+        self.now -= size
+
+
 def _to_channels_last(model: nn.Module) -> None:
     """As `Module.to(memory_format=...)`, which refuses fake parameters."""
     for module in model.modules():
@@ -50,11 +81,13 @@ def _to_channels_last(model: nn.Module) -> None:
 def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]]:
     """The VQ-VAE, and a function that gives the loss of a batch."""
     model = VQVAE(config)
+    _to_channels_last(model)
+    network = network_of(model, config)
     images = torch.zeros(batch, config.data.channels, *config.data.size)
     images = images.contiguous(memory_format=torch.channels_last)
 
     def loss() -> Tensor:
-        prediction, quantized = model(images)
+        prediction, quantized = network(images)
         distance = model.likelihood.loss(prediction.float(), images).mean()
         return distance + quantized.codebook_loss + quantized.commitment_loss
 
@@ -65,13 +98,15 @@ def _stage2(config: Config, batch: int, classes: int) -> tuple[nn.Module, Callab
     """The prior, and a function that gives the loss of a batch."""
     settings = config.stage2
     model = PixelCNN(settings, K=config.stage1.K, classes=classes)
+    _to_channels_last(model)
+    network = network_of(model, config)
     size = [pixels // config.stage1.factor for pixels in config.data.size]
     codes = torch.zeros(batch, *size, dtype=torch.int64)
     labels = torch.zeros(batch, dtype=torch.int64) if classes else None
     kept = torch.ones(batch, settings.layers, settings.channels) if settings.dropout else None
 
     def loss() -> Tensor:
-        logits = rearrange(model(codes, labels, kept).float(), "b k h w -> (b h w) k")
+        logits = rearrange(network(codes, labels, kept).float(), "b k h w -> (b h w) k")
         return F.cross_entropy(logits, codes.flatten())
 
     return model, loss
@@ -79,24 +114,21 @@ def _stage2(config: Config, batch: int, classes: int) -> tuple[nn.Module, Callab
 
 def peak(config: Config, stage: str, batch: int, classes: int, precision: str) -> float:
     """The most that is allocated in the second step, in MiB."""
-    with FakeTensorMode():
+    config = replace(config, precision=PRECISIONS[precision])
+    with FakeTensorMode(), Allocated() as allocated:
         model, loss = _stage1(config, batch) if stage == "stage1" else _stage2(config, batch, classes)
-        _to_channels_last(model)
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        decay = getattr(config, stage).average
-        tracker = MemTracker()
-        for tracked in (False, True):  # the first step makes the optimizer's moments
-            if tracked:
-                tracker.track_external(model, optimizer, *(average.values() if decay else ()))
-            with tracker if tracked else nullcontext():
-                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                    value = loss()
-                value.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                del value
-        return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"] / MIB
+        average = [tensor.clone() for tensor in model.state_dict().values() if getattr(config, stage).average]
+        for _ in range(2):  # the first step makes the optimizer's moments
+            allocated.peak = allocated.now
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                value = loss()
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            del value
+        del average
+        return allocated.peak / MIB
 
 
 def need(preset: str, stage: str, precision: str) -> Need:
