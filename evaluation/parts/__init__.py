@@ -15,13 +15,13 @@ from vqprior.runtime.processes import on_main, share_of_process, sum_numbers
 from vqprior.stage1_vqvae.measure import decoder_bits_per_dim, measure
 from vqprior.stage2_prior.measure import bits_by_position, cross_entropy_bits, position_counts, posterior_accuracy
 
-from .classifier import Classifier, Labelled
-from .distances import Gaussian, frechet, kid, prdc
-from .features import CLASSIFIER, Extractor, features_at, features_of
-from .nearest import Points, copy_share, nearest
-from .rows import Images, read_archive
-from .ssim import ssim
-from .subject import ROWS, SEED, Subject
+from ..classifier import Classifier, Labelled
+from ..distances import Gaussian, frechet, kid, prdc
+from ..features import CLASSIFIER, Extractor, features_at, features_of
+from ..nearest import Points, copy_share, nearest
+from ..rows import Images, read_archive
+from ..ssim import ssim
+from ..subject import ROWS, SEED, Subject
 
 Figures = dict[str, Any]
 PAGE = 32  # samples shown beside their nearest training images
