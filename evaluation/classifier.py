@@ -6,17 +6,23 @@ Legend: B images, C channels, H x W their size.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vqprior.runtime.files import write_file
+from vqprior.runtime.kept import Kept
 from vqprior.runtime.loader import Order, batch_positions
 from vqprior.runtime.pictures import to_float
+from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.randomness import hash64, seed_of, uniform
 from vqprior.runtime.transfer import onto
 
+SEED = 0  # of all classifiers, of the models without neighbours and of the subsets of KID
 RECIPE = 2  # of network and training: classifiers of other recipes, on disk, are trained anew
 BATCH, RATE, DECAY, SHIFT, WIDTHS, FEATURES = 128, 2e-3, 0.01, 2, (32, 64, 128), 128
 
@@ -61,7 +67,8 @@ def shifted(images: Tensor, seed: int, positions: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     moves = (uniform(hash64(seed, 1, positions[:, None], torch.arange(2))) * (2 * SHIFT + 1)).long()  # [n, 2]
     padded = F.pad(images.float(), (SHIFT,) * 4, mode="replicate")
-    return torch.stack([x[:, i : i + height, j : j + width] for x, (i, j) in zip(padded, moves.tolist())]).to(images.dtype)
+    pairs = zip(padded, moves.tolist(), strict=True)
+    return torch.stack([x[:, i : i + height, j : j + width] for x, (i, j) in pairs]).to(images.dtype)
 
 
 def train_classifier(
@@ -87,3 +94,36 @@ def train_classifier(
         F.cross_entropy(model(x), onto(data.labels[indices], device)).backward()
         optimizer.step()
     return model.eval().requires_grad_(False)
+
+
+def kept_classifier(
+    file: Kept,
+    learning: Callable[[], Labelled],
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    what: str,
+) -> Classifier:
+    """The classifier in a file; where it is not there yet, the main process trains it, in place of others of the name.
+
+    Args:
+        learning: what it learns from, made on all processes.
+        what: it is, in words.
+    """
+
+    def train(data: Labelled) -> None:
+        file.make_room()
+        model = train_classifier(data, shape, classes, steps=steps, seed=seed, device=device)
+        tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
+        write_file(file.path, partial(save_file, tensors))
+
+    if not on_main(file.path.is_file):
+        data = learning()
+        say(f"evaluate: train a classifier on {what}, {steps} steps")
+        on_main(partial(train, data))
+    model = Classifier(shape[0], shape[1:], classes)
+    model.load_state_dict(load_file(file.path))
+    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

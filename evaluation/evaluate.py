@@ -1,35 +1,21 @@
 """What the numbers say of a run: the figures of `metrics.json`, part by part; parts that are done are kept."""
 
-import json
-from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from vqprior.configs.commands import Evaluation
-from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Precision
 from vqprior.runtime.data import DataSet
-from vqprior.runtime.devices import fp32_precision, name_of
-from vqprior.runtime.files import sha256, write_json
+from vqprior.runtime.files import write_json
 from vqprior.runtime.lock import lock
-from vqprior.runtime.processes import device_of_process, on_main, say
-from vqprior.runtime.run_dir import RunDir, git_commit, package_version
+from vqprior.runtime.processes import on_main, say
+from vqprior.runtime.run_dir import RunDir, git_commit
 
-from . import tables
-from .classifier import RECIPE
-from .features import CLASSIFIER
-from .parts import PARTS, archive
-from .rows import digest
-from .subject import SEED, Subject
-
-Metrics = dict[str, Any]
-ARCHIVE = "archive-"  # and the digest of the file and its name: a part of its own
-FORMAT = 3  # of the figures of a part: others are measured anew
+from .measured import read_part, versions, write_part
+from .part import Part, Settings
+from .parts import PARTS, Metrics, archives, tables
+from .subject import Subject
+from .tables import text
 
 
 def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
@@ -42,45 +28,33 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     git_commit()  # now, since parts take long
     subject = Subject.open(config, run, data)
     on_main(lambda: _claim(subject.folder))
-    asked = {
-        name: depends_on(name, subject) for name in config.only or possible(subject)
-    }  # all are refused before one is measured
-    for name, settings in asked.items():
-        _keep(subject, name, settings, partial(PARTS[name], subject))
+
+    # Each part that was named, or can be measured; all are refused before one is measured
+    parts = [PARTS[name] for name in config.only] or possible(subject)
+    settings = [part.settings(subject) for part in parts]
+    for part, of_part in zip(parts, settings, strict=True):
+        _keep(subject, part, of_part)
+
+    # Samples from elsewhere
     for path in map(Path, config.archives):
-        content = on_main(lambda: _content("--archives", path, "expected one as `vqprior sample` writes it, samples.npz"))
-        what = {"file": str(path), "archive": content}
-        name = f"{ARCHIVE}{digest(what)}"
-        _keep(subject, name, depends_on(ARCHIVE, subject) | what, partial(archive, subject, path, name, content))
-        on_main(lambda: _forget_others(subject.folder, str(path), name))
+        part = archives.archive_part(path)
+        _keep(subject, part, part.settings(subject))
+        on_main(partial(archives.forget_others, subject.folder, path, part.name))
+
     metrics = on_main(lambda: _assemble(subject))
-    say(tables.text(metrics))
+    say(text(tables(metrics)))
     return metrics
 
 
-def _keep(subject: Subject, name: str, asked: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
-    """Measure a part, unless its figures for these settings are there."""
-    if on_main(lambda: _read(subject.folder, name, asked)) is None:
-        figures = measure()
-        on_main(lambda: _write(subject.folder, name, asked, figures))
-    else:
-        say(f"evaluate: {name} is done")
-
-
-def _forget_others(folder: Path, file: str, name: str) -> None:
-    """Delete what was measured of an archive that stood in this file before."""
-    for old in folder.glob(f"{ARCHIVE}*.json"):
-        part = _read(folder, old.stem)
-        if old.stem != name and part and part["asked"]["file"] == file:
-            for classifier in folder.glob(f"classifier-{old.stem}-*.safetensors"):
-                classifier.unlink()
-            old.unlink()
-
-
-def _content(flag: str, path: Path, expected: str) -> str:
-    if not path.is_file():
-        raise UserError(f"{flag} {path} is no file; {expected}")
-    return sha256(path)
+def possible(subject: Subject) -> list[Part]:
+    """The parts that can be measured on these data; what another network would make possible is said."""
+    for part in PARTS.values():
+        if part.needs_features and not subject.has_features:
+            say(
+                f"evaluate: no {part.name} without classes or another network: pip install 'vqprior[eval]', "
+                "--features inception-v3-compat"
+            )
+    return [part for part in PARTS.values() if part.is_possible(subject)]
 
 
 def _claim(folder: Path) -> None:
@@ -88,91 +62,38 @@ def _claim(folder: Path) -> None:
     lock(folder)
 
 
-def possible(subject: Subject) -> Iterable[str]:
-    """The parts that can be measured on these data; the others are named."""
-    if subject.label_names or subject.config.features != CLASSIFIER:
-        return PARTS if subject.label_names else [name for name in PARTS if name != "labels"]
-    say("evaluate: no ladder without classes or another network: pip install 'vqprior[eval]', --features inception-v3-compat")
-    return [name for name in PARTS if name not in ("ladder", "labels")]
-
-
-def depends_on(name: str, subject: Subject) -> dict[str, Any]:
-    """The settings that the figures of a part are a function of.
-
-    Raises:
-        UserError: labels are asked for and there are none, or one class is to be compared with all.
-    """
-    config, asked = subject.config, {"format": FORMAT} | subject.origin()
-    weights = config.features_weights
-    if name == "labels" and not subject.label_names:
-        raise UserError("the part `labels` needs classes, and these data have none")
-    if name in ("ladder", "labels") and config.sample.label:
-        raise UserError(
-            f"the part `{name}` compares samples of all classes with real images, and sample.label is "
-            f'{config.sample.label!r}. Take it back with --sample.label "", or measure samples of one class '
-            "with --archives"
-        )
-    if name != "reconstruction":
-        asked |= {"n": subject.n}
-    if name in ("ladder", "labels", "copies"):
-        asked |= {"drawing": subject.drawing()}
-    if name in ("ladder", "labels", "copies", ARCHIVE):
-        asked |= {"classifier_steps": config.classifier_steps, "seed": SEED}
-        asked |= {"features": config.features, "recipe": RECIPE}
-        content = lambda: _content("--features_weights", Path(weights), "expected the file of the weights")
-        asked |= {"weights": on_main(content) if weights else None}
-    return asked
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.json"
-
-
-def _read(folder: Path, name: str, asked: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """A part that is there, `asked` and `figures`; None where there is none, or one of other settings."""
-    try:
-        part = json.loads(_file(folder, name).read_text())
-        return part if asked in (None, part["asked"]) and part["asked"]["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write(folder: Path, name: str, asked: dict[str, Any], figures: dict[str, Any]) -> None:
-    by = _versions(asked.get("features", CLASSIFIER), asked["precision"])
-    write_json(_file(folder, name), {"asked": asked, "figures": figures, "by": by})
-
-
-def _versions(features: str, precision: Precision) -> dict[str, Any]:
-    """What measures a part here: figures that are kept may be of an older version than those beside them."""
-    found = {"version": package_version(), "commit": git_commit(), "torch": torch.__version__}
-    found["threads"] = torch.get_num_threads()  # a trained classifier is a function of them, up to rounding
-    device = device_of_process()
-    found |= {"device": device.type, "device_name": name_of(device), "fp32_precision": fp32_precision(precision)}
-    return found if features == CLASSIFIER else found | {"torch-fidelity": version("torch-fidelity")}
+def _keep(subject: Subject, part: Part, settings: Settings) -> None:
+    """Measure a part, unless its figures for these settings are there."""
+    done = on_main(lambda: read_part(subject.folder, part.name))
+    if done and done.settings == settings:
+        say(f"evaluate: {part.name} is done")
+        return
+    figures = part.measure(subject)
+    on_main(lambda: write_part(subject.folder, part.name, settings, figures))
 
 
 def _assemble(subject: Subject) -> Metrics:
     """All parts that are there, of these networks and data, into `metrics.json`."""
-    config, origin = subject.config, subject.origin()
-    parts = {name: part for name in PARTS if (part := _read(subject.folder, name)) and origin.items() <= part["asked"].items()}
-    names = {"reconstruction": "stage1", "likelihood": "stage2"}
-    metrics: Metrics = {names.get(name, name): part["figures"] for name, part in parts.items()}
-    others = [_read(subject.folder, path.stem) for path in sorted(subject.folder.glob(f"{ARCHIVE}*.json"))]
-    others = [part for part in others if part and origin.items() <= part["asked"].items()]
+    config, origin = subject.config, subject.origin().items()
+    read = {part.key_of_metrics: read_part(subject.folder, name) for name, part in PARTS.items()}
+    ours = {key: part for key, part in read.items() if part and origin <= part.settings.items()}
+    measured = archives.measured_archives(subject.folder).values()
+    others = [part for part in measured if origin <= part.settings.items()]
+    metrics: Metrics = {key: part.figures for key, part in ours.items()}
     if others:
-        metrics["archives"] = {part["asked"]["file"]: part["figures"] for part in others}
+        metrics["archives"] = {part.settings["file"]: part.figures for part in others}
     metrics["protocol"] = {
         "split": "test",
         "images": len(subject.data.test),
         "precision": config.precision,
         "seed": config.seed,
-        "steps": {"stage1": subject.vqvae_found.step, "stage2": subject.prior_found.step},
-        "vqvae": subject.vqvae_found.fingerprint,
-        "prior": subject.prior_found.fingerprint,
+        "steps": {"stage1": subject.vqvae_checkpoint.step, "stage2": subject.prior_checkpoint.step},
+        "vqvae": subject.vqvae_checkpoint.fingerprint,
+        "prior": subject.prior_checkpoint.fingerprint,
         "data": asdict(config.data) | {"fingerprint": subject.data.fingerprint},
-        "parts": {names.get(name, name): part["asked"] | {"by": part["by"]} for name, part in parts.items()},
-        "archives": {part["asked"]["file"]: part["asked"] | {"by": part["by"]} for part in others},
-        **_versions(CLASSIFIER, config.precision),
+        "parts": {key: part.protocol for key, part in ours.items()},
+        "archives": {part.settings["file"]: part.protocol for part in others},
+        **versions(config.precision),
     }
     write_json(subject.run.metrics, metrics)
     return metrics

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,11 +21,22 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.labels import label_of_text
 from vqprior.sampling.tokenizer import in_chunks
 
-from .subject import LEARNT, ROWS, Subject
-from .tables import kid_text
+from .parts import PARTS, Metrics, shown
+from .plots import plots
+from .subject import Subject
+from .tables import Row, Table, filled, given
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
-INK = "#010203"  # a colour that matplotlib draws with, and that the page replaces by its own
+ACROSS = 8  # test images in a row above their reconstructions
+
+
+class Section(NamedTuple):
+    """What the page shows of one part of an evaluation."""
+
+    name: str
+    heading: str
+    tables: list[Table]
+    drawn: str  # how the samples were drawn that it looks at
 
 
 def report(config: Report, run: RunDir, data: DataSet) -> Path:
@@ -51,31 +62,63 @@ def _page(subject: Subject) -> str:
     run = subject.run
     if not run.metrics.is_file():
         raise UserError(f"{run.path} has no figures yet: vqprior evaluate {run.path}")
-    try:
-        metrics = json.loads(run.metrics.read_text())
-        parts, prior = (metrics["protocol"][name] for name in ("parts", "prior"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run.metrics} is damaged ({error}); write it anew: vqprior evaluate {run.path}") from error
-    if prior != subject.prior_found.fingerprint:
-        raise UserError(f"{run.metrics} is of other weights than the run has now: vqprior evaluate {run.path}")
+    metrics = _metrics(subject)
+    protocol = metrics["protocol"]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template("report.html").render(
         name=run.path.resolve().name,
-        metrics=metrics,
-        rows=ROWS,
-        kid_text=kid_text,
-        learnt=LEARNT,
+        images=filled("{images:,}", protocol),
+        tiles=_tiles(metrics),
+        sections=_sections(metrics),
         classes=_classes(subject),
         drawn=_drawn(subject.drawing()),
-        ladder_drawn=_drawn(parts.get("ladder", {}).get("drawing", {})),
         pictures=_pictures(subject),
-        plots=_plots(run, metrics),
+        plots=plots(run, metrics),
         config=dump(run.config()),
-        environment=_environment(run, metrics),
+        environment=_environment(run, protocol),
     )
+
+
+def _metrics(subject: Subject) -> Metrics:
+    """The figures of a run.
+
+    Raises:
+        UserError: they are damaged, or of other weights than the run has now.
+    """
+    run = subject.run
+    try:
+        metrics = json.loads(run.metrics.read_text())
+        prior = metrics["protocol"]["prior"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run.metrics} is damaged ({error}); write it anew: vqprior evaluate {run.path}") from error
+    if prior != subject.prior_checkpoint.fingerprint:
+        raise UserError(f"{run.metrics} is of other weights than the run has now: vqprior evaluate {run.path}")
+    return metrics
+
+
+def _tiles(metrics: Metrics) -> list[tuple[str, str]]:
+    """The figures at the head of the page: what they are, and themselves."""
+    measured = [(part, metrics[part.key_of_metrics]) for part in PARTS.values() if part.key_of_metrics in metrics]
+    return [
+        (filled(tile.name, figures), filled(tile.value, figures))
+        for part, figures in measured
+        for tile in given(part.tiles, figures)
+    ]
+
+
+def _sections(metrics: Metrics) -> list[Section]:
+    """A section for each part that was measured."""
+    protocols = metrics["protocol"].get("parts", {})
+    return [
+        Section(name, heading, tables, _drawn(protocols.get(name, {}).get("drawing", {})))
+        for name, heading, tables in shown(metrics)
+    ]
 
 
 def _classes(subject: Subject) -> str:
@@ -101,17 +144,15 @@ def _pictures(subject: Subject) -> dict[str, str]:
     test = data.test.images(torch.linspace(0, len(data.test) - 1, min(RECONSTRUCTIONS, len(data.test))).long())
     x_hat = subject.reconstruct(test)
     errors = ((test.int() - x_hat.int()).abs() * 4).clamp(max=255).to(torch.uint8)
-    across = min(8, len(test))
-    three = [part for group in zip(*(x.split(across) for x in (test, x_hat, errors))) for part in group]
-    found = {
+    across = min(ACROSS, len(test))
+    groups = zip(*(x.split(across) for x in (test, x_hat, errors)), strict=True)
+    three = [images for group in groups for images in group]
+    pictures = {
         "samples": _png(grid(samples, columns)),
         "reconstructions": _png(grid(torch.cat(three), across)),
         "codebook": _png(_codebook(subject)),
     }
-    for space in ("pixels", "features"):
-        if (file := subject.folder / f"nearest_{space}.png").is_file():
-            found[f"nearest_{space}"] = _url(file.read_bytes())
-    return found
+    return pictures | {file.name: _url(file.read_bytes()) for file in subject.folder.glob("*.png")}
 
 
 def _codebook(subject: Subject) -> Tensor:
@@ -123,7 +164,8 @@ def _codebook(subject: Subject) -> Tensor:
     images = in_chunks(lambda at: subject.stages.tokenizer.images_of(around[at]), count, batch)
     middle = slice(2 * factor, 3 * factor)
     tiles = images[:, :, middle, middle]
-    tiles = tiles.repeat_interleave(max(1, 16 // factor), 2).repeat_interleave(max(1, 16 // factor), 3)
+    enlarged = max(1, 16 // factor)
+    tiles = tiles.repeat_interleave(enlarged, 2).repeat_interleave(enlarged, 3)
     return tiled(tiles, 16 if count <= 256 else 32, padding=1)
 
 
@@ -137,93 +179,16 @@ def _url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _plots(run: RunDir, metrics: dict[str, Any]) -> dict[str, str]:
-    """The plots of the page, by name, as SVG in the page's own colours."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style = {
-        "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "vqprior",
-        "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    }  # fmt: skip
-
-    def svg(draw: Any, width: float = 5.2, height: float = 2.8) -> str:
-        with matplotlib.rc_context(style):
-            figure = Figure(figsize=(width, height), layout="constrained")
-            draw(figure.subplots())
-            buffer = io.StringIO()
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        text = buffer.getvalue()
-        return text[text.index("<svg") :].replace(INK, "currentColor")
-
-    plots: dict[str, str] = {}
-    for name, (stage, title, curves) in CURVES.items():
-        if values := _curves(run, stage, curves):
-            plots[name] = svg(lambda axes: _draw_curves(axes, values, title))
-    if "stage1" in metrics:
-        plots["usage"] = svg(lambda axes: _draw_usage(axes, metrics["stage1"]["code_counts"]))
-    if "stage2" in metrics:
-        plots["heat"] = svg(lambda axes: _draw_heat(axes, metrics["stage2"]["bits_by_position"]), 4.2)
-    return plots
-
-
-CURVES = {
-    "stage1": ("stage1", "mean squared error", {"train/mse": "train", "validation/mse": "validation"}),
-    "perplexity": ("stage1", "codebook perplexity", {"validation/perplexity": "validation"}),
-    "stage2": (
-        "stage2", "bits/code",
-        {"train/bits_per_code": "train (batches, with dropout)", "train/bits_per_code_evaluated": "train",
-         "validation/bits_per_code": "validation"},
-    ),
-}  # fmt: skip
-"""Plots by name: the stage, what the axis says, and the scalars with their names in the legend."""
-
-
-def _curves(run: RunDir, stage: str, tags: dict[str, str]) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of scalars in TensorBoard's files, by their names in the legend."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    if not (run.tensorboard / stage).is_dir():
-        return {}
-    events = EventAccumulator(str(run.tensorboard / stage), size_guidance={"scalars": 500}).Reload()
-    there = set(events.Tags()["scalars"])
-    points = {label: events.Scalars(tag) for tag, label in tags.items() if tag in there}
-    return {label: ([event.step for event in found], [event.value for event in found]) for label, found in points.items()}
-
-
-def _draw_curves(axes: Any, values: dict[str, tuple[list[int], list[float]]], title: str) -> None:
-    for index, (label, (steps, numbers)) in enumerate(values.items()):
-        axes.plot(steps, numbers, label=label, linewidth=1 if len(steps) > 30 else 1.8, color=f"C{index}")
-    if max(max(n) for _, n in values.values()) > 20 * min(min(n) for _, n in values.values()) > 0:
-        axes.set_yscale("log")
-    axes.set_xlabel("step")
-    axes.set_ylabel(title)
-    axes.legend()
-
-
-def _draw_usage(axes: Any, counts: list[int]) -> None:
-    total = max(sum(counts), 1)
-    axes.bar(range(len(counts)), sorted((count / total for count in counts), reverse=True), width=1.0)
-    axes.axhline(1 / len(counts), color=INK, linewidth=0.8, linestyle="--")
-    axes.set_xlabel(f"the {sum(c > 0 for c in counts)} codes that occur, by rank; dashed: all alike")
-    axes.set_ylabel("share of all places")
-
-
-def _draw_heat(axes: Any, bits: list[list[float]]) -> None:
-    picture = axes.imshow(bits, cmap="viridis", vmin=0)
-    axes.figure.colorbar(picture, label="bits")
-    axes.set_xticks([]), axes.set_yticks([])
-
-
-def _environment(run: RunDir, metrics: dict[str, Any]) -> dict[str, str]:
-    protocol = metrics["protocol"]
-    return {
-        "vqprior": f"{protocol['version']}, commit {protocol['commit'] or 'unknown'}",
-        "torch": protocol["torch"],
-        "steps": ", ".join(f"{stage} {step:,}" for stage, step in protocol["steps"].items()),
-        "VQ-VAE": protocol["vqvae"],
-        "prior": protocol["prior"],
-        "data": protocol["data"]["fingerprint"],
-        "commands": "\n".join("vqprior " + " ".join(map(str, start["command"])) for start in run.starts()[-5:]),
-    }
+def _environment(run: RunDir, protocol: dict[str, Any]) -> dict[str, str]:
+    """What the run and its figures were made with."""
+    steps = protocol.get("steps", {})
+    rows = [
+        Row("vqprior", "{version}, commit " + (protocol.get("commit") or "unknown")),
+        Row("torch", "{torch}"),
+        Row("steps", ", ".join(f"{stage} {step:,}" for stage, step in steps.items())),
+        Row("VQ-VAE", "{vqvae}"),
+        Row("prior", "{prior}"),
+        Row("data", "{data[fingerprint]}"),
+    ]
+    commands = ["vqprior " + " ".join(map(str, start["command"])) for start in run.starts()[-5:]]
+    return {row.name: filled(row.value, protocol) for row in rows} | {"commands": "\n".join(commands)}

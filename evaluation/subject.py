@@ -1,13 +1,11 @@
 """What is measured: a run's networks, its data and its code maps, and the sets of images that are compared."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vqprior.configs.commands import Evaluation
@@ -16,7 +14,7 @@ from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.data import DataSet, Split
-from vqprior.runtime.files import write_file
+from vqprior.runtime.kept import Kept
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.randomness import some_of
 from vqprior.runtime.run_dir import RunDir
@@ -26,12 +24,12 @@ from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
 from vqprior.stage2_prior.measure import code_frequencies, position_counts
 from vqprior.stage2_prior.pixelcnn import PixelCNN
 
-from .classifier import RECIPE, Classifier, Labelled, train_classifier
+from .classifier import SEED
 from .code_models import CodeModel, independent
-from .features import CLASSIFIER, Extractor, of_classifier, of_torch_fidelity
-from .rows import Images, digest, keep_row
+from .features import CLASSIFIER, Extractor
+from .learners import extractor_of
+from .rows import Images, keep_row
 
-SEED = 0  # of the models without neighbours and of the classifiers
 ROWS = {
     "train": "real training images",
     "reconstructions": "reconstructions of test images",
@@ -42,13 +40,6 @@ ROWS = {
 }
 """The ladder, from the top; each is compared with real test images."""
 DRAWING = ("seed", "label", "guidance", "temperature", "top_k", "top_p", "precision")  # settings that samples depend on
-LEARNT = {
-    "all": "all real training images",
-    "train": "as many real training images",
-    "train_reconstructions": "their reconstructions",
-    "samples": "samples",
-}
-"""What classifiers learn from."""
 
 
 @dataclass
@@ -59,8 +50,8 @@ class Subject:
     run: RunDir
     data: DataSet
     maps: CodeMaps
-    vqvae_found: Checkpoint
-    prior_found: Checkpoint
+    vqvae_checkpoint: Checkpoint
+    prior_checkpoint: Checkpoint
     stages: Stages
     made: dict[str, Images] = field(default_factory=dict)
 
@@ -82,7 +73,8 @@ class Subject:
         batch_size = on_main(lambda: stages.batch_size_of(config.sample))
         config = replace(config, sample=replace(config.sample, batch_size=batch_size))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        stages.vqvae.to(memory_format=layout), stages.prior.to(memory_format=layout)
+        for network in (stages.vqvae, stages.prior):
+            network.to(memory_format=layout)
         return cls(config, run, data, maps, vqvae, prior, stages)
 
     @property
@@ -112,15 +104,15 @@ class Subject:
         return self.run.evaluation
 
     @property
-    def how(self) -> dict[str, Any]:
-        """How maps and images go through the networks."""
+    def passes(self) -> dict[str, Any]:
+        """In what batches and precision maps and images pass through the networks."""
         return dict(batch=self.config.inference_batch, precision=self.config.precision)
 
     def origin(self) -> dict[str, Any]:
         """What every figure depends on."""
         return {
-            "vqvae": self.vqvae_found.fingerprint,
-            "prior": self.prior_found.fingerprint,
+            "vqvae": self.vqvae_checkpoint.fingerprint,
+            "prior": self.prior_checkpoint.fingerprint,
             "data": self.data.fingerprint,
             "precision": self.config.precision,
         }
@@ -146,108 +138,65 @@ class Subject:
         """The images with these numbers [N] and labels [N], as `vqprior sample` with the run's settings draws them."""
         settings = self.config.sample
         return self.stages.draw(
-            numbers, labels, batch_size=settings.batch_size, seed=settings.seed, guidance=settings.guidance,
-            choice=Choice(settings.temperature, settings.top_k, settings.top_p), precision=settings.precision,
-        )  # fmt: skip
+            numbers,
+            labels,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            guidance=settings.guidance,
+            choice=Choice(settings.temperature, settings.top_k, settings.top_p),
+            precision=settings.precision,
+        )
 
     @cached_property
     def frequencies(self) -> tuple[Tensor, Tensor]:
         """Of the training codes: [K] and [places, K]."""
         return code_frequencies(position_counts(self.maps.split("train"), self.K))
 
-    def row(self, name: str) -> Images:
-        """The images of a row of the ladder, made the first time they are asked for."""
-        if name not in self.made:
-            self.made[name] = self._make(name)
-        return self.made[name]
-
     def sample_labels(self) -> Tensor | None:
         """The labels [n] that the samples were asked for: the classes in turn."""
         return self.stages.labels_for(torch.arange(self.n), self.config.sample.label)
 
-    def _make(self, name: str) -> Images:
-        asked, batch = self.origin() | {"n": self.n}, self.config.inference_batch
-        height, width = self.vqvae.map_size
+    def row(self, name: str) -> Images:
+        """The images of a row of the ladder, or of `train` or `test`, made the first time they are asked for."""
+        if name not in self.made:
+            batch = self.config.sample.batch_size if name == "samples" else self.config.inference_batch
+            kept = Kept(self.folder, name, ".npy", self.settings_of(name))
+            self.made[name] = keep_row(kept, self._maker(name), count=self.n, batch=batch)
+            self.stages.release()  # there is room again for what looks at the row
+        return self.made[name]
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """What a set of images is a function of: a row, or `all` real training images."""
+        if name in ("all", "train", "test"):
+            return {"data": self.data.fingerprint} | ({} if name == "all" else {"n": self.n})
+        return self.origin() | {"n": self.n} | (self.drawing() if name == "samples" else {})
+
+    def _maker(self, name: str) -> Images:
+        """What makes the images of a row."""
         if name in ("train", "test"):  # kept too: they are read many times, and decoding pictures is slow
-            make, asked = self.real(getattr(self.data, name))[0], {"n": self.n, "data": self.data.fingerprint}
-        elif name in ("reconstructions", "train_reconstructions"):
+            return self.real(getattr(self.data, name))[0]
+        if name in ("reconstructions", "train_reconstructions"):
             images = self.row("test" if name == "reconstructions" else "train")
-            make = lambda at: self.reconstruct(images(at))
-        elif name == "samples":
-            labels, batch = self.sample_labels(), self.config.sample.batch_size
-            asked |= self.drawing()
-            make = lambda at: self.draw(at, None if labels is None else labels[at])
-        else:
-            unigram, per_position = self.frequencies
-            p = {"unigram": unigram, "per_position": per_position, "uniform": torch.full((self.K,), 1 / self.K).double()}[name]
-            model: CodeModel = independent(p, height, width, SEED)
-            make = lambda at: self.stages.tokenizer.images_of(model(at), precision=self.config.precision)
-        row = keep_row(self.folder, name, asked, make, count=self.n, batch=batch)
-        self.stages.release()  # there is room again for what looks at the row
-        return row
+            return lambda at: self.reconstruct(images(at))
+        if name == "samples":
+            labels = self.sample_labels()
+            return lambda at: self.draw(at, None if labels is None else labels[at])
+        model = self._code_model(name)
+        return lambda at: self.stages.tokenizer.images_of(model(at), precision=self.config.precision)
 
-    def learning(self, name: str) -> Labelled:
-        """Images to train a classifier on: `all` real training images, n of them (`train`), or another row."""
-        if name == "all":
-            return Labelled(self.data.train.images, self.data.train.labels)
-        if name in ("train", "train_reconstructions"):
-            return Labelled(self.row(name), self.data.train.labels[self.real(self.data.train)[1]])
-        return Labelled(self.row(name), self.sample_labels())
+    def _code_model(self, name: str) -> CodeModel:
+        """One of the models of codes that know no neighbours."""
+        unigram, per_position = self.frequencies
+        uniform = torch.full((self.K,), 1 / self.K).double()
+        p = {"unigram": unigram, "per_position": per_position, "uniform": uniform}[name]
+        return independent(p, *self.vqvae.map_size, SEED)
 
-    def classifier(self, name: str) -> Classifier:
-        """The classifier that learnt from these images: see `learning`."""
-        asked: dict[str, Any] = {} if name == "all" else {"n": self.n}
-        asked |= self.origin() if name in ("train_reconstructions", "samples") else {}
-        asked |= self.drawing() if name == "samples" else {}
-        return self.classifier_of(name, lambda: self.learning(name), asked, LEARNT[name])
-
-    def classifier_of(self, name: str, learning: Callable[[], Labelled], asked: dict[str, Any], what: str) -> Classifier:
-        """The classifier that learnt from some images; the main process trains it where it is not there yet.
-
-        Args:
-            name: of its file; one of the same name that learnt from others makes room for it.
-            learning: the images, made on all processes.
-            asked: what they depend on, besides the data.
-            what: they are, in words.
-        """
-        asked = {"recipe": RECIPE, "steps": self.config.classifier_steps, "seed": SEED, "data": self.data.fingerprint} | asked
-        file = self.folder / f"classifier-{name}-{digest(asked)}.safetensors"
-        shape = (self.config.data.channels, *self.config.data.size)
-        classes, steps, device = len(self.label_names), self.config.classifier_steps, self.stages.device
-
-        def train() -> None:
-            for old in self.folder.glob(f"classifier-{name}-??????????.safetensors"):
-                old.unlink()
-            model = train_classifier(images, shape, classes, steps=steps, seed=SEED, device=device)
-            tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
-            write_file(file, lambda path: save_file(tensors, path))
-
-        if not on_main(file.is_file):
-            images = learning()
-            say(f"evaluate: train a classifier on {what}, {steps} steps")
-            on_main(train)
-        model = Classifier(shape[0], shape[1:], classes)
-        model.load_state_dict(load_file(file))
-        return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    @property
+    def has_features(self) -> bool:
+        """Whether there is a network to compare images in: a classifier takes classes."""
+        return bool(self.label_names) or self.config.features != CLASSIFIER
 
     @cached_property
     def extractor(self) -> Extractor:
-        """The network that distances are measured in.
-
-        Raises:
-            UserError: the classifier's features of a data set without classes, or a network that cannot be had.
-        """
-        name = self.config.features
-        if name != CLASSIFIER:
-            made: list[Extractor] = []
-            load = lambda: made.append(of_torch_fidelity(name, self.config.features_weights, self.stages.device))
-            on_main(load)  # so that a download happens once
-            if not made:
-                load()
-            return made[0]
-        if not self.label_names:
-            raise UserError(
-                "features of a classifier need classes, and these data have none: "
-                "pip install 'vqprior[eval]' and take --features inception-v3-compat"
-            )
-        return of_classifier(self.classifier("all"), self.stages.device)
+        """The network that distances are measured in; raises as `extractor_of`."""
+        return extractor_of(self)

@@ -1,111 +1,108 @@
-"""The figures of an evaluation as text."""
+"""Figures as tables, from which both the text that `evaluate` prints and the page of `report` are made.
 
-import math
-from typing import Any
+What is shown of figures is a template such as "{mse:.5f}"; a figure that is not there, such as one that an older version
+did not measure, is a dash.
+"""
 
-from .subject import LEARNT, ROWS
+from collections.abc import Callable, Iterable, Mapping
+from string import Formatter
+from typing import Any, NamedTuple
 
-Metrics = dict[str, Any]
-
-
-def text(metrics: Metrics) -> str:
-    """All parts that were measured."""
-    tables = {"stage1": _stage1, "stage2": _stage2, "ladder": _ladder, "labels": _labels, "copies": _copies}
-    tables["archives"] = _archives
-    return "\n\n".join(table(metrics[name]) for name, table in tables.items() if name in metrics)
-
-
-def _titled(title: str, rows: list[tuple[str, str]]) -> str:
-    return "\n".join([title, "-" * len(title), *(f"  {name:<44}{value}".rstrip() for name, value in rows)])
+Figures = dict[str, Any]
+"""Numbers by name, some of them one level down, as they stand in `metrics.json`."""
+Template = str | Callable[[Figures], str]
+"""What is shown of figures: their names in braces, or a function of them."""
+NAME, WIDTH = 44, 12  # of text: characters of a row's name, and of a column
 
 
-def _stage1(one: Metrics) -> str:
-    rows = [
-        ("MSE on [0, 1]", f"{one['mse']:.5f}"),
-        ("MSE / variance", f"{one['relative_mse']:.4f}"),
-        ("PSNR, SSIM", f"{one['psnr']:.2f} dB, {one['ssim']:.3f}"),
-        ("codebook perplexity", f"{one['perplexity']:.1f} of {one['K']}"),
-        ("codes used", f"{one['usage']:.1%}"),
-    ]
-    return _titled(f"stage 1: reconstruction of {one['images']:,} test images", rows)
+class Row(NamedTuple):
+    """One line of a list of figures, or one tile of the page."""
+
+    name: str
+    value: Template
+    only_with: str = ""  # the figure without which there is no such line
 
 
-def _stage2(two: Metrics) -> str:
-    rows = [
-        ("NLL", f"{two['bits_per_code']:.3f} bits/code ({two['nats_per_code']:.3f} nats/code)"),
-        ("NLL of an image", f"{two['bits_per_image']:.1f} bits"),
-        ("NLL on train", f"{two['bits_per_code_train']:.3f} bits/code"),
-        ("per-position model", f"{two['per_position_bits_per_code']:.3f} bits/code"),
-        ("unigram model", f"{two['unigram_bits_per_code']:.3f} bits/code"),
-    ]
-    if "bits_per_dim" in two:
-        both = f"{two['decoder_bits_per_dim']:.3f} of the decoder + {two['prior_bits_per_dim']:.3f} of the prior"
-        rows.insert(2, ("at most, for the pixels", f"{two['bits_per_dim']:.3f} bits/dim: {both}"))
-    if "posterior_accuracy" in two:
-        rows.append(("arg max p(codes | label) is right", f"{two['posterior_accuracy']:.2%} of {two['posterior_images']:,}"))
-    return _titled(f"stage 2: prior of the codes of {two['images']:,} test images", rows)
+class Column(NamedTuple):
+    """One column of a table whose rows are all alike."""
+
+    heading: Template  # of the figures of the whole table
+    cell: Template  # of the figures of a row
+    width: int = WIDTH  # in text, the gap before it included
 
 
-COLUMNS = {"kid": "KID", "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage"}
+class Table(NamedTuple):
+    """A table whose cells are text already."""
+
+    title: str
+    rows: list[tuple[str, list[str]]]  # names and cells
+    columns: tuple[tuple[str, int], ...] = ()  # headings and widths; none where each row has one cell
+    note: str = ""  # which the page says below it
+    pictures: tuple[tuple[str, str], ...] = ()  # which the page shows: names of files in RUN/evaluation, and what they are
 
 
-def _ladder(ladder: Metrics) -> str:
-    title = f"against {ladder['images']:,} real test images, as many in each row, features: {ladder['features']}"
-    columns = {"frechet": ladder["distance"], **COLUMNS}
-    header = f"  {'':<44}" + "".join(f"{name:>{_width(column)}}" for column, name in columns.items())
-    rows = [
-        f"  {ROWS[name]:<44}" + "".join(f"{_cell(figures, column):>{_width(column)}}" for column in columns)
-        for name, figures in ladder["rows"].items()
-    ]
-    return "\n".join([title, "-" * len(title), header, *rows])
+class _Dashes(Formatter):
+    """`str.format`, with a dash for what is missing."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        try:
+            return super().get_field(field_name, args, kwargs)
+        except (KeyError, IndexError, TypeError):
+            return None, field_name
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return "-" if value is None else super().format_field(value, format_spec)
 
 
-def _width(column: str) -> int:
-    """Of a column, its distance to the one before included."""
-    return {"kid": 21, "frechet": 16}.get(column, 12)
+def filled(template: Template, figures: Figures) -> str:
+    """A template with the figures that it names."""
+    return template(figures) if callable(template) else _Dashes().vformat(template, (), figures)
 
 
-def _cell(figures: Metrics, column: str) -> str:
-    """A figure; a dash for one that is not there."""
-    if column not in figures:
-        return "-"
-    return kid_text(figures) if column == "kid" else f"{figures[column]:.4g}"
+def given(rows: Iterable[Row], figures: Figures) -> list[Row]:
+    """The rows that these figures have."""
+    return [row for row in rows if not row.only_with or row.only_with in figures]
 
 
-def kid_text(figures: Metrics) -> str:
-    """KID, where it is of several subsets with their deviation, in two digits of which both are rounded alike."""
-    mean, deviation = figures["kid"], figures["kid_std"]
-    if deviation < 1e-9:
-        return f"{mean:.3g}"
-    decimals = max(0, 1 - math.floor(math.log10(deviation)))
-    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
+def list_table(title: str, rows: Iterable[Row], figures: Figures, **more: Any) -> Table:
+    """A table with one figure a row; `more` is a note, or pictures."""
+    cells = [(row.name, [filled(row.value, figures)]) for row in given(rows, figures)]
+    return Table(filled(title, figures), cells, **more)
 
 
-def _archives(archives: Metrics) -> str:
-    title = "other samples, against real test images"
-    columns = {"images": "images", "frechet": "Frechet", **COLUMNS, "label_accuracy": "right label", "cas": "CAS"}
-    header = f"  {'':<44}" + "".join(f"{name:>{_width(column)}}" for column, name in columns.items()) + "  features"
-    rows = [
-        f"  {file[-43:]:<44}"
-        + "".join(f"{_cell(figures, column):>{_width(column)}}" for column in columns)
-        + f"  {figures['features']}"
-        for file, figures in archives.items()
-    ]
-    return "\n".join([title, "-" * len(title), header, *rows])
+def column_table(
+    title: str,
+    columns: Iterable[Column],
+    rows: Mapping[str, Figures],
+    figures: Figures,
+    *,
+    note: str = "",
+) -> Table:
+    """A table with the same figures in each row.
+
+    Args:
+        rows: their figures, by their names.
+        figures: those of the whole, which title and headings name.
+    """
+    headings = tuple((filled(column.heading, figures), column.width) for column in columns)
+    cells = [(name, [filled(column.cell, of_row) for column in columns]) for name, of_row in rows.items()]
+    return Table(filled(title, figures), cells, headings, filled(note, figures))
 
 
-def _labels(labels: Metrics) -> str:
-    rows = [
-        ("real test images", f"{labels['classifier_accuracy']:.2%}"),
-        ("reconstructions", f"{labels['label_accuracy_reconstructions']:.2%}"),
-        ("samples", f"{labels['label_accuracy']:.2%}"),
-    ]
-    agreement = _titled("a classifier of real images gives the label asked for", rows)
-    rows = [(f"learnt from {LEARNT[name]}", f"{accuracy:.2%}") for name, accuracy in labels["cas"].items()]
-    title = f"classification accuracy score: {labels['images']:,} images to learn from, {labels['test_images']:,} test images"
-    return f"{agreement}\n\n{_titled(title, rows)}"
+def text(tables: Iterable[Table]) -> str:
+    """The tables, one below the other."""
+    return "\n\n".join(map(_text, tables))
 
 
-def _copies(copies: Metrics) -> str:
-    rows = [(f"in {space}", f"{copies[space]['share']:.2%}") for space in ("pixels", "features") if space in copies]
-    return _titled(f"{copies['images']:,} samples: nearer to a training image than 99 % of test images are", rows)
+def _text(table: Table) -> str:
+    lines = [table.title, "-" * len(table.title)]
+    if not table.columns:
+        return "\n".join([*lines, *(f"  {name:<{NAME}}{cell}".rstrip() for name, [cell] in table.rows)])
+    headings, widths = zip(*table.columns, strict=True)
+    rows = [("", headings), *((name[1 - NAME :], cells) for name, cells in table.rows)]  # of a path, its end
+    return "\n".join([*lines, *(f"  {name:<{NAME}}{_cells(cells, widths)}" for name, cells in rows)])
+
+
+def _cells(cells: Iterable[str], widths: Iterable[int]) -> str:
+    """The cells of a line, each at the right of its column."""
+    return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))

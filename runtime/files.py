@@ -48,6 +48,14 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """The JSON value of a file; None where there is none, or it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def write_array(path: Path, array: "np.ndarray") -> None:
     """`write_file` for an array, as .npy; numpy's own writing would keep silent about a full disk."""
     import numpy as np  # here: the command line reads a run's settings without it

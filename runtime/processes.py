@@ -175,6 +175,18 @@ def on_main(work: Callable[[], Result]) -> Result:
     return outcome[0]
 
 
+def main_first(work: Callable[[], Result]) -> Result:
+    """The result of the work on each process, first on the main one: what it downloads is there for the others."""
+    result = None
+
+    def keep() -> None:
+        nonlocal result
+        result = work()
+
+    on_main(keep)
+    return result if is_main() else work()
+
+
 def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str) -> None:
     """Share items out over the processes and work them off in rounds, one a process.
 

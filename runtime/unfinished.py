@@ -1,6 +1,5 @@
 """Work in parts, which lie in OUT/.unfinished until all are there: a killed call goes on where it was."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,19 @@ from typing import Any
 
 from vqprior.configs.errors import UserError
 
-from .files import write_json
+from .files import read_json, write_json
+
+
+def begin_parts(begun: Path, settings: dict[str, Any], *, inside: str = ".") -> None:
+    """Go on with the parts beside the file `begun`, if it holds these settings; else delete them and begin anew.
+
+    Args:
+        inside: a folder to make among the parts, at the beginning alone: it may have been moved away since.
+    """
+    if read_json(begun) != settings:
+        shutil.rmtree(begun.parent, ignore_errors=True)
+        (begun.parent / inside).mkdir(parents=True)
+        write_json(begun, settings)
 
 
 @dataclass(frozen=True)
@@ -43,13 +54,10 @@ class Unfinished:
         if (self.out / result).exists() and not (self.out / self.record).is_file() and not begun.is_file():
             found = f"{self.out / result} is there already and was not written by `{self.command}`"
             raise UserError(f"{found}; give another folder with --out")
-        if self._are_in(self.out / self.record):
+        if read_json(self.out / self.record) == self.settings:
             shutil.rmtree(self.folder, ignore_errors=True)  # of a call that was killed at its very end
             return True
-        if not self._are_in(begun):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            (self.folder / inside).mkdir(parents=True)
-            write_json(begun, self.settings)
+        begin_parts(begun, self.settings, inside=inside)
         return False
 
     def replace(self) -> None:
@@ -60,10 +68,3 @@ class Unfinished:
         """All results are written: say so, and forget the parts."""
         write_json(self.out / self.record, self.settings)
         shutil.rmtree(self.folder)
-
-    def _are_in(self, path: Path) -> bool:
-        """Whether a file is there, intact, and of these settings."""
-        try:
-            return json.loads(path.read_text()) == self.settings
-        except (OSError, ValueError):
-            return False

@@ -1,5 +1,7 @@
 """The page of a run: what is on it, that it asks for nothing, and what a browser makes of it."""
 
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -7,6 +9,7 @@ import subprocess
 import pytest
 
 from tests.launch import run_processes
+from vqprior.evaluation.parts import tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -65,6 +68,26 @@ def test_samples_of_one_class_are_called_so_and_settings_of_evaluate_are_no_flag
     )
     assert "All of class bee." in page.read_text() and "A column a class: ant, bee." in (reported / "report.html").read_text()
     assert command("report", reported, "--only", "ladder")[0] == 2
+
+
+def test_a_page_of_figures_that_an_earlier_version_left_out_has_dashes(reported, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(reported, run)
+    whole = json.loads((run / "metrics.json").read_text())
+    metrics = {name: {} for name in whole} | {"archives": {"a.npz": {}}}
+    (run / "metrics.json").write_text(json.dumps(metrics | {"protocol": {"prior": whole["protocol"]["prior"]}}))
+    assert command("report", run)[0] == 0
+    page = (run / "report.html").read_text()
+    assert page.count("<td>-</td>") > 50 and "<b>-</b>" in page and "<td>a.npz</td>" in page
+    assert "Use of the codes" not in page and "Where the bits go" not in page and page.count("<svg") == 3
+
+
+def test_the_page_has_the_tables_that_evaluate_prints(reported):
+    page = html.unescape((reported / "report.html").read_text())
+    for table in tables(json.loads((reported / "metrics.json").read_text())):
+        assert f"<caption>{table.title}</caption>" in page
+        for name, cells in table.rows:
+            assert f"<td>{name}</td>" + "".join(f"<td>{cell.strip()}</td>" for cell in cells) in page
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")

@@ -1,0 +1,85 @@
+"""The classifiers that figures of a subject take, and what each of them learns from."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vqprior.configs.errors import UserError
+from vqprior.runtime.kept import Kept
+from vqprior.runtime.processes import main_first
+
+from .classifier import RECIPE, SEED, Classifier, Labelled, kept_classifier
+from .features import CLASSIFIER, Extractor, of_classifier, of_torch_fidelity
+
+if TYPE_CHECKING:
+    from .subject import Subject
+
+LEARNT = {
+    "all": "all real training images",
+    "train": "as many real training images",
+    "train_reconstructions": "their reconstructions",
+    "samples": "samples",
+}
+"""What classifiers learn from."""
+
+
+def learning(subject: "Subject", name: str) -> Labelled:
+    """Images to train a classifier on: `all` real training images, n of them (`train`), or another row."""
+    train = subject.data.train
+    if name == "all":
+        return Labelled(train.images, train.labels)
+    if name in ("train", "train_reconstructions"):
+        return Labelled(subject.row(name), train.labels[subject.real(train)[1]])
+    return Labelled(subject.row(name), subject.sample_labels())
+
+
+def classifier(subject: "Subject", name: str) -> Classifier:
+    """The classifier that learnt from these images: see `learning`."""
+    images = partial(learning, subject, name)
+    return classifier_of(subject, name, images, subject.settings_of(name), LEARNT[name])
+
+
+def classifier_of(
+    subject: "Subject",
+    name: str,
+    images: Callable[[], Labelled],
+    settings: dict[str, Any],
+    what: str,
+) -> Classifier:
+    """The classifier that learnt from some images, trained where it is not there yet.
+
+    Args:
+        name: of its file; one of the same name that learnt from others makes room for it.
+        images: what it learns from, made on all processes.
+        settings: what they depend on, besides the data.
+        what: they are, in words.
+    """
+    data, steps = subject.config.data, subject.config.classifier_steps
+    recipe = {"recipe": RECIPE, "steps": steps, "seed": SEED, "data": subject.data.fingerprint}
+    return kept_classifier(
+        Kept(subject.folder, f"classifier-{name}", ".safetensors", recipe | settings),
+        images,
+        (data.channels, *data.size),
+        len(subject.label_names),
+        steps=steps,
+        seed=SEED,
+        device=subject.stages.device,
+        what=what,
+    )
+
+
+def extractor_of(subject: "Subject") -> Extractor:
+    """The network that distances are measured in.
+
+    Raises:
+        UserError: the classifier's features of a data set without classes, or a network that cannot be had.
+    """
+    name, device = subject.config.features, subject.stages.device
+    if name != CLASSIFIER:  # which may be downloaded: once
+        return main_first(partial(of_torch_fidelity, name, subject.config.features_weights, device))
+    if not subject.label_names:
+        raise UserError(
+            "features of a classifier need classes, and these data have none: "
+            "pip install 'vqprior[eval]' and take --features inception-v3-compat"
+        )
+    return of_classifier(classifier(subject, "all"), device)

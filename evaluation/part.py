@@ -1,0 +1,98 @@
+"""What a part of an evaluation is, and what its figures can be a function of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqprior.configs.errors import UserError
+from vqprior.runtime.files import sha256
+from vqprior.runtime.processes import on_main
+
+from .classifier import RECIPE, SEED
+from .subject import Subject
+from .tables import Figures, Row, Table
+
+FORMAT = 3  # of the figures of a part: others are measured anew; a figure that is only added needs no new one
+Settings = dict[str, Any]
+Dependency = Callable[[Subject], Settings]
+"""What figures can be a function of, by name, as a run has it."""
+
+
+def row_size(subject: Subject) -> Settings:
+    """The number of images that are looked at."""
+    return {"n": subject.n}
+
+
+def drawing(subject: Subject) -> Settings:
+    """How samples are drawn."""
+    return {"drawing": subject.drawing()}
+
+
+def features(subject: Subject) -> Settings:
+    """The network that sees features in images, the classifiers of the data among them."""
+    config, weights = subject.config, subject.config.features_weights
+    content = lambda: content_of("--features_weights", Path(weights), "expected the file of the weights")
+    return {
+        "classifier_steps": config.classifier_steps,
+        "seed": SEED,
+        "features": config.features,
+        "recipe": RECIPE,
+        "weights": on_main(content) if weights else None,
+    }
+
+
+def content_of(flag: str, path: Path, expected: str) -> str:
+    """The digest of a file that a flag names.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{flag} {path} is no file; {expected}")
+    return sha256(path)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an evaluation: what it measures, what that is a function of, and how it is shown."""
+
+    name: str  # as `--only` takes it; RUN/evaluation/NAME.json holds its figures
+    heading: str  # of its section on the page
+    measure: Callable[[Subject], Figures]
+    tables: Callable[[Figures], list[Table]]
+    depends_on: tuple[Dependency, ...] = ()  # besides the networks, the data and the precision
+    needs_labels: bool = False  # classes in the data
+    needs_features: bool = False  # of a classifier, which takes classes, or of another network
+    of_all_classes: bool = False  # it compares samples with real images of all classes
+    tiles: tuple[Row, ...] = ()  # the figures at the head of the page
+    key: str = ""  # in metrics.json, where it is not the name
+
+    @property
+    def key_of_metrics(self) -> str:
+        """What `metrics.json` calls it."""
+        return self.key or self.name
+
+    def is_possible(self, subject: Subject) -> bool:
+        """Whether it can be measured on these data."""
+        has_labels = bool(subject.label_names) or not self.needs_labels
+        return has_labels and (subject.has_features or not self.needs_features)
+
+    def settings(self, subject: Subject) -> Settings:
+        """All that its figures are a function of.
+
+        Raises:
+            UserError: it needs classes and there are none, or one class is to be compared with all.
+        """
+        if self.needs_labels and not subject.label_names:
+            raise UserError(f"the part `{self.name}` needs classes, and these data have none")
+        if self.of_all_classes and subject.config.sample.label:
+            raise UserError(
+                f"the part `{self.name}` compares samples of all classes with real images, and sample.label is "
+                f'{subject.config.sample.label!r}. Take it back with --sample.label "", or measure samples of one '
+                "class with --archives"
+            )
+        settings = {"format": FORMAT} | subject.origin()
+        for depends_on in self.depends_on:
+            settings |= depends_on(subject)
+        return settings

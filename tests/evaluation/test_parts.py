@@ -1,0 +1,125 @@
+"""All parts: that they are known, what they depend on, and what becomes of figures that are not there."""
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from tests.launch import run_processes
+from vqprior.configs.commands import Part
+from vqprior.evaluation import parts
+from vqprior.evaluation.parts import PARTS, tables
+from vqprior.evaluation.plots import plots
+from vqprior.evaluation.report import _environment, _sections, _tiles
+from vqprior.evaluation.tables import text
+from vqprior.runtime.run_dir import RunDir
+
+FLAGS = ("--classifier_steps", 2, "--inference_batch", 4)
+BASIC = ["format", "vqvae", "prior", "data", "precision"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished_run, tmp_path_factory):
+    """A finished tiny run with all its figures, and those of an archive; tests must not change it."""
+    run = tmp_path_factory.mktemp("parts") / "run"
+    shutil.copytree(finished_run, run)
+    archive = run / "samples" / "samples.npz"
+    assert run_processes(["evaluate", run, *FLAGS, "--archives", archive]).returncode == 0
+    return run
+
+
+def test_the_parts_are_those_that_only_takes_and_each_has_a_file():
+    names = [*get_args(Part)]
+    assert [*PARTS] == [part.name for part in PARTS.values()] == names
+    files = {path.stem for path in Path(parts.__file__).parent.glob("*.py")} - {"__init__", "archives"}
+    assert files == set(names) and len({part.key_of_metrics for part in PARTS.values()}) == len(names)
+
+
+def test_what_parts_depend_on_is_kept_as_it_always_was(evaluated):
+    """Else what an earlier version measured would be measured again."""
+    features = ["classifier_steps", "seed", "features", "recipe", "weights"]
+    expected = {
+        "reconstruction": BASIC,
+        "likelihood": [*BASIC, "n"],
+        **{name: [*BASIC, "n", "drawing", *features] for name in ("ladder", "labels", "copies")},
+    }
+    for name, settings in expected.items():
+        content = json.loads((evaluated / "evaluation" / f"{name}.json").read_text())
+        assert [*content["asked"]] == settings, name
+        assert [*content] == ["asked", "figures", "by"] and content["asked"]["format"] == 3
+    [archive] = (evaluated / "evaluation").glob("archive-*.json")
+    assert [*json.loads(archive.read_text())["asked"]] == [*BASIC, "n", *features, "file", "archive"]
+
+
+def paths(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Where each figure is, and each group of figures."""
+    for name, value in figures.items():
+        yield (name,)
+        if isinstance(value, dict):
+            yield from ((name, *rest) for rest in paths(value))
+
+
+def without(figures: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """All but one of them."""
+    trimmed = copy.deepcopy(figures)
+    group = trimmed
+    for name in path[:-1]:
+        group = group[name]
+    del group[path[-1]]
+    return trimmed
+
+
+def test_whatever_is_missing_text_and_page_are_made_without_it(evaluated):
+    """As an earlier version may have left it out: a part is not shown, a figure is a dash."""
+    metrics, run = json.loads((evaluated / "metrics.json").read_text()), RunDir(evaluated)
+    whole = text(tables(metrics))
+    assert not [line for line in whole.splitlines() if line.endswith(" -")]
+    seen = 0
+    for path in paths(metrics):
+        if path == ("protocol",):
+            continue
+        trimmed = without(metrics, path)
+        printed, protocol = text(tables(trimmed)), trimmed["protocol"]
+        assert all(len(figure) for _, figure in _tiles(trimmed))
+        assert len(_sections(trimmed)) == len(_sections(metrics)) - (len(path) == 1)
+        if path[0] == "protocol":
+            assert len(_environment(run, protocol)) == 7
+        elif len(path) > 1 and printed != whole:
+            seen += 1
+            changed = [line for line in printed.splitlines() if line not in whole.splitlines()]
+            assert all("-" in line for line in changed), path
+    assert seen > 60
+    for name in ("stage1", "stage2"):
+        assert {"usage", "heat"} - plots(run, metrics | {name: {}}).keys() in ({"usage"}, {"heat"})
+
+
+def test_parts_of_which_something_is_missing_are_kept(evaluated, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    for path in (run / "evaluation").glob("*.json"):
+        part = json.loads(path.read_text())
+        del part["by"], part["figures"]["images"]
+        path.write_text(json.dumps(part))
+    archive = evaluated / "samples" / "samples.npz"
+    code, printed = command("evaluate", run, *FLAGS, "--archives", archive)
+    assert code == 0 and printed.count("is done") == 6 and "reconstruction of - test images" in printed
+    assert json.loads((run / "metrics.json").read_text())["protocol"]["parts"]["ladder"]["by"] == {}
+
+
+def test_what_is_no_part_is_measured_anew(evaluated, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    for content in (
+        "[]",
+        "{broken",
+        "{}",
+        '{"asked": {"format": 2}, "figures": {}}',
+        '{"asked": {"format": 3}}',
+    ):
+        (run / "evaluation" / "reconstruction.json").write_text(content)
+        code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
+        assert code == 0 and "is done" not in printed, content
