@@ -19,7 +19,7 @@ def read_archive(
     shape: tuple[int, int, int],
     label_names: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor | None]:
-    """Images uint8 [N, C, H, W] and labels int64 [N], if there are any, of an archive as `vqprior sample` writes it.
+    """Images uint8 [N, C, H, W] and labels int64 [N], if there are any, of an archive like `samples.npz`.
 
     Args:
         shape: of an image, [C, H, W].

@@ -1,6 +1,7 @@
 """A small classifier of images: features where no network of weights is at hand, and the judge of samples.
 
-Classification accuracy score: Ravuri and Vinyals 2019, arXiv 1905.10887: train it on samples alone, test it on real images.
+Classification accuracy score: Ravuri and Vinyals 2019, arXiv 1905.10887: train it on samples alone, test it
+on real images.
 
 Legend: B images, C channels, H x W their size.
 """
@@ -37,8 +38,8 @@ class Labelled(NamedTuple):
 class Classifier(nn.Module):
     """Images [B, C, H, W] in [0, 1] -> logits [B, classes].
 
-    Two 3x3 convolutions and a pooling by two, until a side is 8 or less; then two linear layers, of which the first
-    gives the features.
+    Two 3x3 convolutions and a pooling by two, until a side is 8 or less; then two linear layers, of which the
+    first gives the features.
     """
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int):
@@ -47,8 +48,9 @@ class Classifier(nn.Module):
         side, level = min(size), 0
         while side > 8 or level == 0:
             width = WIDTHS[min(level, len(WIDTHS) - 1)]
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
-            layers += [nn.MaxPool2d(2, ceil_mode=True)]
+            for channels_in in (channels, width):
+                layers += [nn.Conv2d(channels_in, width, 3, padding=1), nn.ReLU()]
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
             channels, side, level = width, -(-side // 2), level + 1
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(min(8, side)), nn.Flatten(), nn.Dropout(0.3))
         self.linear = nn.Linear(channels * min(8, side) ** 2, FEATURES)
@@ -63,7 +65,10 @@ class Classifier(nn.Module):
 
 
 def shifted(images: Tensor, seed: int, positions: Tensor) -> Tensor:
-    """Images [n, C, H, W], each moved by up to two pixels on each axis, by its place [n] in the order; edges repeat."""
+    """Images [n, C, H, W], each moved by up to two pixels on each axis, by its place [n] in the order.
+
+    Edges repeat.
+    """
     height, width = images.shape[-2:]
     moves = (uniform(hash64(seed, 1, positions[:, None], torch.arange(2))) * (2 * SHIFT + 1)).long()  # [n, 2]
     padded = F.pad(images.float(), (SHIFT,) * 4, mode="replicate")
@@ -72,9 +77,15 @@ def shifted(images: Tensor, seed: int, positions: Tensor) -> Tensor:
 
 
 def train_classifier(
-    data: Labelled, shape: tuple[int, int, int], classes: int, *, steps: int, seed: int, device: torch.device
+    data: Labelled,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device,
 ) -> Classifier:
-    """A classifier after `steps` of AdamW on batches of 128, in fp32 everywhere: a function of the data and the seed.
+    """A classifier after `steps` of AdamW on batches of 128, in fp32 everywhere: a function of data and seed.
 
     Args:
         data: what it learns from; the order of the batches is that of training a stage.
@@ -107,7 +118,7 @@ def kept_classifier(
     device: torch.device,
     what: str,
 ) -> Classifier:
-    """The classifier in a file; where it is not there yet, the main process trains it, in place of others of the name.
+    """The classifier in a file; if there is none the main process trains it, in place of others of the name.
 
     Args:
         learning: what it learns from, made on all processes.

@@ -15,9 +15,10 @@ CodeModel = Callable[[Tensor], Tensor]
 
 
 def independent(p: Tensor, height: int, width: int, seed: int) -> CodeModel:
-    """A model that draws each code by itself, with probabilities p [K] at all places or [h * w, K] at each, fp64.
+    """A model that draws each code by itself, with probabilities p [K] at all places or [h * w, K] at each.
 
-    Code = the first whose cumulative probability exceeds u, with u a function of (seed, map, place).
+    They are fp64. Code = the first whose cumulative probability exceeds u, with u a function of (seed, map,
+    place).
     """
     places = height * width
     cumulative = p.expand(places, -1).cumsum(1).contiguous()  # [h * w, K]

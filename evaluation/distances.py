@@ -1,7 +1,8 @@
 """Distances between two sets of images, as sets of features.
 
-Legend: N, M rows, F features. All arithmetic is in fp64, on the CPU: two sets of 10,000 with 2,048 features are about
-2 * 10^12 multiply-adds, minutes on one core; most GPUs have no more fp64 than that, and Apple's have none.
+Legend: N, M rows, F features. All arithmetic is in fp64, on the CPU: two sets of 10,000 with 2,048 features
+are about 2 * 10^12 multiply-adds, minutes on one core; most GPUs have no more fp64 than that, and Apple's
+have none.
 """
 
 from collections.abc import Iterator
@@ -36,8 +37,9 @@ class Gaussian(NamedTuple):
 def frechet(a: Gaussian, b: Gaussian) -> float:
     """Squared Frechet distance of two Gaussians, at least 0 (arXiv 1706.08500, Equation 6).
 
-    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). The trace of the root is the sum of the singular values of
-    C_a^(1/2) C_b^(1/2): no root of a matrix that is not symmetric, and nothing that fails where a covariance is singular.
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). The trace of the root is the sum of the singular values
+    of C_a^(1/2) C_b^(1/2): no root of a matrix that is not symmetric, and nothing that fails where a
+    covariance is singular.
 
     Raises:
         ValueError: they have different numbers of features.
@@ -55,24 +57,33 @@ def _root(covariance: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def kid(a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Kernel inception distance of features [N, F] and [M, F]: mean and standard deviation over subsets (arXiv 1801.01401).
+def kid(
+    a: Tensor,
+    b: Tensor,
+    *,
+    subsets: int = 100,
+    subset_size: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Kernel inception distance of features [N, F] and [M, F], arXiv 1801.01401: mean, deviation over subsets.
 
-    Each is the unbiased estimate of the squared MMD with the kernel (x . y / F + 1)^3 on `subset_size` rows of either set
-    (or as many as there are), drawn as torch-fidelity draws them from the same seed. It may be slightly below 0. Where a
-    subset is the whole of both sets there is nothing to draw, and the deviation is 0.
+    Each is the unbiased estimate of the squared MMD with the kernel (x . y / F + 1)^3 on `subset_size` rows
+    of either set (or as many as there are), drawn as torch-fidelity draws them from the same seed. It may be
+    slightly below 0. Where a subset is the whole of both sets there is nothing to draw, and the
+    deviation is 0.
 
     Raises:
         ValueError: different numbers of features, fewer than two rows, or numbers that are not finite.
     """
     x, y = _pair(a, b, 2)
     size, chance = min(subset_size, len(x), len(y)), np.random.RandomState(seed)
-    found = []
+    subset = lambda rows: rows[torch.from_numpy(chance.choice(len(rows), size, replace=False))]
+    estimates = []
     for _ in range(subsets if size < max(len(x), len(y)) else 1):
-        one, other = (rows[torch.from_numpy(chance.choice(len(rows), size, replace=False))] for rows in (x, y))
+        one, other = subset(x), subset(y)
         same = sum(_kernel(rows, rows).fill_diagonal_(0).sum() for rows in (one, other)) / (size * (size - 1))
-        found.append(same.item() - 2 * _kernel(one, other).mean().item())
-    return float(np.mean(found)), float(np.std(found))
+        estimates.append(same.item() - 2 * _kernel(one, other).mean().item())
+    return float(np.mean(estimates)), float(np.std(estimates))
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -82,9 +93,10 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 def prdc(real: Tensor, fake: Tensor, *, k: int = 5) -> dict[str, float]:
     """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797, Equations 3 to 6).
 
-    A point's ball reaches to its k-th nearest neighbour in its own set, itself not counted. Precision: share of fake points
-    in a real ball; recall: of real points in a fake ball; density: real balls a fake point lies in, over k; coverage:
-    share of real balls with a fake point in them. Matrices of distances are made some rows at a time.
+    A point's ball reaches to its k-th nearest neighbour in its own set, itself not counted. Precision: share
+    of fake points in a real ball; recall: of real points in a fake ball; density: real balls a fake point
+    lies in, over k; coverage: share of real balls with a fake point in them. Matrices of distances are made
+    some rows at a time.
 
     Raises:
         ValueError: different numbers of features, k rows or fewer, or numbers that are not finite.
@@ -121,7 +133,8 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
 
 def _pair(a: Tensor, b: Tensor, least: int) -> tuple[Tensor, Tensor]:
     if a.shape[1:] != b.shape[1:]:
-        raise ValueError(f"the sets have features {[*a.shape[1:]]} and {[*b.shape[1:]]}; they must have the same")
+        found = f"the sets have features {[*a.shape[1:]]} and {[*b.shape[1:]]}"
+        raise ValueError(f"{found}; they must have the same")
     return _checked(a, least), _checked(b, least)
 
 

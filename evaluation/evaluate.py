@@ -1,4 +1,4 @@
-"""What the numbers say of a run: the figures of `metrics.json`, part by part; parts that are done are kept."""
+"""What the numbers say of a run: the figures of `metrics.json`, part by part; what is done is kept."""
 
 from dataclasses import asdict
 from functools import partial
@@ -22,8 +22,8 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     """Measure the parts of a run that `config.only` names, print their tables and write `metrics.json`.
 
     Raises:
-        UserError: a stage is missing, the stages do not belong together, the data are not those they learnt from, or a
-            part cannot be measured on them.
+        UserError: a stage is missing, the stages do not belong together, the data are not those they learnt
+            from, or a part cannot be measured on them.
     """
     git_commit()  # now, since parts take long
     subject = Subject.open(config, run, data)

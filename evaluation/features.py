@@ -1,7 +1,7 @@
-"""Features that distances between sets of images are measured in: of torch-fidelity's networks, or of a classifier.
+"""Features that sets of images are compared in: those of torch-fidelity's networks, or of a classifier.
 
-The classifier learns the classes of the run's own training images, so it needs no weights from elsewhere; its Frechet
-distance is called FD(classifier), and is not comparable with any FID.
+The classifier learns the classes of the run's own training images, so it needs no weights from elsewhere; its
+Frechet distance is called FD(classifier), and is not comparable with any FID.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,8 @@ def of_torch_fidelity(name: str, weights: str | None, device: torch.device) -> E
             "pip install 'vqprior[eval]', or take --features classifier"
         ) from error
     if name not in known:
-        raise UserError(f"there are no features {name!r}; there are {', '.join([CLASSIFIER, *sorted(known)])}")
+        names = ", ".join([CLASSIFIER, *sorted(known)])
+        raise UserError(f"there are no features {name!r}; there are {names}")
     if weights:
         _refuse_pickles(Path(weights))
     place = device if device.type == "cuda" else torch.device("cpu")  # torch-fidelity knows no others
@@ -80,7 +81,7 @@ def of_torch_fidelity(name: str, weights: str | None, device: torch.device) -> E
 
 
 def _refuse_pickles(file: Path) -> None:
-    """torch-fidelity unpickles what it is given without restriction, so look first: tensors, or a TorchScript archive.
+    """Look at what torch-fidelity would unpickle unseen: it must be tensors, or a TorchScript archive.
 
     Raises:
         UserError: there is no such file, or it holds something else.
@@ -97,8 +98,8 @@ def _refuse_pickles(file: Path) -> None:
         torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a crafted file makes of it
         raise UserError(
-            f"--features_weights {file} is refused: it holds more than tensors, and loading it could run code. "
-            "Expected a state dict or a TorchScript archive"
+            f"--features_weights {file} is refused: it holds more than tensors, and loading it could run "
+            "code. Expected a state dict or a TorchScript archive"
         ) from error
 
 
@@ -109,10 +110,10 @@ def features_at(extractor: Extractor, images: Images, indices: Tensor, batch: in
 
 
 def features_of(extractor: Extractor, images: Images, count: int, batch: int) -> Tensor:
-    """Features [count, F] fp32 on the CPU of images 0 to count-1, in chunks of one size, shared out over the processes."""
+    """Features [count, F] fp32 on the CPU of images 0 to count-1, in chunks shared out over the processes."""
     share = share_of_process()
     width = extractor.features(images(torch.zeros(batch, dtype=torch.int64))).shape[1]
-    found = torch.zeros(count, width)
+    features = torch.zeros(count, width)
     for chunk in chunks(count, batch, share):
-        found[chunk] = features_at(extractor, images, chunk, batch)
-    return sum_tensor(found.to(device_of_process())).cpu()  # each row is zero on all processes but one
+        features[chunk] = features_at(extractor, images, chunk, batch)
+    return sum_tensor(features.to(device_of_process())).cpu()  # each row is zero on all processes but one

@@ -12,7 +12,8 @@ from vqprior.runtime.transfer import onto
 CPU = torch.device("cpu")
 NUMBERS = 2**26  # fp32 numbers of references, or distances, held at once
 REFERENCES = 2**12  # in a part, at most: so that there are parts for several processes
-QUERIES, CANDIDATES = 512, 4  # queries compared at once; references that the distance of each is taken to in fp64
+QUERIES = 512  # compared at once
+CANDIDATES = 4  # references that the distance of each query is taken to in fp64
 
 
 class Points(NamedTuple):
@@ -28,11 +29,12 @@ class Points(NamedTuple):
 
 
 def nearest(queries: Points, references: Points, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
-    """Euclidean distance [Q] fp64 and index [Q], on the CPU, of the nearest of N references to each of Q queries.
+    """The distance [Q] fp64 and the index [Q] of the nearest of N references to each of Q queries, on the CPU.
 
-    Of up to `CANDIDATES` references at one distance, the first is taken. The references are read once, in parts that are
-    shared out over the processes; the result is the same on all. Candidates are found by |r|^2 - 2 q . r, and their
-    distances by the differences, so that a copy is at distance 0 and not at the square root of a rounding error.
+    Distances are Euclidean. Of up to `CANDIDATES` references at one distance, the first is taken. The
+    references are read once, in parts that are shared out over the processes; the result is the same on all.
+    Candidates are found by |r|^2 - 2 q . r, and their distances by the differences, so that a copy is at
+    distance 0 and not at the square root of a rounding error.
 
     Args:
         device: that computes the products.
@@ -49,9 +51,9 @@ def nearest(queries: Points, references: Points, device: torch.device = CPU) -> 
             q = onto(queries.read(part), device).float()
             scores = torch.addmm(squares, q, r.T, alpha=-2)  # distance^2 less |q|^2
             candidates = scores.topk(min(CANDIDATES, len(r)), largest=False).indices
-            found, at = _first_least(_distances(q, r, candidates).cpu(), indices[candidates.cpu()])
-            nearer = found < least[part]  # parts ascend, so what was found first stays
-            least[part] = torch.where(nearer, found, least[part])
+            distances, at = _first_least(_distances(q, r, candidates).cpu(), indices[candidates.cpu()])
+            nearer = distances < least[part]  # parts ascend, so what was found first stays
+            least[part] = torch.where(nearer, distances, least[part])
             which[part] = torch.where(nearer, at, which[part])
 
     each_in_turn(list(torch.arange(references.count).split(held)), search, "nearest")
@@ -59,19 +61,23 @@ def nearest(queries: Points, references: Points, device: torch.device = CPU) -> 
 
 
 def _distances(q: Tensor, r: Tensor, candidates: Tensor) -> Tensor:
-    """Distances [n, c] fp64 of queries [n, F] to the references with indices [n, c] in r [N, F], by their differences."""
-    fp64 = (lambda x: x.cpu().double()) if q.device.type == "mps" else Tensor.double  # there is none on Apple's GPUs
+    """Distances [n, c] fp64 of queries [n, F] to the references with indices [n, c] in r [N, F].
+
+    They are taken by the differences.
+    """
+    on_apple = q.device.type == "mps"  # which has no fp64
+    fp64 = (lambda x: x.cpu().double()) if on_apple else Tensor.double
     q = fp64(q)
     columns = [(fp64(r[column]) - q).square().sum(1).sqrt() for column in candidates.unbind(1)]
     return torch.stack(columns, 1)
 
 
 def _first_least(distances: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-    """The least of distances [n, c] in each row, [n], and the lowest of the indices [n, c] that have it, [n]."""
+    """The least of distances [n, c] in each row, and the lowest of the indices [n, c] that has it."""
     least = distances.min(1).values
     return least, which.masked_fill(distances > least[:, None], torch.iinfo(torch.int64).max).min(1).values
 
 
 def copy_share(samples: Tensor, real: Tensor) -> float:
-    """Share of samples nearer to the training set than 99 % of new real images are, from both's distances [N] and [M]."""
+    """Share of samples nearer to the training set than 99 % of real images, by distances [N] and [M]."""
     return (samples < real.double().quantile(0.01)).double().mean().item()

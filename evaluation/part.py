@@ -88,9 +88,9 @@ class Part:
             raise UserError(f"the part `{self.name}` needs classes, and these data have none")
         if self.of_all_classes and subject.config.sample.label:
             raise UserError(
-                f"the part `{self.name}` compares samples of all classes with real images, and sample.label is "
-                f'{subject.config.sample.label!r}. Take it back with --sample.label "", or measure samples of one '
-                "class with --archives"
+                f"the part `{self.name}` compares samples of all classes with real images, and sample.label "
+                f'is {subject.config.sample.label!r}. Take it back with --sample.label "", or measure '
+                "samples of one class with --archives"
             )
         settings = {"format": FORMAT} | subject.origin()
         for depends_on in self.depends_on:

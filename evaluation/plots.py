@@ -72,10 +72,8 @@ def _curves(run: RunDir, stage: str, tags: dict[str, str]) -> Curves:
     log = EventAccumulator(str(run.tensorboard / stage), size_guidance={"scalars": 500}).Reload()
     there = set(log.Tags()["scalars"])
     points = {label: log.Scalars(tag) for tag, label in tags.items() if tag in there}
-    return {
-        label: ([event.step for event in events], [event.value for event in events])
-        for label, events in points.items()
-    }
+    steps_and_values = lambda events: ([event.step for event in events], [event.value for event in events])
+    return {label: steps_and_values(events) for label, events in points.items()}
 
 
 def _draw_curves(axes: Any, curves: Curves, title: str) -> None:

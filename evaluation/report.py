@@ -1,8 +1,9 @@
-"""A run as one HTML file to send to a colleague: pictures, figures, curves, settings; no request leaves the page."""
+"""A run as one HTML file to send to a colleague: pictures, figures, curves, settings; it asks for nothing."""
 
 import base64
 import io
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ def report(config: Report, run: RunDir, data: DataSet) -> Path:
     """Write the page of a run and say where it is.
 
     Raises:
-        UserError: jinja2 or matplotlib are missing, the run has not been evaluated, or its stages are not there.
+        UserError: jinja2 or matplotlib are missing, the run has not been evaluated, or a stage is missing.
     """
     subject = Subject.open(Evaluation.of(config), run, data)
     out = Path(config.file or run.path / "report.html")
@@ -63,7 +64,7 @@ def _page(subject: Subject) -> str:
     if not run.metrics.is_file():
         raise UserError(f"{run.path} has no figures yet: vqprior evaluate {run.path}")
     metrics = _metrics(subject)
-    protocol = metrics["protocol"]
+    protocol, sections = metrics["protocol"], _sections(metrics)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -75,10 +76,10 @@ def _page(subject: Subject) -> str:
         name=run.path.resolve().name,
         images=filled("{images:,}", protocol),
         tiles=_tiles(metrics),
-        sections=_sections(metrics),
+        sections=sections,
         classes=_classes(subject),
         drawn=_drawn(subject.drawing()),
-        pictures=_pictures(subject),
+        pictures=_pictures(subject, sections),
         plots=plots(run, metrics),
         config=dump(run.config()),
         environment=_environment(run, protocol),
@@ -96,20 +97,23 @@ def _metrics(subject: Subject) -> Metrics:
         metrics = json.loads(run.metrics.read_text())
         prior = metrics["protocol"]["prior"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run.metrics} is damaged ({error}); write it anew: vqprior evaluate {run.path}") from error
+        found = f"{run.metrics} is damaged ({error})"
+        raise UserError(f"{found}; write it anew: vqprior evaluate {run.path}") from error
     if prior != subject.prior_checkpoint.fingerprint:
-        raise UserError(f"{run.metrics} is of other weights than the run has now: vqprior evaluate {run.path}")
+        found = f"{run.metrics} is of other weights than the run has now"
+        raise UserError(f"{found}: vqprior evaluate {run.path}")
     return metrics
 
 
 def _tiles(metrics: Metrics) -> list[tuple[str, str]]:
     """The figures at the head of the page: what they are, and themselves."""
-    measured = [(part, metrics[part.key_of_metrics]) for part in PARTS.values() if part.key_of_metrics in metrics]
-    return [
-        (filled(tile.name, figures), filled(tile.value, figures))
-        for part, figures in measured
-        for tile in given(part.tiles, figures)
-    ]
+    tiles = []
+    for part in PARTS.values():
+        if part.key_of_metrics in metrics:
+            figures = metrics[part.key_of_metrics]
+            for what, value, _ in given(part.tiles, figures):
+                tiles.append((filled(what, figures), filled(value, figures)))
+    return tiles
 
 
 def _sections(metrics: Metrics) -> list[Section]:
@@ -134,25 +138,32 @@ def _drawn(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
-def _pictures(subject: Subject) -> dict[str, str]:
-    """The images of the page, by name, as data URLs."""
-    data = subject.data
+def _pictures(subject: Subject, sections: list[Section]) -> dict[str, str]:
+    """The images of the page as data URLs, by name: what the networks make, and pictures of the parts."""
+    test, sample = subject.data.test, subject.config.sample
+
+    # Samples: a column a class, or one class for all
     columns = min(len(subject.label_names) or SHOWN_CLASSES // 2, SHOWN_CLASSES)
     numbers = torch.arange(columns * ROWS_OF_SAMPLES)
-    labels = subject.stages.labels_for(numbers % columns, subject.config.sample.label)  # a column a class, or one for all
-    samples = subject.draw(numbers, labels)
-    test = data.test.images(torch.linspace(0, len(data.test) - 1, min(RECONSTRUCTIONS, len(data.test))).long())
-    x_hat = subject.reconstruct(test)
-    errors = ((test.int() - x_hat.int()).abs() * 4).clamp(max=255).to(torch.uint8)
-    across = min(ACROSS, len(test))
-    groups = zip(*(x.split(across) for x in (test, x_hat, errors)), strict=True)
+    samples = subject.draw(numbers, subject.stages.labels_for(numbers % columns, sample.label))
+
+    # Test images above their reconstructions and errors
+    x = test.images(torch.linspace(0, len(test) - 1, min(RECONSTRUCTIONS, len(test))).long())
+    x_hat = subject.reconstruct(x)
+    errors = ((x.int() - x_hat.int()).abs() * 4).clamp(max=255).to(torch.uint8)
+    across = min(ACROSS, len(x))
+    groups = zip(*(images.split(across) for images in (x, x_hat, errors)), strict=True)
     three = [images for group in groups for images in group]
     pictures = {
         "samples": _png(grid(samples, columns)),
         "reconstructions": _png(grid(torch.cat(three), across)),
         "codebook": _png(_codebook(subject)),
     }
-    return pictures | {file.name: _url(file.read_bytes()) for file in subject.folder.glob("*.png")}
+    for table in chain.from_iterable(section.tables for section in sections):
+        for name, _ in table.pictures:
+            if (file := subject.folder / name).is_file():
+                pictures[name] = _url(file.read_bytes())
+    return pictures
 
 
 def _codebook(subject: Subject) -> Tensor:

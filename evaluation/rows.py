@@ -31,7 +31,7 @@ def keep_row(row: Kept, make: Images, *, count: int, batch: int) -> Images:
     """The images 0 to count-1 that `make` gives, written once; a row of other settings makes room for it.
 
     Args:
-        make: gets `batch` indices at a time, the last repeated where there are fewer; shared out over the processes.
+        make: gets `batch` indices at a time, the last repeated if there are fewer; shared out over processes.
 
     Raises:
         UserError: an image cannot be made or written.
@@ -57,7 +57,7 @@ def keep_row(row: Kept, make: Images, *, count: int, batch: int) -> Images:
 
 
 def _begin(row: Kept, shape: tuple[int, ...]) -> int:
-    """An .npy file of that shape, without its data, and where the data begin; other rows of the name are deleted."""
+    """An .npy file of that shape without its data, and where they begin; makes room for itself."""
     row.make_room()
     with open(row.unfinished, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}

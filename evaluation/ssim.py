@@ -10,9 +10,9 @@ NUMBERS = {"cpu": 2**17, "cuda": 2**22}  # of images at once: on a CPU as many a
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """SSIM [B] fp64 of images [B, C, H, W] in [0, 1], on their device; 1 for equal images, at least -1.
 
-    A Gaussian window of 11x11 and sigma 1.5, only where it fits into the image, the mean over places and channels, as in
-    the authors' code. Images of fewer pixels get the largest odd window that fits. Variances are differences of nearly
-    equal numbers, so all is in fp64; where a device has none, the CPU computes it.
+    A Gaussian window of 11x11 and sigma 1.5, only where it fits into the image, the mean over places and
+    channels, as in the authors' code. Images of fewer pixels get the largest odd window that fits. Variances
+    are differences of nearly equal numbers, so all is in fp64; where a device has none, the CPU computes it.
     """
     if x.device.type == "mps":
         x, y = x.cpu(), y.cpu()
@@ -41,9 +41,10 @@ def _line(size: int) -> list[float]:
 
 
 def _blurred(x: Tensor, line: list[float]) -> Tensor:
-    """x [..., H, W] under the window where it fits: along one axis and then along the other, as sums of shifted images.
+    """x [..., H, W] under the window where it fits: along one axis, then the other, as sums of shifts.
 
-    In fp64, for which convolutions have no fast kernels, that takes a CPU a seventh of the time of two of them.
+    In fp64, for which convolutions have no fast kernels, that takes a CPU a seventh of the time
+    of two of them.
     """
     for axis in (-2, -1):
         places = x.shape[axis] - len(line) + 1

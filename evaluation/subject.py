@@ -1,4 +1,4 @@
-"""What is measured: a run's networks, its data and its code maps, and the sets of images that are compared."""
+"""What is measured: a run's networks, its data and code maps, and the sets of images that are compared."""
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -39,7 +39,8 @@ ROWS = {
     "uniform": "uniform codes",
 }
 """The ladder, from the top; each is compared with real test images."""
-DRAWING = ("seed", "label", "guidance", "temperature", "top_k", "top_p", "precision")  # settings that samples depend on
+DRAWING = ("seed", "label", "guidance", "temperature", "top_k", "top_p", "precision")
+"""Settings that samples depend on."""
 
 
 @dataclass
@@ -60,15 +61,17 @@ class Subject:
         """Load both stages.
 
         Raises:
-            UserError: a stage is missing, the stages do not belong together, or the data are not those they learnt from.
+            UserError: a stage is missing, the stages do not belong together, or they learnt from other data.
         """
         maps = CodeMaps(run.codes)
         if maps.header.data_fingerprint != data.fingerprint:
-            raise UserError(f"{run.codes} was encoded from other pictures than data.root ({config.data.root}) holds now")
+            found = f"data.root ({config.data.root}) holds now"
+            raise UserError(f"{run.codes} was encoded from other pictures than {found}")
         vqvae = on_main(lambda: find_vqvae(run.stage1, maps.header.vqvae, warn=say))
         prior = on_main(lambda: checkpoint.best(run.stage2))
         if prior.meta["codes"]["vqvae"] != maps.header.vqvae:
-            raise UserError(f"{prior.path} was trained on other codes than {run.codes} holds; train the prior again")
+            found = f"{prior.path} was trained on other codes than {run.codes} holds"
+            raise UserError(f"{found}; train the prior again")
         stages = Stages.from_run(run.path)
         batch_size = on_main(lambda: stages.batch_size_of(config.sample))
         config = replace(config, sample=replace(config.sample, batch_size=batch_size))
@@ -124,7 +127,7 @@ class Subject:
         return {name: settings[name] for name in DRAWING}
 
     def real(self, split: Split) -> tuple[Images, Tensor]:
-        """`n` images of a split, chosen by chance but always the same, and which they are: [n] int64, ascending."""
+        """`n` images of a split, by chance but always the same, and which they are: [n] int64, ascending."""
         chosen = some_of(len(split), self.n)
         return lambda at: split.images(chosen[at]), chosen
 
@@ -135,7 +138,7 @@ class Subject:
         return self.stages.tokenizer.images_of(codes, precision=precision)
 
     def draw(self, numbers: Tensor, labels: Tensor | None) -> Tensor:
-        """The images with these numbers [N] and labels [N], as `vqprior sample` with the run's settings draws them."""
+        """The images with these numbers [N] and labels [N], as `vqprior sample` draws them."""
         settings = self.config.sample
         return self.stages.draw(
             numbers,
@@ -157,7 +160,7 @@ class Subject:
         return self.stages.labels_for(torch.arange(self.n), self.config.sample.label)
 
     def row(self, name: str) -> Images:
-        """The images of a row of the ladder, or of `train` or `test`, made the first time they are asked for."""
+        """The images of a row of the ladder, or of `train` or `test`; made when they are first asked for."""
         if name not in self.made:
             batch = self.config.sample.batch_size if name == "samples" else self.config.inference_batch
             kept = Kept(self.folder, name, ".npy", self.settings_of(name))

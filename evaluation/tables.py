@@ -1,7 +1,7 @@
 """Figures as tables, from which both the text that `evaluate` prints and the page of `report` are made.
 
-What is shown of figures is a template such as "{mse:.5f}"; a figure that is not there, such as one that an older version
-did not measure, is a dash.
+What is shown of figures is a template such as "{mse:.5f}"; a figure that is not there, such as one that an
+older version did not measure, is a dash.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +38,7 @@ class Table(NamedTuple):
     rows: list[tuple[str, list[str]]]  # names and cells
     columns: tuple[tuple[str, int], ...] = ()  # headings and widths; none where each row has one cell
     note: str = ""  # which the page says below it
-    pictures: tuple[tuple[str, str], ...] = ()  # which the page shows: names of files in RUN/evaluation, and what they are
+    pictures: tuple[tuple[str, str], ...] = ()  # which the page shows: files in RUN/evaluation, what they are
 
 
 class _Dashes(Formatter):

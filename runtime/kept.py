@@ -1,4 +1,4 @@
-"""Files that are a function of settings: each is made once, and kept until its name is wanted for other settings."""
+"""Files that are a function of settings: made once, and kept until the name is wanted for others."""
 
 import hashlib
 import json

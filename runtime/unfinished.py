@@ -11,7 +11,7 @@ from .files import read_json, write_json
 
 
 def begin_parts(begun: Path, settings: dict[str, Any], *, inside: str = ".") -> None:
-    """Go on with the parts beside the file `begun`, if it holds these settings; else delete them and begin anew.
+    """Go on with the parts beside the file `begun` if it holds these settings, else delete them and begin.
 
     Args:
         inside: a folder to make among the parts, at the beginning alone: it may have been moved away since.

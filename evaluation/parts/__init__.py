@@ -1,4 +1,4 @@
-"""The parts of an evaluation, one file each, in the order of `configs.commands.Part`; archives are measured as parts too."""
+"""The parts of an evaluation, one file each; archives are parts too."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -11,9 +11,9 @@ from ..tables import Table
 from . import archives
 
 Metrics = dict[str, Any]
-"""What `metrics.json` holds: the figures of each part by its key, those of archives, and how they were measured."""
+"""What `metrics.json` holds: the figures of each part by its key, of archives, and how they were measured."""
 PARTS: dict[str, Part] = {name: import_module(f"{__name__}.{name}").PART for name in get_args(commands.Part)}
-"""By name. Each file defines its `PART`; its name in `configs.commands.Part` is the line that makes it known."""
+"""By name. Each file defines its `PART`; the name in `configs.commands.Part` is what makes it known."""
 
 
 def tables(metrics: Metrics) -> list[Table]:

@@ -1,4 +1,4 @@
-"""Samples from elsewhere, each archive a part of its own: one row of all that ladder and labels say of samples."""
+"""Samples from elsewhere, each archive a part of its own: one row of all that ladder and labels say."""
 
 from functools import partial
 from pathlib import Path

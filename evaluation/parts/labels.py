@@ -1,4 +1,4 @@
-"""Whether samples carry the label asked for, and what a classifier learns from them (CAS, arXiv 1905.10887)."""
+"""Whether samples carry their label, and what a classifier learns from them (CAS, arXiv 1905.10887)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The ladder: sets of images, from real ones down to uniform codes, each against real test images in one space of features.
+"""The ladder: sets of images, from real ones down to uniform codes, each against real test images.
 
 A metric is a function of two sets of features and a line of METRICS, which `--archives` measures too.
 """
@@ -55,7 +55,7 @@ def neighbourhoods(real: Features, fake: Features) -> Figures:
 
 
 def kid_text(figures: Figures) -> str:
-    """KID, where it is of several subsets with their deviation, in two digits of which both are rounded alike."""
+    """KID; of several subsets with their deviation, in two digits of which both are rounded alike."""
     mean, deviation = figures.get("kid"), figures.get("kid_std")
     if mean is None or not deviation or deviation < 1e-9:
         return filled("{kid:.3g}", figures)

@@ -1,4 +1,4 @@
-"""Stage two on the codes of the whole test split: what they cost under the prior, and under models without neighbours."""
+"""What the codes of the test split cost under the prior, and under models that know no neighbours."""
 
 import math
 
