@@ -65,7 +65,7 @@ def kid(
     subset_size: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Kernel inception distance of features [N, F] and [M, F], arXiv 1801.01401: mean, deviation over subsets.
+    """Kernel inception distance of features [N, F] and [M, F], arXiv 1801.01401: mean, deviation of subsets.
 
     Each is the unbiased estimate of the squared MMD with the kernel (x . y / F + 1)^3 on `subset_size` rows
     of either set (or as many as there are), drawn as torch-fidelity draws them from the same seed. It may be

@@ -29,7 +29,7 @@ class Points(NamedTuple):
 
 
 def nearest(queries: Points, references: Points, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
-    """The distance [Q] fp64 and the index [Q] of the nearest of N references to each of Q queries, on the CPU.
+    """Distance [Q] fp64 and index [Q] of the nearest of N references to each of Q queries, on the CPU.
 
     Distances are Euclidean. Of up to `CANDIDATES` references at one distance, the first is taken. The
     references are read once, in parts that are shared out over the processes; the result is the same on all.
