@@ -33,21 +33,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from benchmarks.gpu_steps import CLASSES, PRESETS, Enough, after_each_step, config_of, prepare
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision
 from vqprior.runtime import devices
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.randomness import generator, hash64
 from vqprior.sampling.choice import Choice
-from vqprior.sampling.generator import Generator
-from vqprior.sampling.noise import gumbel_noise
-from vqprior.sampling.sampler import sample_by_full_forwards, sample_cached
+from vqprior.sampling.networks import Networks
+from vqprior.sampling.noise import Noise, gumbel_noise
+from vqprior.sampling.sampler import map_of, rows
+from vqprior.sampling.workspace import Workspace
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.prior import Prior
+from vqprior.stage2_prior.priors import build
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "mnist"
@@ -302,23 +306,37 @@ def in_turn(works: dict[str, Callable[[], object]], repetitions: int) -> dict[st
     return {name: statistics.median(times[name] for times in rounds) for name in works}
 
 
+def drawn(
+    workspace: Workspace,
+    prior: Prior,
+    labels: Tensor | None,
+    noise: Noise,
+    *,
+    in_full: bool = False,
+) -> Tensor:
+    """Code maps [B, h, w] of B maps with this noise, from the cache of the prior or by full forwards."""
+    maps, height = len(noise(0, 1)), prior.level.height
+    cache = workspace.cache(prior, labels, Choice(), maps=maps, in_full=in_full)
+    return map_of(rows(cache, noise, Choice(), workspace.rows, height), workspace.rows, height)
+
+
 @torch.no_grad()
 def sampling(preset: str, batch: int, settings: Settings) -> dict[str, Any]:
     """Cached sampling of one batch beside one full forward, in fp32."""
     config, device, classes = config_of(preset, *settings.flags), device_of_process(), CLASSES[preset]
     torch.manual_seed(0)
-    prior = PixelCNN(config.stage2, K=config.stage1.K, classes=classes).to(device).eval().requires_grad_(False)
-    prior.to(memory_format=torch.channels_last)
     height, width = (pixels // config.stage1.factor for pixels in config.data.size)
+    prior = build(config.stage2, Level(config.stage1.K, height, width), classes).to(device).eval()
+    prior.requires_grad_(False).to(memory_format=torch.channels_last)
     codes = torch.randint(config.stage1.K, (batch, height, width), generator=generator(0)).to(device)
     labels = (torch.arange(batch) % classes).to(device) if classes else None
     noise = gumbel_noise(0, torch.arange(batch).to(device), prior.K)
-    shape = dict(maps=batch, height=height, width=width)
+    workspace = Workspace()
     with cleared():
         took = in_turn(
             {
                 "forward": lambda: prior(codes, labels),
-                "cached": lambda: sample_cached(prior, labels, noise, Choice(), **shape),
+                "cached": lambda: drawn(workspace, prior, labels, noise),
             },
             settings.repetitions,
         )
@@ -362,8 +380,8 @@ def strokes(count: int) -> torch.Tensor:
 def codes_equal_the_cpus(count: int) -> list[dict[str, Any]]:
     """How many codes of models/mnist differ from the CPU's, with and without TF32."""
     pictures, device = strokes(count).numpy(), device_of_process()
-    here = torch.from_numpy(Generator.from_run(MODEL, "cpu").encode(pictures, precision="no"))
-    there = Generator.from_run(MODEL, device)
+    here = torch.from_numpy(Networks.from_run(MODEL, "cpu").encode(pictures, precision="no"))
+    there = Networks.from_run(MODEL, device)
     rows = []
     for precision in ("no", "tf32"):
 
@@ -380,17 +398,17 @@ def codes_equal_the_cpus(count: int) -> list[dict[str, Any]]:
 @torch.no_grad()
 def self_checks() -> dict[str, Any]:
     """What must be equal or close: the hash, the noise, the prior's logits, sampling from a cache, a call made again."""
-    device, here, there = device_of_process(), Generator.from_run(MODEL, "cpu"), Generator.from_run(MODEL, device_of_process())
+    device, here, there = device_of_process(), Networks.from_run(MODEL, "cpu"), Networks.from_run(MODEL, device_of_process())
     numbers = torch.arange(1000) * 2**33 + 1
-    images, maps = torch.arange(16), dict(maps=16, height=7, width=7)
+    images, workspace = torch.arange(16), Workspace()
     codes = torch.randint(here.prior.K, (16, 7, 7), generator=generator(0, 12))
     labels = images % 10
     at = lambda tensor: tensor.to(device)
     noise = gumbel_noise(0, at(images), there.prior.K)
-    full = sample_by_full_forwards(there.prior, at(labels), noise, Choice(), device=device, **maps).cpu()
-    cached = sample_cached(there.prior, at(labels), noise, Choice(), **maps).cpu()
-    again = sample_cached(there.prior, at(labels), noise, Choice(), **maps).cpu()
-    on_cpu = sample_cached(here.prior, labels, gumbel_noise(0, images, here.prior.K), Choice(), **maps)
+    full = drawn(workspace, there.prior, at(labels), noise, in_full=True).cpu()
+    cached = drawn(workspace, there.prior, at(labels), noise).cpu()
+    again = drawn(workspace, there.prior, at(labels), noise).cpu()
+    on_cpu = drawn(Workspace(), here.prior, labels, gumbel_noise(0, images, here.prior.K))
     gap = lambda a, b: (a.float().cpu() - b.float()).abs().max().item()
     return {
         "the hash is the CPU's": torch.equal(hash64(3, at(numbers)).cpu(), hash64(3, numbers)),

@@ -21,9 +21,10 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.gpu_steps import CLASSES, PRESETS, config_of
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.launch import network_of
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.priors import build
 
 MIB = 2**20
 CARDS = (8, 16, 24, 80)  # GiB
@@ -97,10 +98,10 @@ def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]
 def _stage2(config: Config, batch: int, classes: int) -> tuple[nn.Module, Callable[[], Tensor]]:
     """The prior, and a function that gives the loss of a batch."""
     settings = config.stage2
-    model = PixelCNN(settings, K=config.stage1.K, classes=classes)
+    size = [pixels // config.stage1.factor for pixels in config.data.size]
+    model = build(settings, Level(config.stage1.K, *size), classes)
     _to_channels_last(model)
     network = network_of(model, config)
-    size = [pixels // config.stage1.factor for pixels in config.data.size]
     codes = torch.zeros(batch, *size, dtype=torch.int64)
     labels = torch.zeros(batch, dtype=torch.int64) if classes else None
     kept = torch.ones(batch, settings.layers, settings.channels) if settings.dropout else None

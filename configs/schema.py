@@ -215,8 +215,10 @@ class Stage1(Training):
 
 @dataclass(frozen=True)
 class Stage2(Training):
-    """The Gated PixelCNN prior (arXiv 1606.05328) and its training."""
+    """The prior and its training."""
 
+    prior: Literal["gated_pixelcnn"] = "gated_pixelcnn"
+    """What kind of network it is: the Gated PixelCNN (arXiv 1606.05328)."""
     average: float = 0.999
     """Decay of the moving average of the weights, which evaluation and sampling then use; 0 for none."""
     channels: int = 128

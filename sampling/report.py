@@ -96,7 +96,7 @@ def _pictures(subject: Subject) -> dict[str, str]:
     data = subject.data
     columns = min(len(subject.label_names) or SHOWN_CLASSES // 2, SHOWN_CLASSES)
     numbers = torch.arange(columns * ROWS_OF_SAMPLES)
-    labels = subject.stages.labels_for(numbers % columns, subject.config.sample.label)  # a column a class, or one for all
+    labels = subject.networks.labels_for(numbers % columns, subject.config.sample.label)  # a column a class, or one for all
     samples = subject.draw(numbers, labels)
     test = data.test.images(torch.linspace(0, len(data.test) - 1, min(RECONSTRUCTIONS, len(data.test))).long())
     x_hat = subject.reconstruct(test)
@@ -120,7 +120,7 @@ def _codebook(subject: Subject) -> Tensor:
     codes = torch.arange(count)
     around = codes[:, None, None].expand(-1, 5, 5 * subject.vqvae.codes_per_position)
     batch = subject.config.inference_batch
-    images = in_chunks(lambda at: subject.stages.tokenizer.images_of(around[at]), count, batch)
+    images = in_chunks(lambda at: subject.networks.tokenizer.images_of(around[at]), count, batch)
     middle = slice(2 * factor, 3 * factor)
     tiles = images[:, :, middle, middle]
     tiles = tiles.repeat_interleave(max(1, 16 // factor), 2).repeat_interleave(max(1, 16 // factor), 3)

@@ -31,13 +31,13 @@ from vqprior.runtime.randomness import hash64, seed_of, uniform
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.tracker import Tracker
 
-from .begin import describe, source_of, vqvae_origins, weights_of
-from .former import moments_of, tensors_of
+from .begin import describe, moments_of, source_of, vqvae_origins, weights_of
 from .measure import bits_per_code
-from .pixelcnn import PixelCNN, dropout, dropout_keys
+from .prior import Prior
+from .priors import build
 
 LN2 = math.log(2)
-Preview = Callable[[PixelCNN, int], Tensor]
+Preview = Callable[[Prior, int], Tensor]
 """Draws a picture [H, W, C] uint8 of samples from a prior at a step; the top layer hands it in."""
 
 
@@ -73,21 +73,20 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     device = accelerator.device
     train_codes, validation = maps.split("train"), maps.split("validation")
     torch.manual_seed(seed_of(config.seed, 4))
-    level, classes = maps.header.level, len(label_names)
-    model = PixelCNN(settings, K=level.K, classes=classes, codes_per_position=level.codes_per_position).to(device)
+    model = build(settings, maps.header.level, len(label_names)).to(device)
     if source:
-        model.load_state_dict(weights_of(source, label_names, model.label_tensors()))
+        model.load_state_dict(weights_of(source, label_names, model))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     if resumed:
-        model.load_state_dict(tensors_of(resumed, "model"))
+        model.load_state_dict(model.renamed(resumed.tensors("model")))
     average = WeightAverage(model, settings.average) if settings.average else None
     optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     if resumed:
         restore_moments(optimizer, model, moments_of(resumed, model))
         if average:
-            average.load(tensors_of(resumed, "average"))
+            average.load(model.renamed(resumed.tensors("average")))
         if accelerator.scaler:
             accelerator.scaler.load_state_dict(resumed.meta["scaler"])
     writer = Writer(run.stage2, settings.keep)
@@ -103,7 +102,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         part=part,
     )
 
-    def prepared(batch: CodeBatch) -> tuple[Tensor, Tensor | None, Tensor]:
+    def prepared(batch: CodeBatch) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Codes, labels some of which are hidden, and what dropout is drawn from.
 
         Both are functions of the places in the order of the run, like the batch itself.
@@ -112,7 +111,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         if labels is not None and model.null_label is not None:
             hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
             labels = labels.masked_fill(hidden, model.null_label)
-        return codes, labels, dropout_keys(settings, config.seed, positions)
+        return codes, labels, model.dropout_keys(config.seed, positions)
 
     tracker = Tracker(run.tensorboard / "stage2", step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
@@ -124,7 +123,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     def learn(
         codes: Tensor,
         labels: Tensor | None,
-        keys: Tensor,
+        keys: Tensor | None,
         rate: Rate,
         weight: Rate,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +131,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
 
         Args:
             labels: [n] of the maps.
-            keys: what dropout is drawn from, [n, layers].
+            keys: what dropout is drawn from, [n, ...].
             rate, weight: of the optimizer, and of the average.
 
         Returns:
@@ -140,14 +139,14 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
-        kept = dropout(settings, keys)
-        parts = [[None] * settings.accumulate if t is None else t.chunk(settings.accumulate) for t in (codes, labels, kept)]
+        passes = settings.accumulate
+        parts = [[None] * passes if t is None else t.chunk(passes) for t in (codes, labels, keys)]
         terms = []
-        for index, (x, y, factors) in enumerate(zip(*parts, strict=True)):
+        for index, (x, y, drawn) in enumerate(zip(*parts, strict=True)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 # One row a code: the kernel for maps has no deterministic form on CUDA
-                logits = rearrange(network(x, y, factors), "b k h w -> (b h w) k")
+                logits = rearrange(network(x, y, model.dropout(drawn)), "b k h w -> (b h w) k")
                 loss = F.cross_entropy(logits, x.flatten())  # nats a code
                 accelerator.backward(loss / settings.accumulate)
             terms.append(loss.detach())

@@ -24,10 +24,11 @@ from vqprior import Generator
 from vqprior.cli import main
 from vqprior.configs.schema import Stage2
 from vqprior.runtime import lock, processes
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.processes import Share
 from vqprior.stage1_vqvae import train as stage1
 from vqprior.stage2_prior import train as stage2
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout, dropout_keys
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 # A run on CUDA against the CPU's, the largest difference of any number of the checkpoints. With torch's own AdamW in
 # place of the fused one, whose products are rounded in another order, they are equal bit for bit.
@@ -458,8 +459,8 @@ def test_a_step_after_a_resume_waits_and_launches_as_often(command, cuda_run, fl
 def test_a_prior_keeps_16_bits_for_its_backward_under_autocast(classes):
     """All but the parameters and their casts' sources, and dropout's factors: two of them a layer and map."""
     settings = Stage2(channels=8, layers=3, head=8, dropout=0.5)
-    model, kept = PixelCNN(settings, K=5, classes=classes), []
-    factors = dropout(settings, dropout_keys(settings, 0, torch.arange(2)))
+    model, kept = PixelCNN(settings, Level(5, 6, 6), classes), []
+    factors = model.dropout(model.dropout_keys(0, torch.arange(2)))
     own = {parameter.untyped_storage().data_ptr() for parameter in [*model.parameters(), factors]}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vqprior.runtime.data import DataSet
-    from vqprior.stage2_prior.pixelcnn import PixelCNN
+    from vqprior.stage2_prior.prior import Prior
     from vqprior.stage2_prior.train import Preview
 
 PREVIEW_SEED = 0
@@ -255,23 +255,23 @@ def preview_for(config: Config, run: RunDir) -> "Preview":
     import torch
 
     from vqprior.runtime.code_maps import CodeMaps
+    from vqprior.runtime.evaluating import evaluating
     from vqprior.runtime.pictures import grid
-    from vqprior.sampling.generator import Generator
+    from vqprior.sampling.choice import Sampling
+    from vqprior.sampling.networks import Networks
     from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
 
     header = CodeMaps(run.codes, verify=False).header
     vqvae = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
 
     @torch.no_grad()
-    def preview(prior: "PixelCNN", step: int) -> "Tensor":
-        training = prior.training
-        prior.eval()
-        generator = Generator(vqvae, prior, header.label_names)
+    def preview(prior: "Prior", step: int) -> "Tensor":
+        networks = Networks(vqvae, prior, header.label_names)
         columns = min(len(header.label_names) or 8, 16)
         numbers = torch.arange(columns * 4)
-        images = generator.draw(numbers, generator.labels_for(numbers), batch_size=len(numbers), seed=PREVIEW_SEED)
-        prior.train(training)
-        return grid(images, columns)
+        sampling = Sampling(PREVIEW_SEED, batch_size=len(numbers))
+        with evaluating(prior):
+            return grid(networks.draw(numbers, networks.labels_for(numbers), sampling), columns)
 
     return preview
 

@@ -31,7 +31,7 @@ NEIGHBOURS = 5  # k of precision, recall, density and coverage
 
 def reconstruction(subject: Subject) -> Figures:
     """Distortion and codebook use on the whole test split."""
-    config, test, device = subject.config, subject.data.test, subject.stages.device
+    config, test, device = subject.config, subject.data.test, subject.networks.device
     found = measure(subject.vqvae, test, channels_last=config.channels_last, **subject.how)
     total = 0.0
     for chunk in chunks(len(test), config.inference_batch, share_of_process()):
@@ -119,7 +119,7 @@ def _accuracy(subject: Subject, model: Classifier, images: Images, truth: Tensor
     hits, batch = 0, subject.config.inference_batch
     for chunk in chunks(len(truth), batch, share_of_process()):
         with torch.no_grad():
-            logits = model(to_float(images(padded(chunk, batch)), subject.stages.device, channels_last=True))
+            logits = model(to_float(images(padded(chunk, batch)), subject.networks.device, channels_last=True))
         hits += (logits.argmax(1).cpu()[: len(chunk)] == truth[chunk]).sum().item()
     return sum_numbers([hits])[0] / len(truth)
 
@@ -158,7 +158,7 @@ def copies(subject: Subject) -> Figures:
     """Whether samples are nearer to training images than new real images are, in pixels and in features."""
     batch, count, train = subject.config.inference_batch, subject.n, subject.data.train
     drawn_and_new = _joined(subject.row("samples"), subject.row("test"), count)  # training images are read once for both
-    device = subject.stages.device
+    device = subject.networks.device
     pixels = (Points(_pixels(drawn_and_new, device), 2 * count), Points(_pixels(train.images, device), len(train)))
     spaces = {"pixels": pixels}
     if subject.label_names or subject.config.features != CLASSIFIER:

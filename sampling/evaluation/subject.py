@@ -22,10 +22,10 @@ from vqprior.runtime.randomness import some_of
 from vqprior.runtime.run_dir import RunDir
 from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
 from vqprior.stage2_prior.measure import code_frequencies, position_counts
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.prior import Prior
 
-from ..choice import Choice
-from ..stages import Stages
+from ..choice import Sampling
+from ..networks import Networks
 from .classifier import RECIPE, Classifier, Labelled, train_classifier
 from .code_models import CodeModel, independent
 from .features import CLASSIFIER, Extractor, of_classifier, of_torch_fidelity
@@ -61,7 +61,7 @@ class Subject:
     maps: CodeMaps
     vqvae_found: Checkpoint
     prior_found: Checkpoint
-    stages: Stages
+    networks: Networks
     made: dict[str, Images] = field(default_factory=dict)
 
     @classmethod
@@ -78,20 +78,20 @@ class Subject:
         prior = on_main(lambda: checkpoint.best(run.stage2))
         if prior.meta["codes"]["vqvae"] != maps.header.vqvae:
             raise UserError(f"{prior.path} was trained on other codes than {run.codes} holds; train the prior again")
-        stages = Stages.from_run(run.path)
-        batch_size = on_main(lambda: stages.batch_size_of(config.sample))
+        networks = Networks.from_run(run.path)
+        batch_size = on_main(lambda: networks.batch_size_of(config.sample))
         config = replace(config, sample=replace(config.sample, batch_size=batch_size))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        stages.vqvae.to(memory_format=layout), stages.prior.to(memory_format=layout)
-        return cls(config, run, data, maps, vqvae, prior, stages)
+        networks.vqvae.to(memory_format=layout), networks.prior.to(memory_format=layout)
+        return cls(config, run, data, maps, vqvae, prior, networks)
 
     @property
     def vqvae(self) -> VQVAE:
-        return self.stages.vqvae
+        return self.networks.vqvae
 
     @property
-    def prior(self) -> PixelCNN:
-        return self.stages.prior
+    def prior(self) -> Prior:
+        return self.networks.prior
 
     @property
     def K(self) -> int:
@@ -99,7 +99,7 @@ class Subject:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        return self.stages.label_names
+        return self.networks.label_names
 
     @property
     def n(self) -> int:
@@ -139,16 +139,13 @@ class Subject:
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] uint8 -> their reconstructions."""
         precision = self.config.precision
-        codes = self.stages.tokenizer.codes_of(images, precision=precision)
-        return self.stages.tokenizer.images_of(codes, precision=precision)
+        codes = self.networks.tokenizer.codes_of(images, precision=precision)
+        return self.networks.tokenizer.images_of(codes, precision=precision)
 
     def draw(self, numbers: Tensor, labels: Tensor | None) -> Tensor:
         """The images with these numbers [N] and labels [N], as `vqprior sample` with the run's settings draws them."""
         settings = self.config.sample
-        return self.stages.draw(
-            numbers, labels, batch_size=settings.batch_size, seed=settings.seed, guidance=settings.guidance,
-            choice=Choice(settings.temperature, settings.top_k, settings.top_p), precision=settings.precision,
-        )  # fmt: skip
+        return self.networks.draw(numbers, labels, Sampling.of(settings, settings.batch_size))
 
     @cached_property
     def frequencies(self) -> tuple[Tensor, Tensor]:
@@ -163,7 +160,7 @@ class Subject:
 
     def sample_labels(self) -> Tensor | None:
         """The labels [n] that the samples were asked for: the classes in turn."""
-        return self.stages.labels_for(torch.arange(self.n), self.config.sample.label)
+        return self.networks.labels_for(torch.arange(self.n), self.config.sample.label)
 
     def _make(self, name: str) -> Images:
         asked, batch = self.origin() | {"n": self.n}, self.config.inference_batch
@@ -181,9 +178,9 @@ class Subject:
             unigram, per_position = self.frequencies
             p = {"unigram": unigram, "per_position": per_position, "uniform": torch.full((self.K,), 1 / self.K).double()}[name]
             model: CodeModel = independent(p, height, width, SEED)
-            make = lambda at: self.stages.tokenizer.images_of(model(at), precision=self.config.precision)
+            make = lambda at: self.networks.tokenizer.images_of(model(at), precision=self.config.precision)
         row = keep_row(self.folder, name, asked, make, count=self.n, batch=batch)
-        self.stages.release()  # there is room again for what looks at the row
+        self.networks.release()  # there is room again for what looks at the row
         return row
 
     def learning(self, name: str) -> Labelled:
@@ -213,7 +210,7 @@ class Subject:
         asked = {"recipe": RECIPE, "steps": self.config.classifier_steps, "seed": SEED, "data": self.data.fingerprint} | asked
         file = self.folder / f"classifier-{name}-{digest(asked)}.safetensors"
         shape = (self.config.data.channels, *self.config.data.size)
-        classes, steps, device = len(self.label_names), self.config.classifier_steps, self.stages.device
+        classes, steps, device = len(self.label_names), self.config.classifier_steps, self.networks.device
 
         def train() -> None:
             for old in self.folder.glob(f"classifier-{name}-??????????.safetensors"):
@@ -240,7 +237,7 @@ class Subject:
         name = self.config.features
         if name != CLASSIFIER:
             made: list[Extractor] = []
-            load = lambda: made.append(of_torch_fidelity(name, self.config.features_weights, self.stages.device))
+            load = lambda: made.append(of_torch_fidelity(name, self.config.features_weights, self.networks.device))
             on_main(load)  # so that a download happens once
             if not made:
                 load()
@@ -250,4 +247,4 @@ class Subject:
                 "features of a classifier need classes, and these data have none: "
                 "pip install 'vqprior[eval]' and take --features inception-v3-compat"
             )
-        return of_classifier(self.classifier("all"), self.stages.device)
+        return of_classifier(self.classifier("all"), self.networks.device)
