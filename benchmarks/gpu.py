@@ -317,7 +317,7 @@ def drawn(
     """Code maps [B, h, w] of B maps with this noise, from the cache of the prior or by full forwards."""
     maps, height = len(noise(0, 1)), prior.level.height
     cache = workspace.cache(prior, labels, Choice(), maps=maps, in_full=in_full)
-    return map_of(rows(cache, noise, Choice(), workspace.rows, height), workspace.rows, height)
+    return map_of(rows(cache, noise, Choice(), workspace.rows, height))
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ class Case:
         with convolutions(self.device, self.precision):
             cache = memory.cache(self.prior, self.labels, choice, **how)
             height = self.prior.level.height
-            return map_of(rows(cache, self.noise, choice, memory.rows, height), memory.rows, height)
+            return map_of(rows(cache, self.noise, choice, memory.rows, height))
 
 
 def measure(case: Case, repetitions: int, naive_seconds: float) -> dict[str, float | bool]:

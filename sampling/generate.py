@@ -64,17 +64,18 @@ def generate(settings: Sample, run: RunDir) -> Path:
     chunks = list(enumerate(numbers.split(settings.batch_size)))
     processes = share_of_process().processes
 
-    def draw(chunk: tuple[int, Tensor], behind: _Behind) -> None:
+    def draw(chunk: tuple[int, Tensor]) -> None:
         index, images = chunk
         if not unfinished.part(index).is_file():
-            drawn = networks.draw(images, None if labels is None else labels[images], sampling)
+            codes = networks.codes(images, None if labels is None else labels[images], sampling)
+            drawn = networks.decode(codes, sampling)
             behind.begin(lambda: _write(unfinished, index, images, drawn.permute(0, 2, 3, 1).numpy()))
         if index + processes >= len(chunks):  # the last one of this process, which hears here if it cannot be written
             behind.finish()
 
     with ThreadPoolExecutor(1) as thread:  # this ends once it is done with its work, also after an error or a signal
         behind = _Behind(thread)
-        each_in_turn(chunks, lambda chunk: draw(chunk, behind), "sample")
+        each_in_turn(chunks, draw, "sample")
     columns = len(networks.label_names) if networks.label_names and not settings.label else 8
     numbers = np.full(len(numbers), -1) if labels is None else labels.numpy()
     names = np.array(networks.label_names, dtype=np.str_)

@@ -26,7 +26,7 @@ from .batch_size import automatic
 from .choice import Sampling, Setting
 from .labels import label_of_text
 from .noise import Noise, gumbel_noise, noise_on
-from .sampler import map_of, rows
+from .sampler import rows
 from .tokenizer import Tokenizer, in_chunks
 from .workspace import Spare, Workspace
 
@@ -96,6 +96,7 @@ class Networks:
                 "that takes classes and stage2.label_dropout above 0"
             )
 
+    @torch.no_grad()
     def codes(
         self,
         images: Tensor,
@@ -112,19 +113,20 @@ class Networks:
             UserError: guidance for a prior that was not trained for it, or tf32 on a device that has none.
         """
         self.check_guidance(sampling.choice.guidance)
-        height, parts = self.vqvae.map_size[0], []
+        height, width = self.vqvae.map_size
+        codes = torch.empty(len(images), height, width, dtype=torch.int64, device=self.device)
         for chunk in torch.arange(len(images)).split(sampling.batch_size):
             at = padded(chunk, sampling.batch_size)
             some, kept = (None if x is None else onto(x[at], self.device) for x in (labels, known))
             choice = sampling.choice.of_maps(at, self.device)
+            part = codes[chunk[0] : chunk[-1] + 1]
             with convolutions(self.device, sampling.precision), self._spare.lent() as workspace:
                 noise = self._noise(sampling.seed, images[at], workspace)
                 how = dict(maps=len(at), dtype=AUTOCAST.get(sampling.precision))
                 cache = workspace.cache(self.prior, some, choice, in_full=not self_check.caches(self.device), **how)
-                memory = workspace.rows
-                drawn = map_of(rows(cache, noise, choice, memory, height, kept), memory, height)
-            parts.append(drawn[: len(chunk)])
-        return torch.cat(parts)
+                for i, row in enumerate(rows(cache, noise, choice, workspace.rows, height, kept)):
+                    part[:, i] = row[: len(chunk)]
+        return codes
 
     def _noise(self, seed: int, images: Tensor, workspace: Workspace) -> Noise:
         """The noise of the images with these numbers [B], on the device; made there where its integers can be trusted."""
@@ -134,7 +136,10 @@ class Networks:
 
     def draw(self, images: Tensor, labels: Tensor | None, sampling: Sampling) -> Tensor:
         """Images [N, C, H, W] uint8 on the CPU with these numbers [N] and labels [N]; raises as `codes`."""
-        codes = self.codes(images, labels, sampling)
+        return self.decode(self.codes(images, labels, sampling), sampling)
+
+    def decode(self, codes: Tensor, sampling: Sampling) -> Tensor:
+        """The images [N, C, H, W] uint8 on the CPU of code maps [N, h, w] on the device, in chunks."""
         decode = lambda at: self.tokenizer.images_of(codes[onto(at, codes.device)], precision=sampling.precision)
         return in_chunks(decode, len(codes), sampling.batch_size)
 

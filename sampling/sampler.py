@@ -58,7 +58,6 @@ def is_guided(guidance: Setting) -> bool:
     return isinstance(guidance, Tensor) or guidance != 1
 
 
-@torch.no_grad()
 def rows(
     cache: Cache,
     noise: Noise,
@@ -67,7 +66,7 @@ def rows(
     height: int,
     known: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """Ancestral sampling in raster order: the rows of B maps, [B, w] int64, one after the other.
+    """Ancestral sampling in raster order: the rows of B maps, [B, w] int64, one after the other; without gradients.
 
     Args:
         cache: at the beginning of its maps.
@@ -93,9 +92,7 @@ def rows(
         yield row
 
 
-def map_of(drawn: Iterator[Tensor], memory: Tensor, height: int) -> Tensor:
-    """The maps [B, h, w] of rows that are made in this memory [2, B, w]."""
-    codes = memory.new_empty(memory.shape[1], height, memory.shape[2])
-    for i, row in enumerate(drawn):
-        codes[:, i] = row
-    return codes
+@torch.no_grad()
+def map_of(drawn: Iterator[Tensor]) -> Tensor:
+    """The maps [B, h, w] of rows."""
+    return torch.stack([row.clone() for row in drawn], dim=1)

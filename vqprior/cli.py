@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from vqprior import configs
 from vqprior.configs import Config
@@ -16,7 +16,10 @@ from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime import devices
-from vqprior.runtime.interrupt import Interrupted
+from vqprior.runtime.interrupt import Interrupted, heeded
+
+if TYPE_CHECKING:
+    from vqprior.runtime.run_dir import RunDir
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ def _sample(name: str, target: str | None, flags: list[str]) -> None:
     stored = _stored(target)
     settings = configs.parse_options(Sample, flags, default=stored.sample, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
-    need_run(stored)
-    from vqprior import pipeline
+    run = need_run(stored)
+    from vqprior.sampling.generate import generate
 
-    pipeline.sample(stored, settings)
+    with heeded():
+        generate(settings, run)
 
 
 def _complete(name: str, target: str | None, flags: list[str]) -> None:
@@ -132,11 +136,11 @@ def _need_target(name: str, target: str | None) -> None:
         raise UserError(f"vqprior {name} needs a preset or a run directory first: vqprior {name} mnist5k")
 
 
-def need_run(config: Config) -> None:
-    """Refuse what takes a run where there is none, before torch is waited for."""
+def need_run(config: Config) -> "RunDir":
+    """The run that a command takes; refuses, before torch is waited for, where there is none."""
     from vqprior.runtime import run_dir
 
-    run_dir.existing(config)
+    return run_dir.existing(config)
 
 
 def _stored(target: str | None) -> Config:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vqprior.configs import Config, dump
 from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation, Export, Report
-from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.files import write_file
@@ -152,15 +151,6 @@ def train_prior(config: Config) -> None:
     preview = preview_for(config, run)
     with heeded(), convolutions(device_of_process(), config.precision):
         train(config, run, preview)
-
-
-def sample(config: Config, settings: Sample) -> None:
-    """Draw images."""
-    from vqprior.sampling.generate import generate
-
-    run = run_dir.existing(config)
-    with heeded():
-        generate(settings, run)
 
 
 def complete(config: Config, settings: Complete) -> None:

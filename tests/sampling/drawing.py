@@ -29,7 +29,7 @@ def drawn(
     workspace = workspace or Workspace()
     cache = workspace.cache(prior, labels, choice, maps=maps, dtype=dtype, in_full=in_full)
     memory, height = workspace.rows, prior.level.height
-    return map_of(rows(cache, noise, choice, memory, height, known), memory, height)
+    return map_of(rows(cache, noise, choice, memory, height, known))
 
 
 class Fake(Prior):
