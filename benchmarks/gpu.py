@@ -39,6 +39,7 @@ from benchmarks.gpu_steps import CLASSES, PRESETS, Enough, after_each_step, conf
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision
 from vqprior.runtime import devices
+from vqprior.runtime.launch import computes_bf16
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.randomness import generator, hash64
@@ -60,11 +61,23 @@ WAYS = {
     "bf16": ("--precision", "bf16"),
     "bf16, recorded": ("--precision", "bf16", "--cuda_graph", "True"),
 }
+WITHOUT_BF16 = {"fp32": WAYS["fp32"], "fp16": ("--precision", "fp16")}  # T4, V100, Macs
 FEW = 4  # images of a step that is hardly any arithmetic
-LOOKED_AT = 5  # steps under the profiler, and as many under torch's debug mode for waits
+LOOKED_AT = 3  # steps under the profiler, and as many under torch's debug mode for waits
 
 QUICK = ("--data.size", "16", "16", "--data.margin", "0", "--data.crop", "0", "--inference_batch", "4")
-QUICK_1 = ("--stage1.K", "8", "--stage1.D", "4", "--stage1.width", "8", "--stage1.block_width", "4", "--stage1.batch_size", "8")
+QUICK_1 = (
+    "--stage1.K",
+    "8",
+    "--stage1.D",
+    "4",
+    "--stage1.width",
+    "8",
+    "--stage1.block_width",
+    "4",
+    "--stage1.batch_size",
+    "8",
+)
 QUICK_2 = ("--stage2.channels", "8", "--stage2.head", "8", "--stage2.layers", "2", "--stage2.batch_size", "8")
 
 
@@ -73,13 +86,18 @@ class Settings:
 
     def __init__(self, quick: bool, minutes: float):
         self.flags = (*QUICK, *QUICK_1, *QUICK_2) if quick else ()
-        self.ways = {"fp32": WAYS["fp32"]} if quick else WAYS
-        self.warm_up, self.seconds, self.rounds = (2, 0.2, 1) if quick else (8, 2.0, 2)
+        self.ways = {"fp32": WAYS["fp32"]} if quick else _ways_here()
+        self.seconds, self.rounds = (0.2, 1) if quick else (1.5, 2)
         self.pictures = 48 if quick else 768
         self.batches = (2,) if quick else (16, 64, 256)
         self.repetitions = 2 if quick else 3
         self.compared = 64 if quick else 4096  # pictures whose codes are compared
         self.until = time.perf_counter() + 60 * minutes
+
+
+def _ways_here() -> dict[str, tuple[str, ...]]:
+    """The ways that this device is made for."""
+    return WAYS if computes_bf16(device_of_process()) else WITHOUT_BF16
 
 
 # The device
@@ -149,45 +167,59 @@ def attempted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 # Training
 
 
-class Timed:
-    """Watches a loop: the mean seconds of a step after a warm-up."""
+class Watch:
+    """Called by a loop after each step; from the end of a warm-up on it counts steps.
 
-    def __init__(self, settings: Settings):
-        self.settings, self.steps = settings, 0
-        self.began = self.took = 0.0
+    The warm-up is 5 steps, in which kernels are chosen and a step is recorded, and goes on for so many seconds.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds, self.steps, self.since = seconds, 0, -1
+        self.began = time.perf_counter()
 
     def __call__(self) -> None:
         self.steps += 1
-        since = self.steps - self.settings.warm_up
-        if since == 0:
+        if self.since < 0 and (self.steps < 5 or time.perf_counter() - self.began < self.seconds):
+            return
+        if self.since < 0:
             synchronize()
             self.began = time.perf_counter()
-        elif since > 0 and time.perf_counter() - self.began > self.settings.seconds:
+        self.since += 1
+        self.after(self.since)
+
+    def after(self, steps: int) -> None:
+        """So many steps have been taken since the warm-up, 0 at its end."""
+
+
+class Timed(Watch):
+    """The mean seconds of a step."""
+
+    took = 0.0
+
+    def after(self, steps: int) -> None:
+        if steps and time.perf_counter() - self.began > self.seconds:
             synchronize()
-            self.took = (time.perf_counter() - self.began) / since
+            self.took = (time.perf_counter() - self.began) / steps
             raise Enough
 
 
-class LookedAt:
-    """Watches a loop on CUDA: how long kernels run in a step, how many there are, and the waits that torch warns of."""
+class LookedAt(Watch):
+    """On CUDA: how long kernels run in a step, how many there are, and the waits that torch warns of."""
 
-    def __init__(self, settings: Settings):
-        self.settings, self.steps = settings, 0
+    def __init__(self, messages: list[warnings.WarningMessage]):
+        super().__init__(seconds=0)
         kernels = {ProfilerActivity.CUDA} & supported_activities()
         self.profile = profile(activities=kernels or {ProfilerActivity.CPU})
-        self.messages: list[warnings.WarningMessage] = []
+        self.messages = messages
 
-    def __call__(self) -> None:
-        self.steps += 1
-        since = self.steps - self.settings.warm_up
-        if since == 0:
-            synchronize()
+    def after(self, steps: int) -> None:
+        if steps == 0:
             self.profile.start()
-        elif since == LOOKED_AT:
+        elif steps == LOOKED_AT:
             synchronize()
             self.profile.stop()
             torch.cuda.set_sync_debug_mode("warn")
-        elif since == 2 * LOOKED_AT:
+        elif steps == 2 * LOOKED_AT:
             torch.cuda.set_sync_debug_mode("default")
             raise Enough
 
@@ -211,12 +243,12 @@ def with_batch(config: Config, stage: str, batch: int) -> Config:
     return replace(config, **{stage: replace(getattr(config, stage), batch_size=batch)})
 
 
-def fitting(train: Callable[[Config], None], config: Config, stage: str, settings: Settings) -> tuple[dict[str, Any], int]:
+def fitting(train: Callable[[Config], None], config: Config, stage: str, seconds: float) -> tuple[dict[str, Any], int]:
     """Figures of a loop at its batch, or at the largest half, quarter, ... of it that fits; and that batch."""
     batch = getattr(config, stage).batch_size
     while True:
         try:
-            with cleared(), after_each_step(Timed(settings)) as timed:
+            with cleared(), after_each_step(Timed(seconds)) as timed:
                 train(with_batch(config, stage, batch))
         except torch.OutOfMemoryError:
             batch //= 2
@@ -230,13 +262,13 @@ def fitting(train: Callable[[Config], None], config: Config, stage: str, setting
         return figures, batch
 
 
-def looked_at(train: Callable[[Config], None], config: Config, settings: Settings) -> dict[str, Any]:
+def looked_at(train: Callable[[Config], None], config: Config) -> dict[str, Any]:
     """What the profiler and torch's debug mode see of a step."""
-    with warnings.catch_warnings(record=True) as messages, cleared(), after_each_step(LookedAt(settings)) as watch:
+    with warnings.catch_warnings(record=True) as messages, cleared():
         warnings.simplefilter("always")
-        watch.messages = messages
         try:
-            train(config)
+            with after_each_step(LookedAt(messages)) as watch:
+                train(config)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return watch.figures()
@@ -266,11 +298,11 @@ def _one_round(
     """Measure once more; at the first time the batch that fits is found, and the step is looked at."""
     if "batch" in row:
         config = with_batch(config, stage, row["batch"])
-    figures, batch = fitting(train, config, stage, settings)
-    few, _ = fitting(train, with_batch(config, stage, min(batch, FEW)), stage, settings)
+    figures, batch = fitting(train, config, stage, settings.seconds)
+    few, _ = fitting(train, with_batch(config, stage, min(batch, FEW)), stage, settings.seconds / 2)
     found = {"batch": batch, "rounds": [*row["rounds"], figures | {"few_ms": few["step_ms"]}]}
     if is_cuda() and not row["rounds"]:
-        found["apart"] = attempted(lambda: looked_at(train, with_batch(config, stage, batch), settings))
+        found["apart"] = attempted(lambda: looked_at(train, with_batch(config, stage, batch)))
     return found
 
 
@@ -380,7 +412,11 @@ def codes_equal_the_cpus(count: int) -> list[dict[str, Any]]:
 @torch.no_grad()
 def self_checks() -> dict[str, Any]:
     """What must be equal or close: the hash, the noise, the prior's logits, sampling from a cache, a call made again."""
-    device, here, there = device_of_process(), Generator.from_run(MODEL, "cpu"), Generator.from_run(MODEL, device_of_process())
+    device, here, there = (
+        device_of_process(),
+        Generator.from_run(MODEL, "cpu"),
+        Generator.from_run(MODEL, device_of_process()),
+    )
     numbers = torch.arange(1000) * 2**33 + 1
     images, maps = torch.arange(16), dict(maps=16, height=7, width=7)
     codes = torch.randint(here.prior.K, (16, 7, 7), generator=generator(0, 12))

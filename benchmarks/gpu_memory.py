@@ -167,7 +167,13 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         low, full = (row["mib"][precision] for precision in PRECISIONS)
         takes = low["fixed"] + row["batch"] * low["image"]
         batches = [[_about(row["largest_batch"][p][card]) for p in PRECISIONS] for card in CARDS]
-        cells = [row["preset"], row["stage"][-1], f"{low['fixed']:.0f}", f"{low['image']:.2f}", f"{full['image']:.2f}"]
+        cells = [
+            row["preset"],
+            row["stage"][-1],
+            f"{low['fixed']:.0f}",
+            f"{low['image']:.2f}",
+            f"{full['image']:.2f}",
+        ]
         cells += [str(row["batch"]), f"{takes / 1024:.1f} GB", *(f"{low} ({full})" for low, full in batches)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -58,7 +58,16 @@ FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"
 COPIES = {"_to_copy", "copy_"}
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
 # What CUDA's autocast computes in 16 bits, and what in fp32
-LOW_PRECISION = {F.conv1d, F.conv2d, F.conv_transpose2d, F.linear, torch.mm, torch.addmm, torch.bmm, torch.matmul}
+LOW_PRECISION = {
+    F.conv1d,
+    F.conv2d,
+    F.conv_transpose2d,
+    F.linear,
+    torch.mm,
+    torch.addmm,
+    torch.bmm,
+    torch.matmul,
+}
 FULL_PRECISION = {F.cross_entropy, F.mse_loss, F.l1_loss, F.log_softmax, F.softmax, F.normalize, torch.softmax,
                   torch.log_softmax, torch.exp, torch.log, torch.cumsum}  # fmt: skip
 
@@ -523,7 +532,11 @@ def _patches(gpu: PretendDevice) -> Iterator[Any]:
     kind, module = gpu.device.type, getattr(torch, gpu.device.type)
     replaced = {
         torch: {"Event": PretendEvent, "Stream": PretendStream},
-        torch.Tensor: {"backward": _backward, "pin_memory": _pin_memory, "is_pinned": lambda t, *a: gpu.is_pinned(t)},
+        torch.Tensor: {
+            "backward": _backward,
+            "pin_memory": _pin_memory,
+            "is_pinned": lambda t, *a: gpu.is_pinned(t),
+        },
         torch.autograd: {"backward": _backward},
         torch.nn.Module: {"to": _module_to},
         torch._C: {"_group_tensors_by_device_and_dtype": _group_by_dtype},

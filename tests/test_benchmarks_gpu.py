@@ -50,7 +50,7 @@ def test_a_batch_that_does_not_fit_is_halved():
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     settings = gpu.Settings(quick=True, minutes=1)
-    _, batch = gpu.fitting(train, gpu.config_of("mnist", *settings.flags), "stage1", settings)
+    _, batch = gpu.fitting(train, gpu.config_of("mnist", *settings.flags), "stage1", settings.seconds)
     assert (batch, tried) == (2, [8, 4, 2])
 
 

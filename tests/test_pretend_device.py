@@ -62,8 +62,10 @@ def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -
 
 
 def differences(run: Path, expected: Path) -> dict[str, float]:
-    """The largest difference of each tensor of all checkpoints, where there is any."""
+    """The largest difference of each tensor of all checkpoints, where there is any; no step was skipped."""
     found = {}
+    manifests = [*run.glob("stage*/step-*/manifest.json")]
+    assert manifests and all(json.loads(file.read_text())["meta"]["guard"]["skipped"] == 0 for file in manifests)
     for file in sorted(expected.glob("stage*/step-*/*.safetensors")):
         ours, theirs = load_file(run / file.relative_to(expected)), load_file(file)
         assert ours.keys() == theirs.keys()
@@ -99,12 +101,12 @@ def cuda_run(flags, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(cuda_run, flags, tmp_path_factory) -> dict[str, Path]:
-    """Finished tiny runs by device."""
-    mac = tmp_path_factory.mktemp("mps") / "run"
+def mps_run(flags, tmp_path_factory) -> Path:
+    """The same on a pretend Mac."""
+    run = tmp_path_factory.mktemp("mps") / "run"
     with pretend("mps"):
-        completed("run", "folder", *flags, "--out", mac)
-    return {"cuda": cuda_run, "mps": mac}
+        completed("run", "folder", *flags, "--out", run)
+    return run
 
 
 # The device itself
@@ -232,7 +234,10 @@ def test_a_fused_optimizer_skips_by_a_tensor_and_refuses_moments_of_another_layo
         for found_inf, moved in ((1.0, False), (0.0, True)):
             optimizer.found_inf = torch.tensor(found_inf, device="cuda")
             optimizer.step()
-            assert ((weight != 1).any().item(), optimizer.state[weight]["step"].item()) == (moved, float(moved))
+            assert ((weight != 1).any().item(), optimizer.state[weight]["step"].item()) == (
+                moved,
+                float(moved),
+            )
         optimizer.state[weight]["exp_avg"] = optimizer.state[weight]["exp_avg"].contiguous()
         with pytest.raises(RuntimeError, match="layout"):
             optimizer.step()
@@ -297,7 +302,20 @@ def everything(run: Path, out: Path, pictures: Path) -> list[list[object]]:
     drawing = ["--temperature", 0.8, "--top_k", 5, "--top_p", 0.9]
     return [
         ["sample", run, "--images", 5, "--seed", 1, "--label", "ant", *drawing, "--out", out / "samples"],
-        ["complete", run, *picture, "--label", "ant", "--draws", 4, "--images", 2, *drawing, "--out", out / "done"],
+        [
+            "complete",
+            run,
+            *picture,
+            "--label",
+            "ant",
+            "--draws",
+            4,
+            "--images",
+            2,
+            *drawing,
+            "--out",
+            out / "done",
+        ],
         ["evaluate", run, "--classifier_steps", 2],
         ["report", run],
         ["encode", run, "--pictures", pictures, "--out", out / "encoded"],
@@ -306,8 +324,8 @@ def everything(run: Path, out: Path, pictures: Path) -> list[list[object]]:
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_every_command_ends_well(kind, runs, finished_run, tmp_path):
-    shutil.copytree(runs[kind], tmp_path / "run")
+def test_every_command_ends_well(kind, request, finished_run, tmp_path):
+    shutil.copytree(request.getfixturevalue(f"{kind}_run"), tmp_path / "run")
     with pretend(kind):
         for arguments in everything(tmp_path / "run", tmp_path, finished_run.parent / "pictures"):
             completed(*arguments)
@@ -467,7 +485,13 @@ def test_a_prior_keeps_16_bits_for_its_backward_under_autocast(classes):
             kept.append(tuple(tensor.shape))
         return tensor
 
-    codes, labels = torch.zeros(2, 6, 6, dtype=torch.int64), torch.zeros(2, dtype=torch.int64) if classes else None
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+    codes, labels = (
+        torch.zeros(2, 6, 6, dtype=torch.int64),
+        torch.zeros(2, dtype=torch.int64) if classes else None,
+    )
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
         logits = model(codes, labels, factors)
     assert logits.requires_grad and not kept
