@@ -1,20 +1,21 @@
 """What the first person with a GPU should measure: speed, memory, waits, and whether the numbers are right.
 
-    python -m benchmarks.gpu                            all of it, in under 10 minutes on a GPU: gpu.json and gpu.md
-    python -m benchmarks.gpu --presets mnist --quick    the same in miniature, on any machine
-    python -m benchmarks.gpu --memory                   memory of training by preset and card, counted: no GPU needed
-    python -m benchmarks.gpu --operations               operations and waits of a step, counted: no GPU needed
+    python -m benchmarks.gpu                          all of it, in under 10 minutes: gpu.json and gpu.md
+    python -m benchmarks.gpu --presets mnist --quick  the same in miniature, on any machine
+    python -m benchmarks.gpu --memory                 memory of training, counted: no GPU needed
+    python -m benchmarks.gpu --operations             operations and waits of a step, counted: no GPU needed
 
-Training: the real loops on made-up data, both stages of each preset, at the preset's batch or, where that does not fit,
-at a half of it, a quarter, and so on; in fp32, TF32, bf16, and bf16 as a recorded step (`--cuda_graph`). The ways take
-turns, round after round; the figures are medians over rounds. Of each way also: the peak of the allocated memory; a step
-of 4 images, which is the host's time to launch it all; and from a few steps apart, which the profiler slows, the time
-that kernels run, their number, and how often torch says that the host waits (`set_sync_debug_mode`; waiting for an event
-is not among them). Where kernels run for less than the step takes, launches bound the step, not arithmetic.
+Training: the real loops on made-up data, both stages of each preset, at the preset's batch or, where that
+does not fit, at a half of it, a quarter, and so on; in fp32, TF32, bf16, and bf16 as a recorded step
+(`--cuda_graph`). The ways take turns, round after round; the figures are medians over rounds. Of each way
+also: the peak of the allocated memory; a step of 4 images, which is the host's time to launch it all; and
+from a few steps apart, which the profiler slows, the time that kernels run, their number, and how often
+torch says that the host waits (`set_sync_debug_mode`; waiting for an event is not among them). Where
+kernels run for less than the step takes, launches bound the step, not arithmetic.
 
-Sampling: priors of random weights, images a second, ms a code, and all codes in multiples of one full forward.
-Encoding: pictures on the CPU to codes on the CPU. Checks: what should be equal to the CPU, and how far it is.
-"""
+Sampling: priors of random weights, images a second, ms a code, and all codes in multiples of one full
+forward. Encoding: pictures on the CPU to codes on the CPU. Checks: what should be equal to the CPU, and how
+far it is."""
 
 import argparse
 import gc
@@ -63,6 +64,7 @@ WAYS = {
 }
 WITHOUT_BF16 = {"fp32": WAYS["fp32"], "fp16": ("--precision", "fp16")}  # T4, V100, Macs
 FEW = 4  # images of a step that is hardly any arithmetic
+COLUMNS = ("way", "batch", "steps/s", "images/s", "step ms", "kernels ms", "few ms", "kernels", "waits", "MiB")
 LOOKED_AT = 3  # steps under the profiler, and as many under torch's debug mode for waits
 
 QUICK = ("--data.size", "16", "16", "--data.margin", "0", "--data.crop", "0", "--inference_batch", "4")
@@ -132,7 +134,7 @@ def about() -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if is_cuda() else None,
-        "driver": output_of("nvidia-smi", "--query-gpu=driver_version,pstate,power.limit", "--format=csv,noheader"),
+        "driver": output_of("nvidia-smi", "--query-gpu=driver_version,power.limit", "--format=csv,noheader"),
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -170,7 +172,7 @@ def attempted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 class Watch:
     """Called by a loop after each step; from the end of a warm-up on it counts steps.
 
-    The warm-up is 5 steps, in which kernels are chosen and a step is recorded, and goes on for so many seconds.
+    The warm-up is 5 steps, in which kernels are chosen and a step is recorded, or so many seconds if longer.
     """
 
     def __init__(self, seconds: float):
@@ -225,7 +227,8 @@ class LookedAt(Watch):
 
     def figures(self) -> dict[str, Any]:
         """Means a step."""
-        rows = [row for row in self.profile.key_averages() if row.device_type == torch.autograd.DeviceType.CUDA]
+        device = torch.autograd.DeviceType.CUDA
+        rows = [row for row in self.profile.key_averages() if row.device_type == device]
         waits: dict[str, float] = {}
         for message in self.messages:
             if "called a synchronizing CUDA operation" in str(message.message):
@@ -243,8 +246,13 @@ def with_batch(config: Config, stage: str, batch: int) -> Config:
     return replace(config, **{stage: replace(getattr(config, stage), batch_size=batch)})
 
 
-def fitting(train: Callable[[Config], None], config: Config, stage: str, seconds: float) -> tuple[dict[str, Any], int]:
-    """Figures of a loop at its batch, or at the largest half, quarter, ... of it that fits; and that batch."""
+def fitting(
+    train: Callable[[Config], None],
+    config: Config,
+    stage: str,
+    seconds: float,
+) -> tuple[dict[str, Any], int]:
+    """Figures of a loop at its batch, or at the largest half, quarter, ... that fits; and that batch."""
     batch = getattr(config, stage).batch_size
     while True:
         try:
@@ -308,7 +316,8 @@ def _one_round(
 
 def _over_rounds(row: dict[str, Any]) -> dict[str, Any]:
     """Medians over rounds, and what follows from them."""
-    medians = {name: statistics.median(figures[name] for figures in row["rounds"]) for name in row["rounds"][0]}
+    rounds = row["rounds"]
+    medians = {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
     medians["steps_per_second"] = 1000 / medians["step_ms"]
     medians["images_per_second"] = row["batch"] * medians["steps_per_second"]
     return medians
@@ -339,8 +348,8 @@ def sampling(preset: str, batch: int, settings: Settings) -> dict[str, Any]:
     """Cached sampling of one batch beside one full forward, in fp32."""
     config, device, classes = config_of(preset, *settings.flags), device_of_process(), CLASSES[preset]
     torch.manual_seed(0)
-    prior = PixelCNN(config.stage2, K=config.stage1.K, classes=classes).to(device).eval().requires_grad_(False)
-    prior.to(memory_format=torch.channels_last)
+    prior = PixelCNN(config.stage2, K=config.stage1.K, classes=classes).to(device)
+    prior.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     height, width = (pixels // config.stage1.factor for pixels in config.data.size)
     codes = torch.randint(config.stage1.K, (batch, height, width), generator=generator(0)).to(device)
     labels = (torch.arange(batch) % classes).to(device) if classes else None
@@ -386,7 +395,7 @@ def strokes(count: int) -> torch.Tensor:
     along = torch.linspace(0, 1, 24)[None, :, None]
     corners = torch.rand(3, count, 1, 2, generator=generator(0, 11)) * 20 + 4
     points = (1 - along) ** 2 * corners[0] + 2 * along * (1 - along) * corners[1] + along**2 * corners[2]
-    grid = torch.stack(torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij"), -1).view(1, -1, 2).float()
+    grid = torch.cartesian_prod(torch.arange(28.0), torch.arange(28.0))[None]
     distances = torch.cdist(grid.expand(count, -1, -1), points).amin(-1)
     return ((2.2 - distances).clamp(0, 1) * 255).to(torch.uint8).view(count, 28, 28, 1)
 
@@ -411,7 +420,7 @@ def codes_equal_the_cpus(count: int) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def self_checks() -> dict[str, Any]:
-    """What must be equal or close: the hash, the noise, the prior's logits, sampling from a cache, a call made again."""
+    """What must be equal or close: hash, noise, logits, sampling from a cache, a call made again."""
     device, here, there = (
         device_of_process(),
         Generator.from_run(MODEL, "cpu"),
@@ -445,7 +454,7 @@ def measure(presets: tuple[str, ...], settings: Settings) -> dict[str, Any]:
     """Every figure; what failed is in words where its figures would be."""
     found: dict[str, Any] = {"about": about(), "checks": attempted(self_checks), "training": []}
     found["codes"] = attempted(lambda: {"rows": codes_equal_the_cpus(settings.compared)})
-    found["encoding"] = [{"preset": preset} | attempted(lambda p=preset: encoding(p, settings)) for preset in presets]
+    found["encoding"] = [{"preset": preset} | attempted(lambda preset=preset: encoding(preset, settings)) for preset in presets]
     found["sampling"] = [
         {"preset": preset, "batch": batch} | attempted(lambda p=preset, b=batch: sampling(p, b, settings))
         for preset in presets
@@ -468,12 +477,13 @@ def as_markdown(found: dict[str, Any]) -> str:
         "",
         "## Training",
         "",
-        "| preset | stage | way | batch | steps/s | images/s | step ms | kernels ms | 4 images ms | kernels | waits | MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| preset | stage | {' | '.join(COLUMNS)} |",
+        "|---|---|" + "---|" * len(COLUMNS),
         *map(_training_line, found["training"]),
         "",
-        "A step of 4 images is the host's time to launch one. Kernels, their time and the waits are of steps apart, which the",
-        "profiler slows. Where kernels run for much less than a step takes, launches bound it. Waits for events are left out.",
+        "A step of 4 images (few) is the host's time to launch one. Kernels, their time and the waits are of steps",
+        "apart, which the profiler slows. Where kernels run for much less than a step, launches bound it.",
+        "Waits for events are left out.",
         "",
         "## Sampling from the cache, fp32",
         "",
@@ -485,7 +495,7 @@ def as_markdown(found: dict[str, Any]) -> str:
         "",
         "| preset | batch | images/s |",
         "|---|---|---|",
-        *(f"| {row['preset']} | {row.get('batch', '')} | {_number(row, 'images_per_second')} |" for row in found["encoding"]),
+        *map(_encoding_line, found["encoding"]),
         "",
         "## Against the CPU",
         "",
@@ -517,10 +527,15 @@ def _sampling_line(row: dict[str, Any]) -> str:
     return f"| {row['preset']} | {row['batch']} | {' | '.join(cells)} |"
 
 
+def _encoding_line(row: dict[str, Any]) -> str:
+    return f"| {row['preset']} | {row.get('batch', '')} | {_number(row, 'images_per_second')} |"
+
+
 def _codes_line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"- codes of models/mnist: {row['error']}"
-    return f"- codes of models/mnist in {row['precision']}: {row['codes']:.4%} differ, {row['maps']:.3%} of {row['of']} maps"
+    differ = f"{row['codes']:.4%} differ, {row['maps']:.3%} of {row['of']} maps"
+    return f"- codes of models/mnist in {row['precision']}: {differ}"
 
 
 def written(found: dict[str, Any] | list, markdown: str, out: Path) -> None:
@@ -533,11 +548,12 @@ def written(found: dict[str, Any] | list, markdown: str, out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure or count, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="files to write, without their ending")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
-    parser.add_argument("--minutes", type=float, default=8, help="after that only what was not measured yet is")
+    parser.add_argument("--minutes", type=float, default=8, help="then only what has no figure is measured")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it runs")
     parser.add_argument("--memory", action="store_true", help="count memory instead")
     parser.add_argument("--operations", action="store_true", help="count operations and waits instead")

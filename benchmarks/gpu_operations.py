@@ -1,9 +1,9 @@
-"""Operations and waits of one training step, counted on the pretend CUDA device of `tests/pretend_device.py`.
+"""Operations and waits of one training step, counted on the pretend CUDA device of
+`tests/pretend_device.py`.
 
-Neither depends on the width of a network, the size of its maps or the batch: these are small here, and the number of
-layers, the options and the precision are the preset's. Counted are the operations that torch dispatches, without views
-and allocations; some are several kernels (a convolution's backward is three).
-"""
+Neither depends on the width of a network, the size of its maps or the batch: these are small here, and the
+number of layers, the options and the precision are the preset's. Counted are the operations that torch
+dispatches, without views and allocations; some are several kernels (a convolution's backward is three)."""
 
 import tempfile
 from collections import Counter
