@@ -175,7 +175,7 @@ def test_a_device_that_accelerate_is_told_and_that_is_not_here_is_refused(machin
     machine(1)
     for told in ("cuda:3", "mps"):
         monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", told)
-        with pytest.raises(UserError, match="ACCELERATE_TORCH_DEVICE is .*this machine has cuda, cuda:0, cpu"):
+        with pytest.raises(UserError, match=r"ACCELERATE_TORCH_DEVICE is .*this machine has cuda, cuda:0, cpu"):
             devices.find("auto")
 
 
