@@ -1,9 +1,8 @@
 """Memory of a training step, counted without a GPU and without allocating: on torch's fake tensors.
 
-The peak of forward, backward, optimizer and average is counted at half of the preset's batch and at all of it; the
-difference is what an image takes, the rest is fixed. Not in it: CUDA's context and workspaces, what the allocator rounds
-up, data that are kept on the device, DDP's buckets and NCCL's buffers.
-"""
+The peak of forward, backward, optimizer and average is counted at half of the preset's batch and at all of
+it; the difference is what an image takes, the rest is fixed. Not in it: CUDA's context and workspaces, what
+the allocator rounds up, data that are kept on the device, DDP's buckets and NCCL's buffers."""
 
 import weakref
 from collections.abc import Callable
@@ -76,7 +75,8 @@ def _to_channels_last(model: nn.Module) -> None:
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.ndim == 4:
-                module._parameters[name] = nn.Parameter(parameter.detach().contiguous(memory_format=torch.channels_last))
+                laid_out = parameter.detach().contiguous(memory_format=torch.channels_last)
+                module._parameters[name] = nn.Parameter(laid_out)
 
 
 def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]]:
@@ -152,7 +152,7 @@ def table(presets: tuple[str, ...] = PRESETS) -> list[dict[str, Any]]:
                 "stage": stage,
                 "batch": getattr(config_of(preset), stage).batch_size,
                 "mib": {precision: value._asdict() for precision, value in found.items()},
-                "largest_batch": {p: {card: n.largest_batch(card) for card in CARDS} for p, n in found.items()},
+                "largest_batch": {p: {gib: n.largest_batch(gib) for gib in CARDS} for p, n in found.items()},
             })  # fmt: skip
     return rows
 
@@ -168,7 +168,13 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         low, full = (row["mib"][precision] for precision in PRECISIONS)
         takes = low["fixed"] + row["batch"] * low["image"]
         batches = [[_about(row["largest_batch"][p][card]) for p in PRECISIONS] for card in CARDS]
-        cells = [row["preset"], row["stage"][-1], f"{low['fixed']:.0f}", f"{low['image']:.2f}", f"{full['image']:.2f}"]
+        cells = [
+            row["preset"],
+            row["stage"][-1],
+            f"{low['fixed']:.0f}",
+            f"{low['image']:.2f}",
+            f"{full['image']:.2f}",
+        ]
         cells += [str(row["batch"]), f"{takes / 1024:.1f} GB", *(f"{low} ({full})" for low, full in batches)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -67,7 +67,7 @@ class Header:
         return np.dtype(np.uint8 if self.level.K <= 256 else np.uint16)
 
     def origin(self) -> dict[str, Any]:
-        """What must be equal for two dumps to be parts of one: all but the files, and what `precision` says already."""
+        """What a prior is bound to: all but the files, and what earlier versions did not say."""
         return {name: value for name, value in asdict(self).items() if name not in ("files", "fp32_precision")}
 
 

@@ -42,6 +42,8 @@ def settled(config: Config, device: torch.device) -> Config:
     """
     if config.precision == "tf32":
         devices.refuse_tf32(device)
+    if config.sample.precision == "tf32":
+        devices.refuse_tf32(device, "--sample.precision")
     if config.precision != "auto":
         return config
     return replace(config, precision="bf16" if computes_bf16(device) else "no")

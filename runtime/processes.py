@@ -28,6 +28,13 @@ Result = TypeVar("Result")
 
 
 _begun_with = devices.AUTO  # the word for the device
+_failed = False  # whether a command ended with another code than 0
+
+
+def note_end(code: int) -> None:
+    """Remember how a command ended: after a failure the other processes are not waited for."""
+    global _failed
+    _failed = code != 0
 
 
 def on_cpus() -> bool:
@@ -90,7 +97,7 @@ def _change() -> None:
 
 def _leave() -> None:
     """Let go of the other processes, unless this one failed: the group's end would wait for them in vain."""
-    failed = getattr(sys, "last_value", None) is not None
+    failed = _failed or getattr(sys, "last_value", None) is not None
     if torch.distributed.is_initialized() and not failed:
         torch.distributed.destroy_process_group()
 
@@ -105,8 +112,9 @@ def device_of_process() -> torch.device:
     return state().device
 
 
-def device_for(asked: torch.device | str | None) -> torch.device:
-    """The device that a call names: in the words of --device, None for `auto`; one of torch's is taken as it is.
+def device_for(asked: torch.device | str | int | None) -> torch.device:
+    """The device that a call names: in the words of --device, None for `auto`, a number for a GPU; one of torch's is
+    taken as it is.
 
     Raises:
         UserError: there is no such word, or no such device here.
@@ -114,7 +122,9 @@ def device_for(asked: torch.device | str | None) -> torch.device:
     if isinstance(asked, torch.device):
         devices.compute_in_ieee()
         return asked
-    return device_of_process() if asked in (None, devices.AUTO) else devices.find(asked)
+    if asked in (None, devices.AUTO):
+        return device_of_process()
+    return devices.find(f"cuda:{asked}" if isinstance(asked, int) else str(asked))
 
 
 def is_main() -> bool:

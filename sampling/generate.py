@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint
+from vqprior.runtime.devices import refuse_tf32
 from vqprior.runtime.files import move_folder, write_array, write_file
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.pictures import grid, save_png
@@ -55,6 +56,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
     asked["label"] = settings.label or None  # and had it
     asked["batch_size"] = on_main(lambda: _begun_batch_size(out, asked) or networks.batch_size_of(settings))
     settings = replace(settings, batch_size=asked["batch_size"])
+    if settings.precision == "tf32":
+        refuse_tf32(networks.device)
     unfinished = Unfinished(out, "samples.json", asked, "sample")
     if on_main(lambda: unfinished.begin("images", inside="images")):
         say(f"sample: done, {settings.images} images in {out}")

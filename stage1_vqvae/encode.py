@@ -83,10 +83,12 @@ def _prepare(run: RunDir, header: Header) -> bool:
             f"Delete {run.stage2} to encode and train it again, or start a new run with --out"
         )
     begun = partial / "origin.json"
-    if _read_origin(begun) != header.origin():
+    # Shards of an earlier version, whose fp32 was TF32 on some GPUs, are not mixed with others
+    origin = header.origin() | {"fp32_precision": header.fp32_precision}
+    if _read_origin(begun) != origin:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write_json(begun, header.origin())
+        write_json(begun, origin)
     return True
 
 

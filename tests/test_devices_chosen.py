@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import types
 
 import pytest
@@ -170,6 +171,36 @@ def test_what_accelerate_is_told_counts_where_nothing_is_chosen(machine, monkeyp
     assert processes.device_of_process() == torch.device("cuda", 1)
 
 
+def test_a_device_that_accelerate_is_told_and_that_is_not_here_is_refused(machine, monkeypatch):
+    machine(1)
+    for told in ("cuda:3", "mps"):
+        monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", told)
+        with pytest.raises(UserError, match=r"ACCELERATE_TORCH_DEVICE is .*this machine has cuda, cuda:0, cpu"):
+            devices.find("auto")
+
+
+def test_commands_in_threads_take_one_device_at_a_time():
+    with devices.choose("cpu"):
+        with devices.choose("cpu"):
+            assert devices.chosen() == "cpu"
+        assert devices.chosen() == "cpu"
+        with pytest.raises(UserError, match="running with --device cpu, and this one takes auto"), devices.choose("auto"):
+            pass
+    assert devices.chosen() == devices.AUTO
+    with devices.choose("mps"):
+        assert devices.chosen() == "mps"
+
+
+@pytest.mark.parametrize("arguments", [("--device=cpu", "export"), ("--device", "cpu", "export")])
+def test_the_flag_may_stand_before_the_command(arguments, command, finished_run, tmp_path):
+    assert command(*arguments, finished_run, "--out", tmp_path / "shared")[0] == 0
+
+
+def test_a_flag_is_no_device(command):
+    code, printed = command("train-vqvae", "folder", "--device", "--help")
+    assert code == 2 and "--device says nothing" in printed
+
+
 def test_commands_of_one_python_may_choose_different_devices(machine, monkeypatch, command, finished_run):
     """Up to where the networks would be put on a GPU, which is not here."""
     machine(2)
@@ -283,6 +314,33 @@ def test_tf32_on_a_cpu_is_refused_by_every_command_that_takes_a_precision(comman
         out = ["--out", tmp_path / "samples"] if name == "sample" else []
         code, printed = command(name, *target, "--precision", "tf32", *out)
         assert code == 2 and "precision tf32 needs an NVIDIA GPU" in printed, printed
+
+
+def test_tf32_for_samples_alone_is_refused_before_anything_is_trained_or_stored(command, pictures, tmp_path):
+    code, printed = command(
+        "run", "folder", *TINY, "--sample.precision", "tf32", "--data.root", pictures, "--out", tmp_path / "run"
+    )
+    assert code == 2 and "take --sample.precision no" in printed
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_threads_with_another_precision_wait_for_each_other(machine):
+    """What fp32 means is one setting of the process: nobody's convolutions may change in the middle."""
+    machine(1)
+    devices.compute_in_ieee()
+    cuda, seen = torch.device("cuda"), []
+
+    def other() -> None:
+        with devices.convolutions(cuda, "no"):
+            seen.append(conv())
+
+    with devices.convolutions(cuda, "tf32"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        assert not seen and conv() == "tf32"
+    thread.join()
+    assert seen == ["ieee"] and conv() == "ieee"
 
 
 def test_accelerate_hears_no_autocast_for_tf32(machine, monkeypatch):

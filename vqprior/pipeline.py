@@ -37,8 +37,10 @@ def _settled(config: Settings) -> Settings:
     device, stored = device_of_process(), RunDir(Path(config.out))
     if config.data.range == "auto" and on_main(lambda: run_dir.is_run_dir(stored.path)):
         config = replace(config, data=replace(config.data, range=on_main(lambda: stored.config().data.range)))
-    begun = lambda: config.precision == "auto" and run_dir.is_run_dir(stored.path)
-    chosen = on_main(lambda: stored.config().precision if begun() else settled(config, device).precision)
+    begun = on_main(lambda: config.precision == "auto" and run_dir.is_run_dir(stored.path))
+    if begun:
+        config = replace(config, precision=on_main(lambda: stored.config().precision))
+    chosen = settled(config, device).precision
     if chosen == "bf16" and not computes_bf16(device):
         say(f"bf16 is emulated on this {device.type}, far slower than fp32; a new run takes --precision no (or auto)")
     return replace(config, precision=chosen)
