@@ -35,19 +35,22 @@ class Guard:
         accelerator: of the run.
         writer: of the checkpoints, to name the last one where the run ends.
         start: steps that were taken before.
-        state: of a checkpoint, to go on counting.
     """
 
     PATIENCE = 10
 
-    def __init__(self, accelerator: Accelerator, writer: Writer, start: int, state: dict[str, int] | None = None):
+    def __init__(self, accelerator: Accelerator, writer: Writer, start: int):
         self.accelerator, self.writer, self.step = accelerator, writer, start
-        self.skipped, self.in_a_row = (state["skipped"], state["in_a_row"]) if state else (0, 0)
+        self.skipped, self.in_a_row = 0, 0
         self._unread: deque[_Verdict] = deque()
 
     def state(self) -> dict[str, int]:
         """What a checkpoint keeps, once all is read."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load(self, state: dict[str, int]) -> None:
+        """Go on counting from what a checkpoint kept."""
+        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
     def report(self, losses: Tensor) -> Tensor:
         """What this process has to say of a step, to be summed over all: whether a loss is not finite, 1 or 0, and

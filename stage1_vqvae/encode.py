@@ -21,7 +21,7 @@ from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import padded
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, each_in_turn, on_main, say
-from vqprior.runtime.randomness import seed_of
+from vqprior.runtime.randomness import Stream, seed_of
 from vqprior.runtime.run_dir import RunDir
 
 from .vqvae import VQVAE, load_vqvae
@@ -117,7 +117,7 @@ def _codes(model: VQVAE, split: Split, indices: Tensor, config: Config) -> Itera
     for chunk in indices.split(config.inference_batch):
         places = padded(chunk, config.inference_batch)
         canvas = split.canvas(places % len(split))
-        varied = augment(canvas, config.data, seed_of(config.seed, 7), places)
+        varied = augment(canvas, config.data, seed_of(config.seed, Stream.COPIES), places)
         images = torch.where((places < len(split))[:, None, None, None], central(canvas, config.data), varied)
         x = to_float(images, model.device, channels_last=config.channels_last)
         with autocast(model.device, config.precision):

@@ -26,17 +26,15 @@ from vqprior.runtime.optimizer import (
     Rate,
     adamw,
     learning_rate,
-    moments,
-    named_moments,
     on_device,
-    restore_moments,
     set_rate,
     take_step,
 )
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor, sum_together
 from vqprior.runtime.progress import Progress
-from vqprior.runtime.randomness import generator, seed_of
+from vqprior.runtime.randomness import Stream, generator, seed_of
 from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.run_state import RunState
 from vqprior.runtime.tracker import Tracker
 from vqprior.runtime.transfer import onto
 
@@ -71,26 +69,20 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
-    torch.manual_seed(seed_of(config.seed, 1))
+    torch.manual_seed(seed_of(config.seed, Stream.STAGE1_WEIGHTS))
     model = VQVAE(config).to(device)
     if source:
         model.load_state_dict(source.tensors(source.weights))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    if resumed:
-        model.load_state_dict(resumed.tensors("model"))
     average = WeightAverage(model, settings.average) if settings.average else None
     optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
-    if resumed:
-        stored = named_moments(resumed.tensors("optimizer"), [*model.named_parameters()])
-        restore_moments(optimizer, model, stored)
-        if average:
-            average.load(resumed.tensors("average"))
-        if accelerator.scaler:
-            accelerator.scaler.load_state_dict(resumed.meta["scaler"])
     writer = Writer(run.stage1, settings.keep)
-    guard = Guard(accelerator, writer, start, resumed.meta["guard"] if resumed else None)
+    guard = Guard(accelerator, writer, start)
+    state = RunState(accelerator, model, optimizer, average, guard)
+    if resumed:
+        state.restore(resumed)
 
     batches = image_batches(
         data.train,
@@ -103,7 +95,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     )
     likelihood, unit = model.likelihood, model.likelihood.unit(data_variance(data))
     if settings.kmeans and not resumed and not source:
-        model.quantizer.initialize(first_vectors(model, data, config), generator(config.seed, 2))
+        model.quantizer.initialize(first_vectors(model, data, config), generator(config.seed, Stream.KMEANS))
         for tensor in model.quantizer.state_dict().values():  # sums on GPUs have no fixed order: all take the main one's
             tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
@@ -166,7 +158,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     vectors_of_step = settings.batch_size * model.map_size[0] * model.map_size[1]
     for step, batch in enumerate(fed(batches, device), start + 1):
         rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
-        drawn = torch.randint(vectors_of_step, (model.K,), generator=generator(config.seed, 3, step))
+        drawn = torch.randint(vectors_of_step, (model.K,), generator=generator(config.seed, Stream.RESTARTS, step))
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
         terms, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
         guard.note(verdict)
@@ -224,18 +216,14 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         # Once in a while: checkpoint
         if saving:
             on_main(tracker.flush)
-            tensors = {"model": model.state_dict(), "optimizer": moments(optimizer, model)}
-            if average:
-                tensors["average"] = average.tensors
             meta = {
                 "stage": "stage1",
                 "config": asdict(config),
                 "data_fingerprint": data.fingerprint,
                 BEGUN_FROM: origins,
-                "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-                "guard": guard.state(),
+                **state.meta(),
             }
-            writer.save(step, tensors, meta, score)
+            writer.save(step, state.tensors(), meta, score)
         if signal and step < settings.steps:
             writer.finish()
             progress.close()

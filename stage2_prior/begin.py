@@ -10,7 +10,6 @@ from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint, Tensors
 from vqprior.runtime.code_maps import Header, Level
 from vqprior.runtime.lineage import differing, lineage, refuse_misfits, source_run
-from vqprior.runtime.optimizer import named_moments
 from vqprior.runtime.run_dir import RunDir
 
 from .prior import Prior
@@ -95,16 +94,6 @@ def weights_of(found: Checkpoint, label_names: Sequence[str], prior: Prior) -> T
         table = tensors[name]
         tensors[name] = torch.cat([table[rows], table[len(rows) :]])  # the hidden label is the last
     return tensors
-
-
-def moments_of(found: Checkpoint, prior: Prior) -> Tensors:
-    """The optimizer's moments of a checkpoint of this prior, as PARAMETER.MOMENT, whichever version wrote them."""
-    by_moment: dict[str, Tensors] = {}
-    for key, tensor in named_moments(found.tensors("optimizer"), prior.numbered()).items():
-        name, _, moment = key.rpartition(".")
-        by_moment.setdefault(moment, {})[name] = tensor
-    renamed = {moment: prior.renamed(tensors) for moment, tensors in by_moment.items()}
-    return {f"{name}.{moment}": tensor for moment, tensors in renamed.items() for name, tensor in tensors.items()}
 
 
 def describe(config: Config, found: Checkpoint, header: Header, origins: Sequence[str]) -> str:

@@ -24,14 +24,15 @@ from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import CodeBatch, code_batches
-from vqprior.runtime.optimizer import Rate, adamw, learning_rate, moments, on_device, restore_moments, set_rate, take_step
+from vqprior.runtime.optimizer import Rate, adamw, learning_rate, on_device, set_rate, take_step
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress
-from vqprior.runtime.randomness import hash64, seed_of, uniform
+from vqprior.runtime.randomness import Stream, hash64, seed_of, uniform
 from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.run_state import RunState
 from vqprior.runtime.tracker import Tracker
 
-from .begin import describe, moments_of, source_of, vqvae_origins, weights_of
+from .begin import describe, source_of, vqvae_origins, weights_of
 from .measure import bits_per_code
 from .prior import Prior
 from .priors import build
@@ -72,25 +73,20 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     accelerator = accelerator_for(config)
     device = accelerator.device
     train_codes, validation = maps.split("train"), maps.split("validation")
-    torch.manual_seed(seed_of(config.seed, 4))
+    torch.manual_seed(seed_of(config.seed, Stream.STAGE2_WEIGHTS))
     model = build(settings, maps.header.level, len(label_names)).to(device)
     if source:
         model.load_state_dict(weights_of(source, label_names, model))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    if resumed:
-        model.load_state_dict(model.renamed(resumed.tensors("model")))
     average = WeightAverage(model, settings.average) if settings.average else None
     optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
-    if resumed:
-        restore_moments(optimizer, model, moments_of(resumed, model))
-        if average:
-            average.load(model.renamed(resumed.tensors("average")))
-        if accelerator.scaler:
-            accelerator.scaler.load_state_dict(resumed.meta["scaler"])
     writer = Writer(run.stage2, settings.keep)
-    guard = Guard(accelerator, writer, start, resumed.meta["guard"] if resumed else None)
+    guard = Guard(accelerator, writer, start)
+    state = RunState(accelerator, model, optimizer, average, guard, model.renamed, model.numbered)
+    if resumed:
+        state.restore(resumed)
 
     batches = code_batches(
         train_codes,
@@ -109,7 +105,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         """
         codes, labels, positions = batch
         if labels is not None and model.null_label is not None:
-            hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
+            hidden = uniform(hash64(config.seed, Stream.HIDDEN_LABELS, positions)) < settings.label_dropout
             labels = labels.masked_fill(hidden, model.null_label)
         return codes, labels, model.dropout_keys(config.seed, positions)
 
@@ -207,18 +203,14 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         # Once in a while: checkpoint
         if saving:
             on_main(tracker.flush)
-            tensors = {"model": model.state_dict(), "optimizer": moments(optimizer, model)}
-            if average:
-                tensors["average"] = average.tensors
             meta = {
                 "stage": "stage2",
                 "config": asdict(config),
                 "codes": maps.header.origin(),
                 BEGUN_FROM: origins,
-                "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-                "guard": guard.state(),
+                **state.meta(),
             }
-            writer.save(step, tensors, meta, score)
+            writer.save(step, state.tensors(), meta, score)
         if signal and step < settings.steps:
             writer.finish()
             progress.close()

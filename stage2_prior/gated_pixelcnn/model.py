@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.code_maps import Level
-from vqprior.runtime.randomness import hash64, uniform
+from vqprior.runtime.randomness import Stream, hash64, uniform
 from vqprior.runtime.transfer import onto
 
 from ..prior import Prior
@@ -90,7 +90,7 @@ class PixelCNN(Prior):
         """[B, layers] int64: little work, for the CPU."""
         if not self.config.dropout:
             return None
-        return hash64(seed, 5, positions[:, None], torch.arange(len(self.layers)))
+        return hash64(seed, Stream.DROPOUT, positions[:, None], torch.arange(len(self.layers)))
 
     def dropout(self, keys: Tensor | None) -> Tensor | None:
         """Factors [B, layers, C] of the gated channels: 0 for a share `config.dropout` of them, and more than 1 for the

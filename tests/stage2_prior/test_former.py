@@ -10,7 +10,7 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime import checkpoint
 from vqprior.runtime.code_maps import Level
 from vqprior.runtime.optimizer import adamw
-from vqprior.stage2_prior.begin import moments_of
+from vqprior.runtime.run_state import moments_of
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 from vqprior.stage2_prior.priors import load_prior
 
@@ -68,7 +68,7 @@ def test_weights_and_numbered_moments_of_earlier_versions_find_their_parameters(
     joined = model.renamed(found.tensors("model"))
     assert joined.keys() == expected.keys()
     assert all(torch.equal(joined[name], tensor) for name, tensor in expected.items())
-    named = moments_of(found, model)
+    named = moments_of(found, model.numbered(), model.renamed)
     assert named.keys() == {f"{name}.{moment}" for name in expected for moment in moments}
     assert all(torch.equal(named[f"{name}.exp_avg"], tensor) for name, tensor in expected.items())
     assert all(named[f"{name}.step"] == 7 for name in expected)
@@ -79,7 +79,7 @@ def test_what_todays_version_writes_is_read_as_it_is():
     named = {f"{name}.exp_avg": p for name, p in model.named_parameters()}
     found = SimpleNamespace(tensors={"model": dict(model.state_dict()), "optimizer": named}.__getitem__)
     assert model.renamed(found.tensors("model")).keys() == model.state_dict().keys()
-    assert all(moments_of(found, model)[name] is tensor for name, tensor in named.items())
+    assert all(moments_of(found, model.numbered(), model.renamed)[name] is tensor for name, tensor in named.items())
 
 
 def test_an_optimizer_decays_the_table_as_it_did_its_parts():
