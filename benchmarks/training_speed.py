@@ -24,6 +24,7 @@ from vqprior.runtime.launch import autocast
 from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.transfer import onto
+from vqprior.stage1_vqvae.objective import objective
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.priors import build
 
@@ -46,9 +47,9 @@ def stage1(config: Config, precision: str, channels_last: bool, compiled: bool) 
 
     def step() -> None:
         with autocast(device, precision):
-            prediction, quantized = network(x)
-        loss = model.likelihood.loss(prediction, x).mean() + quantized.codebook_loss + quantized.commitment_loss
-        loss.backward()
+            out = network(x)
+        terms = objective(out, x, model.likelihood, beta=config.stage1.beta, unit=1.0)
+        sum(terms.values()).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -143,11 +143,14 @@ def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -
 
 def dump(config: Config) -> str:
     """The configuration as YAML with every field, the inverse of `parse`."""
-    tree = asdict(config)
-    for name in ("size", "range"):  # YAML has no tuples
-        value = getattr(config.data, name)
-        tree["data"][name] = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(tree, sort_keys=False)
+    return yaml.safe_dump(_without_tuples(asdict(config)), sort_keys=False)
+
+
+def _without_tuples(tree: Any) -> Any:
+    """The same with lists in place of tuples, which YAML has none of."""
+    if isinstance(tree, dict):
+        return {name: _without_tuples(value) for name, value in tree.items()}
+    return list(tree) if isinstance(tree, tuple) else tree
 
 
 def from_tree(tree: dict[str, Any]) -> Config:

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 FORMER = {
+    "--stage1.codebook": "--stage1.quantizer",
+    "--stage1.decay": "--stage1.codebook.decay",
+    "--stage1.restart": "--stage1.codebook.restart",
+    "--stage1.kmeans": "--stage1.codebook.kmeans",
+    "--stage1.normalize": "--stage1.codebook.normalize",
     "--sample.n": "--sample.images",
     "--n": "--images",  # torchrun takes it for one of its own flags
 }

@@ -3,6 +3,7 @@
 A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of them (`--stage1.K 512`).
 """
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -160,25 +161,52 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Stage1(Training):
-    """The VQ-VAE (arXiv 1711.00937) and its training."""
+class Codebook:
+    """A codebook of learnt vectors (stage1.quantizer ema or gradient)."""
 
-    K: int = 512
-    """Number of codes."""
-    D: int = 64
-    """Size of a code vector."""
-    beta: float = 0.25
-    """Weight of the commitment term of Equation 3, the one that moves the encoder."""
-    codebook: Literal["ema", "gradient"] = "ema"
-    """How the codes are learnt: moving averages (appendix A.1) or the gradient of Equation 3's second term."""
     decay: float = 0.99
-    """Decay of the codebook's moving averages (gamma of appendix A.1)."""
+    """Decay of its moving averages (gamma of appendix A.1)."""
     restart: float = 0.05
     """A code used less than this share of its even share is moved onto a random encoder output; 0 for never."""
     kmeans: bool = True
     """Start the codes from k-means centres of the first batches' encoder outputs; else from random vectors."""
     normalize: bool = False
     """Scale codes and encoder outputs to unit length, so that only directions are compared."""
+
+    def __post_init__(self):
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"stage1.codebook.decay is {self.decay}; a decay lies in [0, 1), for example 0.99")
+        if not 0 <= self.restart < 1:
+            raise ValueError(f"stage1.codebook.restart is {self.restart}; it is a share in [0, 1), for example 0.05")
+
+
+@dataclass(frozen=True)
+class FSQ:
+    """Finite scalar quantization (stage1.quantizer fsq; arXiv 2309.15505)."""
+
+    levels: tuple[int, ...] = (8, 8, 8)
+    """Levels that each number of a vector is rounded to; their product is stage1.K."""
+
+    def __post_init__(self):
+        if not self.levels or min(self.levels) < 2:
+            raise ValueError(f"stage1.fsq.levels is {self.levels}; it takes numbers of at least 2, such as 8 8 8")
+
+
+@dataclass(frozen=True)
+class Stage1(Training):
+    """The VQ-VAE (arXiv 1711.00937) and its training."""
+
+    K: int = 512
+    """Number of codes."""
+    D: int = 64
+    """Size of a code vector; fsq's vectors have as many numbers as stage1.fsq.levels."""
+    beta: float = 0.25
+    """Weight of the commitment term of Equation 3, the one that moves the encoder."""
+    quantizer: Literal["ema", "gradient", "fsq"] = "ema"
+    """How vectors become codes: the nearest of a codebook that is learnt by moving averages (appendix A.1) or by the
+    gradient of Equation 3's second term, or each number rounded on its own (fsq), without a codebook."""
+    codebook: Codebook = field(default_factory=Codebook)
+    fsq: FSQ = field(default_factory=FSQ)
     likelihood: Likelihood = "mse"
     """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each sub-pixel, as a
     softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate` reports bits/dim."""
@@ -202,12 +230,20 @@ class Stage1(Training):
             raise ValueError(f"stage1.K is {self.K}; code maps hold at most 65536 codes")
         if self.factor < 2 or self.factor & (self.factor - 1):
             raise ValueError(f"stage1.factor is {self.factor}; it must be a power of two: 2, 4, 8, 16, ...")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"stage1.decay is {self.decay}; a decay lies in [0, 1), for example 0.99")
-        if not 0 <= self.restart < 1:
-            raise ValueError(f"stage1.restart is {self.restart}; it is a share in [0, 1), for example 0.05")
         if self.beta < 0:
             raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
+        self._check_quantizer()
+
+    def _check_quantizer(self) -> None:
+        """Refuse settings of another quantizer, which would have no effect, and a K that is none of fsq's."""
+        if self.quantizer == "fsq" and self.codebook != Codebook():
+            raise ValueError("stage1.quantizer is fsq, which has no codebook; leave stage1.codebook.* out, or take ema")
+        if self.quantizer != "fsq" and self.fsq != FSQ():
+            raise ValueError(f"stage1.quantizer is {self.quantizer}; stage1.fsq.levels takes --stage1.quantizer fsq")
+        codes = math.prod(self.fsq.levels)
+        if self.quantizer == "fsq" and codes != self.K:
+            levels = " x ".join(map(str, self.fsq.levels))
+            raise ValueError(f"stage1.K is {self.K}, and stage1.fsq.levels make {levels} = {codes}: type --stage1.K {codes}")
 
     def _may_take_over(self) -> bool:
         return self.init is not None

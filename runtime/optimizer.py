@@ -7,6 +7,7 @@ CPU, where reading costs nothing, and on MPS, they are a number and a decision o
 
 import math
 import re
+from collections.abc import Collection, Iterable
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -30,16 +31,26 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay pulls at a parameter: at matrices and kernels, not at biases and codebooks."""
-    return parameter.ndim > 1 and "embedding" not in name
+def by_decay(
+    parameters: Iterable[tuple[str, Tensor]],
+    undecayed: Collection[str],
+) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
+    """Named parameters that weight decay pulls at, matrices and kernels, and those that it leaves alone: biases, and
+    those of which a model says so."""
+    listed = list(parameters)
+    pulled = [(name, p) for name, p in listed if p.ndim > 1 and name not in undecayed]
+    return pulled, [(name, p) for name, p in listed if p.ndim <= 1 or name in undecayed]
 
 
-def adamw(model: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW for a model that is where it will be trained; `set_rate` gives it its learning rate."""
+def adamw(model: nn.Module, *, weight_decay: float, undecayed: Collection[str] = ()) -> torch.optim.AdamW:
+    """AdamW for a model that is where it will be trained; `set_rate` gives it its learning rate.
+
+    Args:
+        undecayed: names of parameters of two and more axes that weight decay leaves alone.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if decays(name, p)]
-    others = [p for name, p in named if not decays(name, p)]
+    pulled, alone = by_decay(named, undecayed)
+    decayed, others = ([p for _, p in listed] for listed in (pulled, alone))
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     device = named[0][1].device
     ahead = runs_ahead(device)
@@ -104,15 +115,20 @@ def restore_moments(optimizer: AcceleratedOptimizer, model: nn.Module, tensors: 
         optimizer.state[parameter][moment] = kept
 
 
-def named_moments(stored: dict[str, Tensor], parameters: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def named_moments(
+    stored: dict[str, Tensor],
+    parameters: Iterable[tuple[str, Tensor]],
+    undecayed: Collection[str] = (),
+) -> dict[str, Tensor]:
     """Moments of a checkpoint by the names of their parameters; until November 2026 these were numbered.
 
     Args:
         parameters: names and tensors in the order of the model that wrote them.
+        undecayed: as for `adamw`: the others were counted first.
     """
     if not all(re.fullmatch(r"\d+\.\w+", key) for key in stored):
         return stored
-    names = [name for name, p in parameters if decays(name, p)]
-    names += [name for name, p in parameters if not decays(name, p)]
+    pulled, alone = by_decay(parameters, undecayed)
+    names = [name for name, _ in (*pulled, *alone)]
     split = ((key.partition("."), value) for key, value in stored.items())
     return {f"{names[int(index)]}.{moment}": value for (index, _, moment), value in split}

@@ -1,6 +1,6 @@
 """What a checkpoint of a training loop holds, named once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,8 @@ class RunState:
         if self.average:
             self.average.load(self.renamed(found.tensors("average")))
         order = self.numbered() if self.numbered else [*self.model.named_parameters()]
-        restore_moments(self.optimizer, self.model, moments_of(found, order, self.renamed))
+        stored = moments_of(found, order, self.renamed, self.model.undecayed())
+        restore_moments(self.optimizer, self.model, stored)
         self.guard.load(found.meta["guard"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(found.meta["scaler"])
@@ -59,14 +60,16 @@ def moments_of(
     found: Checkpoint,
     order: list[tuple[str, Tensor]],
     renamed: Callable[[Tensors], Tensors],
+    undecayed: Collection[str],
 ) -> Tensors:
     """The optimizer's moments of a checkpoint, as PARAMETER.MOMENT, whichever version wrote them.
 
     Args:
         order, renamed: `numbered` and `renamed` of a `RunState`.
+        undecayed: names of parameters, as for `optimizer.adamw`.
     """
     by_moment: dict[str, Tensors] = {}
-    for key, tensor in named_moments(found.tensors("optimizer"), order).items():
+    for key, tensor in named_moments(found.tensors("optimizer"), order, undecayed).items():
         name, _, moment = key.rpartition(".")
         by_moment.setdefault(moment, {})[name] = tensor
     today = {moment: renamed(tensors) for moment, tensors in by_moment.items()}

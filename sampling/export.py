@@ -8,12 +8,12 @@ OUT/
 It is a run directory itself: `sample`, `complete`, `encode`, `evaluate` and `Generator.from_run` take it.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vqprior import configs
 from vqprior.configs import Config
@@ -21,12 +21,12 @@ from vqprior.configs.commands import Export
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime import checkpoint
-from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.checkpoint import Checkpoint, Tensors
 from vqprior.runtime.files import write_file, write_json
 from vqprior.runtime.lineage import BEGUN_FROM
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import FORMAT, RunDir
-from vqprior.stage1_vqvae.vqvae import find_vqvae
+from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
 
 
 def export(settings: Export, run: RunDir) -> Path:
@@ -40,7 +40,8 @@ def export(settings: Export, run: RunDir) -> Path:
         raise UserError(f"{out.path} is not empty; give another folder with --out, or delete this one")
     prior = checkpoint.best(run.stage2)
     vqvae = find_vqvae(run.stage1, prior.meta["codes"]["vqvae"], warn=say)
-    fingerprint = _copy(vqvae, out.stage1, {}, half=settings.half).fingerprint
+    exact = load_vqvae(vqvae, torch.device("cpu")).exact_tensors()
+    fingerprint = _copy(vqvae, out.stage1, {}, half=settings.half, exact=exact).fingerprint
     _copy(prior, out.stage2, {"codes": prior.meta["codes"] | {"vqvae": fingerprint}}, half=settings.half)
     write_json(out.record, {"format": FORMAT, "starts": [start | {"command": []} for start in run.starts()]})
     write_file(out.config_file, configs.dump(_anywhere(run.config())))  # last: with it, it is a run directory
@@ -49,11 +50,18 @@ def export(settings: Export, run: RunDir) -> Path:
     return out.path
 
 
-def _copy(found: Checkpoint, folder: Path, changed: dict[str, Any], *, half: bool) -> Checkpoint:
-    """Write the weights of a checkpoint that sampling uses into another folder."""
+def _copy(
+    found: Checkpoint,
+    folder: Path,
+    changed: dict[str, Any],
+    *,
+    half: bool,
+    exact: Collection[str] = (),
+) -> Checkpoint:
+    """Write the weights of a checkpoint that sampling uses into another folder; `exact` ones are never cut to 16 bits."""
     tensors = found.tensors(found.weights)
     if half:
-        tensors = {name: _half(name, tensor) for name, tensor in tensors.items()}
+        tensors = _half(tensors, exact)
     kept = ("stage", "data_fingerprint", "codes", BEGUN_FROM)
     meta = {name: found.meta[name] for name in kept if name in found.meta} | changed
     meta["config"] = asdict(_anywhere(configs.from_tree(found.meta["config"])))
@@ -61,9 +69,10 @@ def _copy(found: Checkpoint, folder: Path, changed: dict[str, Any], *, half: boo
     return checkpoint.best(folder)
 
 
-def _half(name: str, tensor: Tensor) -> Tensor:
-    """Weights in 16 bits; the codebook, which is small and chooses codes, stays as it is."""
-    return tensor if name.startswith("quantizer.") or not tensor.is_floating_point() else tensor.to(torch.float16)
+def _half(tensors: Tensors, exact: Collection[str]) -> Tensors:
+    """Weights in 16 bits; those that are small and choose codes stay as they are."""
+    shortened = lambda name, x: x if name in exact or not x.is_floating_point() else x.to(torch.float16)
+    return {name: shortened(name, tensor) for name, tensor in tensors.items()}
 
 
 def _anywhere(config: Config) -> Config:

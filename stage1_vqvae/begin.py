@@ -19,7 +19,7 @@ from .vqvae import VQVAE, vqvae_of
 
 FITTING = (
     "data.channels",
-    *(f"stage1.{name}" for name in ("K", "D", "codebook", "normalize", "codes_per_position")),
+    *(f"stage1.{name}" for name in ("K", "D", "quantizer", "codebook.normalize", "fsq.levels", "codes_per_position")),
     *(f"stage1.{name}" for name in ("factor", "width", "blocks", "block_width")),
 )
 """Settings that weights are bound to."""

@@ -40,6 +40,7 @@ from vqprior.runtime.transfer import onto
 
 from .begin import describe, source_of, take_over
 from .measure import measure
+from .objective import objective
 from .vqvae import VQVAE
 
 KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
@@ -76,7 +77,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     average = WeightAverage(model, settings.average) if settings.average else None
-    optimizer = adamw(model, weight_decay=settings.weight_decay)
+    optimizer = adamw(model, weight_decay=settings.weight_decay, undecayed=model.undecayed())
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     writer = Writer(run.stage1, settings.keep)
     guard = Guard(accelerator, writer, start)
@@ -94,8 +95,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         part=part,
     )
     likelihood, unit = model.likelihood, model.likelihood.unit(data_variance(data))
-    if settings.kmeans and not resumed and not source:
-        model.quantizer.initialize(first_vectors(model, data, config), generator(config.seed, Stream.KMEANS))
+    if not (model.quantizer.is_started or resumed or source):
+        model.quantizer.start(first_vectors(model, data, config), generator(config.seed, Stream.KMEANS))
         for tensor in model.quantizer.state_dict().values():  # sums on GPUs have no fixed order: all take the main one's
             tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
@@ -107,7 +108,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
-    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
         """One step, from pictures [n, C, H, W] uint8 on the device; on CUDA nothing in it is read by the host.
 
         Args:
@@ -115,7 +116,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             rate, weight: of the optimizer, and of the average.
 
         Returns:
-            The terms of each pass [passes, 5], the gradient's norm [], the guard's verdict, and the restarts [].
+            The terms of the loss by name, each [passes], the gradient's norm [], the guard's verdict, and the restarts [].
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
@@ -124,19 +125,17 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 x = pictures.to_float(part_of_images, device, channels_last=config.channels_last)
-                prediction, quantized = network(x)
-                # Equation 3; the squared error is divided by the data's variance, so that beta means the same on all data
-                reconstruction = likelihood.loss(prediction, x).mean() / unit
-                loss = reconstruction + quantized.codebook_loss + settings.beta * quantized.commitment_loss
+                out = network(x)
+                weighted = objective(out, x, likelihood, beta=settings.beta, unit=unit)  # VQ-VAE, Equation 3
+                loss = sum(weighted.values())
                 accelerator.backward(loss / settings.accumulate)
-                mse = F.mse_loss(likelihood.image(prediction.detach()), x)
-            losses = (loss, reconstruction, quantized.codebook_loss, quantized.commitment_loss, mse)
-            terms.append(torch.stack([term.detach() for term in losses]))
-            vectors.append(rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d"))
-            codes.append(quantized.codes.flatten())
+                mse = F.mse_loss(likelihood.image(out.prediction.detach()), x)
+            terms.append({name: term.detach() for name, term in {"total": loss, **weighted, "mse": mse}.items()})
+            vectors.append(rearrange(out.quantized.z_e.detach(), "b d h w -> (b h w) d"))
+            codes.append(out.quantized.codes.flatten())
 
         # What all processes must know, in one sum
-        losses = torch.stack(terms)
+        losses = torch.stack([torch.stack([*named.values()]) for named in terms])
         seen = model.quantizer.observe(torch.cat(vectors), torch.cat(codes), drawn, share.rank, share.processes)
         seen, reports = sum_together(seen, guard.report(losses))
 
@@ -152,7 +151,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             if average:
                 average.update(weight, unread)
         optimizer.zero_grad()
-        return losses, norm, verdict, restarted
+        return dict(zip(terms[0], losses.unbind(1), strict=True)), norm, verdict, restarted
 
     take = recorded(learn, config, accelerator)
     vectors_of_step = settings.batch_size * model.map_size[0] * model.map_size[1]
@@ -173,13 +172,11 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
 
         # Once in a while: log
         if logging:
-            means = terms.mean(0).tolist()
-            total, reconstruction, codebook, commitment, mse = (v / share.processes for v in sum_numbers(means))
+            means = sum_numbers(torch.stack([*terms.values()]).mean(1).tolist())
+            named = {name: mean / share.processes for name, mean in zip(terms, means, strict=True)}
+            mse = named.pop("mse")
             values = {
-                "loss/total": total,
-                "loss/reconstruction": reconstruction,
-                "loss/codebook": codebook,
-                "loss/commitment": commitment,
+                **{f"loss/{name}": value for name, value in named.items()},
                 "train/mse": mse,
                 "train/learning_rate": rate,
                 "train/gradient_norm": float(norm),
@@ -188,7 +185,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 "train/images_per_second": progress.images_per_second(),
             }
             tracker.scalars(step, values)
-            progress.show({"loss": total, "mse": mse, "img/s": values["train/images_per_second"]})
+            progress.show({"loss": named["total"], "mse": mse, "img/s": values["train/images_per_second"]})
 
         # Once in a while: evaluate
         score = None

@@ -26,7 +26,7 @@ from vqprior.runtime.run_dir import RunDir
 
 from .likelihood import LIKELIHOODS
 from .networks import Decoder, Encoder
-from .quantizer import CODEBOOKS, Quantized
+from .quantizers import QUANTIZERS, Quantized, build
 
 
 class VQVAEOutput(NamedTuple):
@@ -56,11 +56,10 @@ class VQVAE(nn.Module):
             blocks=stage1.blocks,
             block_width=stage1.block_width,
         )
-        self.encoder = Encoder(self.channels, n * stage1.D, **networks)
-        self.quantizer = CODEBOOKS[stage1.codebook](
-            stage1.K, stage1.D, normalize=stage1.normalize, decay=stage1.decay, restart=stage1.restart
-        )
-        self.decoder = Decoder(self.likelihood.outputs, n * stage1.D, **networks)
+        D = QUANTIZERS[stage1.quantizer].size(stage1)
+        self.encoder = Encoder(self.channels, n * D, **networks)
+        self.quantizer = build(stage1)
+        self.decoder = Decoder(self.likelihood.outputs, n * D, **networks)
 
     @property
     def K(self) -> int:
@@ -70,7 +69,15 @@ class VQVAE(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.quantizer.embedding.device
+        return next(self.parameters()).device
+
+    def undecayed(self) -> set[str]:
+        """Names of parameters of two and more axes that weight decay must leave alone."""
+        return {f"quantizer.{name}" for name in self.quantizer.undecayed()}
+
+    def exact_tensors(self) -> set[str]:
+        """Names of tensors that must not be stored in 16 bits: those that choose codes."""
+        return {f"quantizer.{name}" for name in self.quantizer.state_dict()}
 
     def encode(self, x: Tensor) -> Quantized:
         """Images [B, C, H, W] in [0, 1] -> their codes [B, h, w] and what comes with them.

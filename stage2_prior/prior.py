@@ -14,6 +14,7 @@ Legend: B maps, K codes, h x w the map.
 """
 
 from abc import abstractmethod
+from collections.abc import Collection
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -118,6 +119,10 @@ class Prior(nn.Module):
     def cached_numbers(self) -> int:
         """About how many numbers its cache holds for a map, and what passes through it."""
         return self.forward_numbers()
+
+    def undecayed(self) -> Collection[str]:
+        """Names of parameters of two and more axes that weight decay must leave alone."""
+        return ()
 
     def label_tensors(self) -> list[str]:
         """Names of the tensors whose rows are the classes in order, and then the hidden label."""

@@ -111,7 +111,7 @@ def _compare_codebooks() -> None:
     from accelerate.utils import gather_object
 
     from vqprior.runtime.processes import say
-    from vqprior.stage1_vqvae.quantizer import Codebook
+    from vqprior.stage1_vqvae.quantizers.codebook import Codebook
 
     real = Codebook.update
 

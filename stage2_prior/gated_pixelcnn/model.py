@@ -54,6 +54,9 @@ class PixelCNN(Prior):
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
         nn.init.zeros_(self.logits.bias)
 
+    def undecayed(self) -> list[str]:
+        return ["embedding.weight"]
+
     def label_tensors(self) -> list[str]:
         return [former.TABLE] if self.classes else []
 

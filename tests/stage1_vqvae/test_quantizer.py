@@ -4,8 +4,10 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from vqprior.runtime.randomness import generator
-from vqprior.stage1_vqvae import quantizer
-from vqprior.stage1_vqvae.quantizer import CODEBOOKS, EMACodebook, GradientCodebook, kmeans, nearest_codes
+from vqprior.stage1_vqvae.quantizers import codebook as codebooks
+from vqprior.stage1_vqvae.quantizers.codebook import EMACodebook, GradientCodebook, kmeans, nearest_codes
+
+CODEBOOKS = {"ema": EMACodebook, "gradient": GradientCodebook}
 
 BOTH = pytest.mark.parametrize("kind", sorted(CODEBOOKS))
 
@@ -21,7 +23,7 @@ def flat(z: torch.Tensor) -> torch.Tensor:
 
 
 def test_nearest_code_is_that_of_brute_force(monkeypatch):
-    monkeypatch.setattr(quantizer, "DISTANCES", 7 * 11)  # several chunks
+    monkeypatch.setattr(codebooks, "DISTANCES", 7 * 11)  # several chunks
     vectors, codebook = torch.randn(50, 5, dtype=torch.float64), torch.randn(11, 5, dtype=torch.float64)
     distances = (vectors[:, None] - codebook[None]).norm(dim=2)
     assert torch.equal(nearest_codes(vectors, codebook), distances.argmin(1))
@@ -50,13 +52,13 @@ def test_each_loss_moves_its_own_side_only():
     """Equation 3: sg[z_e] in the codebook term, sg[e] in the commitment term."""
     book = GradientCodebook(6, 3)
     z_e = torch.randn(2, 3, 4, 5, requires_grad=True)
-    book(z_e).codebook_loss.backward()
+    book(z_e).terms["codebook"].backward()
     assert z_e.grad is None and book.embedding.grad.abs().sum() > 0
     book.embedding.grad = None
     out = book(z_e)
-    out.commitment_loss.backward()
+    out.terms["commitment"].backward()
     assert z_e.grad.abs().sum() > 0 and book.embedding.grad is None
-    assert torch.allclose(out.codebook_loss, F.mse_loss(book.embed(out.codes), z_e))
+    assert torch.allclose(out.terms["codebook"], F.mse_loss(book.embed(out.codes), z_e))
 
 
 @BOTH
@@ -179,4 +181,4 @@ def test_distances_are_in_fp32_at_least(dtype):
     book = EMACodebook(6, 3).to(torch.promote_types(dtype, torch.float32))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = book(torch.randn(1, 3, 4, 5).to(dtype))
-    assert out.z_q.dtype == out.commitment_loss.dtype == torch.promote_types(dtype, torch.float32)
+    assert out.z_q.dtype == out.terms["commitment"].dtype == torch.promote_types(dtype, torch.float32)

@@ -68,7 +68,7 @@ def test_weights_and_numbered_moments_of_earlier_versions_find_their_parameters(
     joined = model.renamed(found.tensors("model"))
     assert joined.keys() == expected.keys()
     assert all(torch.equal(joined[name], tensor) for name, tensor in expected.items())
-    named = moments_of(found, model.numbered(), model.renamed)
+    named = moments_of(found, model.numbered(), model.renamed, model.undecayed())
     assert named.keys() == {f"{name}.{moment}" for name in expected for moment in moments}
     assert all(torch.equal(named[f"{name}.exp_avg"], tensor) for name, tensor in expected.items())
     assert all(named[f"{name}.step"] == 7 for name in expected)
@@ -79,10 +79,11 @@ def test_what_todays_version_writes_is_read_as_it_is():
     named = {f"{name}.exp_avg": p for name, p in model.named_parameters()}
     found = SimpleNamespace(tensors={"model": dict(model.state_dict()), "optimizer": named}.__getitem__)
     assert model.renamed(found.tensors("model")).keys() == model.state_dict().keys()
-    assert all(moments_of(found, model.numbered(), model.renamed)[name] is tensor for name, tensor in named.items())
+    read = moments_of(found, model.numbered(), model.renamed, model.undecayed())
+    assert all(read[name] is tensor for name, tensor in named.items())
 
 
 def test_an_optimizer_decays_the_table_as_it_did_its_parts():
-    optimizer = adamw(prior(), weight_decay=0.1)
+    optimizer = adamw(prior(), weight_decay=0.1, undecayed=prior().undecayed())
     shapes = [tuple(p.shape) for p in optimizer.param_groups[0]["params"]]
     assert (4, 12 * 4 * 4) in shapes and optimizer.param_groups[0]["weight_decay"] == 0.1

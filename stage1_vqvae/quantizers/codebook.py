@@ -1,39 +1,30 @@
-"""Vector quantization: the discrete bottleneck of the VQ-VAE.
+"""A codebook of learnt vectors: the discrete bottleneck of the VQ-VAE.
 
-Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
+Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937. Equations are of that
+paper.
 
-What is done differently here, and why:
-- `forward` changes no state. Everything that moves by itself (the EMA codebook, the usage counts, the restart of
-  dead codes) moves in `update`, which the training loop calls once an optimizer step with what `observe` saw of the
-  vectors of the whole step, summed over the processes: gradient accumulation and several processes change nothing.
-- Codes that hardly anything maps to are restarted on encoder outputs; the paper lets them die.
+What is done differently here: codes that hardly anything maps to are restarted on encoder outputs; the paper lets them die.
 
-Legend: B images, N vectors (B*h*w), K codes, D size of a code, h x w the code map.
+Legend: B images, N vectors (B*h*w), K codes, D size of a code vector, h x w the code map.
 """
 
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from vqprior.configs.schema import Stage1
+
+from .quantizer import Quantized, Quantizer, carried
+
 DISTANCES = 2**25  # of vectors to codes that are held at once: 128 MB
 VECTORS = 2**16  # compared with the codebook at once, at most
 
-
 State = dict[str, Tensor]
 """What moves by itself: `embedding` [K, D], `usage` [K], and under EMA `sums` [K, D]."""
-
-
-class Quantized(NamedTuple):
-    """What a codebook makes of encoder outputs."""
-
-    z_q: Tensor  # [B, D, h, w] nearest code vectors; the gradient goes straight through to z_e
-    z_e: Tensor  # [B, D, h, w] the encoder outputs as they were compared (normalised if the codebook is)
-    codes: Tensor  # [B, h, w] int64 in [0, K)
-    codebook_loss: Tensor  # [] ||sg[z_e] - e||^2, the second term of Equation 3; zero where EMA moves the codebook
-    commitment_loss: Tensor  # [] ||z_e - sg[e]||^2, the third term of Equation 3, not yet times beta
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
@@ -66,7 +57,7 @@ def kmeans(vectors: Tensor, K: int, generator: torch.Generator, iterations: int 
     return centres
 
 
-class Codebook(nn.Module):
+class Codebook(Quantizer):
     """What both ways of learning a codebook share: lookup, straight-through gradient, k-means, restarts.
 
     Args:
@@ -75,17 +66,31 @@ class Codebook(nn.Module):
         normalize: compare directions only: code vectors and encoder outputs are scaled to unit length.
         decay: of the moving averages (gamma of appendix A.1).
         restart: a code used less than this share of its even share (1/K) is moved onto a random encoder output.
+        kmeans: whether the codes are to be started from k-means centres.
     """
 
     embedding: Tensor  # [K, D]
     usage: Tensor  # [K] moving average of how often each code is chosen in a step
 
-    def __init__(self, K: int, D: int, *, normalize: bool = False, decay: float = 0.99, restart: float = 0.05):
+    def __init__(
+        self,
+        K: int,
+        D: int,
+        *,
+        normalize: bool = False,
+        decay: float = 0.99,
+        restart: float = 0.05,
+        kmeans: bool = True,
+    ):
         super().__init__()
-        self.K, self.D = K, D
+        self.K, self.D, self.is_started = K, D, not kmeans
         self.normalize, self.decay, self.restart = normalize, decay, restart
         self._hold(torch.randn(K, D) / D**0.5)
         self.register_buffer("usage", torch.zeros(K))
+
+    @classmethod
+    def of(cls, config: Stage1) -> Self:
+        return cls(config.K, config.D, **vars(config.codebook))
 
     def _hold(self, initial: Tensor) -> None:
         """Register `embedding`, as a parameter or as a buffer."""
@@ -99,26 +104,22 @@ class Codebook(nn.Module):
         """Code vectors [B, D, h, w] of the codes [B, h, w]."""
         return rearrange(F.embedding(codes, self.vectors()), "b h w d -> b d h w")
 
-    def forward(self, z_e: Tensor) -> Quantized:
-        """Quantize encoder outputs [B, D, h, w]. Distances and losses are in fp32 at least, under autocast too."""
-        with torch.autocast(z_e.device.type, enabled=False):
-            z_e = z_e.to(torch.promote_types(z_e.dtype, torch.float32))
-            if self.normalize:
-                z_e = F.normalize(z_e, dim=1)
-            flat = rearrange(z_e.detach(), "b d h w -> (b h w) d")
-            codes = nearest_codes(flat, self.vectors().detach())
-            codes = rearrange(codes, "(b h w) -> b h w", h=z_e.shape[2], w=z_e.shape[3])
-            z_q = self.embed(codes)
-            commitment_loss = F.mse_loss(z_e, z_q.detach())
-            codebook_loss = self._codebook_loss(z_e.detach(), z_q)
-            z_q = z_e + (z_q - z_e).detach()  # straight through: the value of z_q, the gradient of z_e
-        return Quantized(z_q, z_e, codes, codebook_loss, commitment_loss)
+    def quantize(self, z_e: Tensor) -> Quantized:
+        if self.normalize:
+            z_e = F.normalize(z_e, dim=1)
+        flat = rearrange(z_e.detach(), "b d h w -> (b h w) d")
+        codes = nearest_codes(flat, self.vectors().detach())
+        codes = rearrange(codes, "(b h w) -> b h w", h=z_e.shape[2], w=z_e.shape[3])
+        e = self.embed(codes)
+        terms = self._codebook_term(z_e.detach(), e) | {"commitment": F.mse_loss(z_e, e.detach())}
+        return Quantized(carried(z_e, e), z_e, codes, terms)
 
-    def _codebook_loss(self, z_e: Tensor, z_q: Tensor) -> Tensor:
-        raise TypeError("use GradientCodebook or EMACodebook")
+    def _codebook_term(self, z_e: Tensor, e: Tensor) -> dict[str, Tensor]:
+        """||sg[z_e] - e||^2, the second term of Equation 3, where the gradient moves the codebook."""
+        return {}
 
     @torch.no_grad()
-    def initialize(self, vectors: Tensor, generator: torch.Generator) -> None:
+    def start(self, vectors: Tensor, generator: torch.Generator) -> None:
         """Set the codes to k-means centres of encoder outputs [N, D]; all processes pass the same vectors."""
         tensors, every = self._moving(), torch.ones(self.K, dtype=torch.bool, device=vectors.device)
         placed = self._placed(tensors, every, kmeans(vectors, self.K, generator))
@@ -130,13 +131,6 @@ class Codebook(nn.Module):
 
         These are the counts of the codes, the sums of the vectors that chose each, and one vector for each code that it
         could be restarted on: a draw for every code, dead or not, so that all is one sum.
-
-        Args:
-            z_e: encoder outputs [N, D] of this process in this step; the processes' vectors in the order of their
-                ranks are the step's vectors, and each process holds equally many.
-            codes: [N] the codes they chose.
-            drawn: [K] int64, for each code one of the step's vectors by chance, the same on all processes.
-            rank, processes: which process of how many this is.
         """
         counts, sums = counts_and_sums(z_e, codes, self.K)
         # One process contributes each row and the others zeros: exact
@@ -146,14 +140,6 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self, seen: Tensor, unsound: Tensor | None = None) -> Tensor:
-        """Move what moves by itself, once an optimizer step; returns the number of restarted codes, [] int64.
-
-        Nothing here waits for the device.
-
-        Args:
-            seen: the sum over all processes of what `observe` gives.
-            unsound: [] on the device, 1 where the step was skipped and nothing may move.
-        """
         counts, sums, candidates = seen.split([self.K, self.K * self.D, self.K * self.D])
         tensors = self._moving()
         moved = self._averaged(counts, sums.view(self.K, self.D))
@@ -189,8 +175,11 @@ class GradientCodebook(Codebook):
     def _hold(self, initial: Tensor) -> None:
         self.embedding = nn.Parameter(initial)
 
-    def _codebook_loss(self, z_e: Tensor, z_q: Tensor) -> Tensor:
-        return F.mse_loss(z_q, z_e)
+    def undecayed(self) -> Collection[str]:
+        return ("embedding",)
+
+    def _codebook_term(self, z_e: Tensor, e: Tensor) -> dict[str, Tensor]:
+        return {"codebook": F.mse_loss(e, z_e)}
 
 
 class EMACodebook(Codebook):
@@ -199,9 +188,6 @@ class EMACodebook(Codebook):
     def _hold(self, initial: Tensor) -> None:
         self.register_buffer("embedding", initial)
         self.register_buffer("sums", torch.zeros_like(initial))  # m of Equation 7; `usage` is N of Equation 6
-
-    def _codebook_loss(self, z_e: Tensor, z_q: Tensor) -> Tensor:
-        return z_e.new_zeros(())
 
     def _moving(self) -> State:
         return super()._moving() | {"sums": self.sums}
@@ -220,6 +206,3 @@ class EMACodebook(Codebook):
         placed = super()._placed(state, which, vectors)
         on_them = placed["usage"][:, None] * placed["embedding"]
         return placed | {"sums": torch.where(which[:, None], on_them, state["sums"])}
-
-
-CODEBOOKS: dict[str, type[Codebook]] = {"gradient": GradientCodebook, "ema": EMACodebook}
