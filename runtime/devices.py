@@ -251,10 +251,11 @@ def refuse_tf32(device: "torch.device", flag: str = "--precision") -> None:
 
 
 @contextmanager
-def convolutions(device: "torch.device", precision: Precision) -> Iterator[None]:
+def convolutions(device: "torch.device", precision: Precision, *, tried: bool = False) -> Iterator[None]:
     """Inside, convolutions of fp32 tensors take TF32 where the precision is `tf32`, else IEEE arithmetic.
 
-    That is one setting of the whole process: on a GPU, other threads wait here.
+    With `tried`, cuDNN tries out which of its kernels is the fastest, which pays in training; elsewhere the same call
+    is to take the same kernel every time. That is one setting of the whole process: on a GPU, other threads wait here.
 
     Raises:
         UserError: tf32, on a device that has none.
@@ -267,9 +268,10 @@ def convolutions(device: "torch.device", precision: Precision) -> Iterator[None]
         yield
         return
     with _convolving:
-        before = torch.backends.cudnn.conv.fp32_precision
-        torch.backends.cudnn.conv.fp32_precision = fp32_precision(precision)
+        cudnn = torch.backends.cudnn
+        before = cudnn.conv.fp32_precision, cudnn.benchmark
+        cudnn.conv.fp32_precision, cudnn.benchmark = fp32_precision(precision), tried
         try:
             yield
         finally:
-            torch.backends.cudnn.conv.fp32_precision = before
+            cudnn.conv.fp32_precision, cudnn.benchmark = before

@@ -24,7 +24,7 @@ class _Verdict(NamedTuple):
     """What is to be read of a step."""
 
     step: int
-    values: Tensor  # [1 + signals] on the CPU, once `ready` has happened: whether it is unsound, then `report`'s signals
+    values: Tensor  # [1 + signals]: whether it is unsound, then `report`'s signals; good once `ready` has happened
     ready: torch.Event | None
 
 
@@ -96,13 +96,14 @@ class Guard:
         if runs_ahead(verdict.device):
             values = verdict.to("cpu", non_blocking=True)  # into pinned memory
             ready = torch.Event(verdict.device)
-            ready.record()
+            ready.record(torch.cuda.current_stream(verdict.device))
         self._unread.append(_Verdict(self.step, values, ready))
 
     def heed(self, *, everything: bool) -> int:
         """Read the verdicts that are due; the signal to stop, 0 for none: the same on all processes.
 
-        Under fp16 an overflow is no fault while the loss scaler can still lower its scale.
+        Under fp16 an overflow is no fault while the loss scaler can still lower its scale: what that is when it is read,
+        for which the host waits.
 
         Args:
             everything: also that of the step just queued, for which the host waits.

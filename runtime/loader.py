@@ -116,7 +116,7 @@ def image_batches(
 
     canvas = split.canvas
     if split.held is not None and has_room(device, split.held.nbytes):
-        there = onto(split.held, device)
+        there = split.held.to(device)  # once, and not by way of pinned memory, which torch would keep
         canvas = lambda indices: there.index_select(0, onto(indices, device))
     streaming = split.held is None and split.data.workers > 0
     held = (augment(canvas(indices), split.data, seed, positions) for positions, indices in places())

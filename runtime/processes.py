@@ -72,7 +72,7 @@ def _begin() -> None:
     elif device.type == "cuda":
         store = torch.distributed.distributed_c10d._get_default_store()
         devices.refuse_one_gpu_for_two(store, made.process_index, made.num_processes, made.device)
-    if device.type == "cuda" and made.num_processes == 1 and word != devices.AUTO:
+    if device.type == "cuda" and made.num_processes == 1:  # streams and events are those of the current device
         torch.cuda.set_device(device.index or 0)
 
 

@@ -10,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.conftest import TINY
-from vqprior import Generator, Tokenizer, cli
+from vqprior import Generator, Tokenizer, cli, pipeline
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import devices, launch, processes
@@ -217,7 +217,7 @@ def test_commands_of_one_python_may_choose_different_devices(machine, monkeypatc
         assert code == 0, printed
     expected = [torch.device(word) for word in ("cpu", "cuda:1", "cuda", "cuda", "cpu")]
     assert seen == [(device, device) for device in expected]
-    assert moved == [1, 0]  # and "cuda" is where "auto" was already
+    assert moved == [1, 0, 0]  # back from GPU 1, and to where "auto" looks; "cuda" is there already
 
 
 def test_several_processes_stay_on_the_devices_they_have_met_on(machine, monkeypatch):
@@ -346,10 +346,33 @@ def test_threads_with_another_precision_wait_for_each_other(machine):
 def test_accelerate_hears_no_autocast_for_tf32(machine, monkeypatch):
     machine(1)
     AcceleratorState._reset_state(reset_partial_state=True)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     accelerator = launch.accelerator_for(Config(precision="tf32"))
     assert accelerator.mixed_precision == "no" and accelerator.device.type == "cuda"
-    assert torch.backends.cudnn.benchmark
+
+
+def test_kernels_are_tried_out_in_training_and_nowhere_else(machine):
+    machine(1)
+    cuda, cudnn = torch.device("cuda"), torch.backends.cudnn
+    assert not cudnn.benchmark
+    with pipeline.training_on(cuda, Config()):
+        assert cudnn.benchmark
+        with launch.autocast(cuda, "no"):  # an evaluation in the middle
+            assert not cudnn.benchmark
+        assert cudnn.benchmark
+    with pipeline.training_on(cuda, Config(deterministic=True)):
+        assert not cudnn.benchmark
+    assert not cudnn.benchmark
+
+
+def test_the_current_device_is_that_of_the_networks(machine, monkeypatch):
+    """Streams and events are the current device's: on another one nothing would be waited for."""
+    machine(2)
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cuda:1")
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert processes.device_of_process() == torch.device("cuda", 1)
+    assert taken[-1] == 1
 
 
 def test_what_was_measured_and_encoded_says_what_fp32_was(finished_run):

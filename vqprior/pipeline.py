@@ -4,6 +4,7 @@ Each imports what only it needs: the networks of the other steps, and their libr
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from vqprior.runtime.processes import device_of_process, on_main, say, share_of_
 from vqprior.runtime.run_dir import RunDir
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from vqprior.runtime.data import DataSet
@@ -112,12 +114,17 @@ def _tell_skipped(run: RunDir) -> None:
         say(f"{len(found):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
 
 
+def training_on(device: "torch.device", config: Config) -> AbstractContextManager[None]:
+    """How convolutions are computed in the training loops."""
+    return convolutions(device, config.precision, tried=not config.deterministic)
+
+
 def train_vqvae(config: Config) -> None:
     """Stage one."""
     from vqprior.stage1_vqvae.train import train
 
     config, run, data = _start_with_data(config)
-    with heeded(), convolutions(device_of_process(), config.precision):
+    with heeded(), training_on(device_of_process(), config):
         train(config, run, data)
     _tell_skipped(run)
 
@@ -151,7 +158,7 @@ def train_prior(config: Config) -> None:
     run_dir.existing(config)  # refuses a run that was never begun
     config, run = _start(config)
     preview = preview_for(config, run)
-    with heeded(), convolutions(device_of_process(), config.precision):
+    with heeded(), training_on(device_of_process(), config):
         train(config, run, preview)
 
 
@@ -213,7 +220,7 @@ def run(config: Config) -> None:
     if config.sample.label:
         label_of_text(config.sample.label, data.label_names)
     on_main(lambda: _refuse_prior(config, run, data.label_names))
-    in_training = partial(convolutions, device_of_process(), config.precision)
+    in_training = partial(training_on, device_of_process(), config)
     with heeded():
         with in_training():
             train_stage1(config, run, data)

@@ -69,14 +69,17 @@ def stand_in(monkeypatch):
     for module in ("vqprior.stage1_vqvae.train", "vqprior.stage2_prior.train"):
         monkeypatch.setattr(f"{module}.fed", lambda batches, device: iter(batches))
     monkeypatch.setattr("vqprior.runtime.loader.has_room", lambda device, size: False)
-    event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    event = SimpleNamespace(record=lambda stream: None, synchronize=lambda: None)
     monkeypatch.setattr(torch, "Event", lambda device: event)
-    monkeypatch.setattr(graph, "apart", lambda work, given: work(*given))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "a stream")
+    monkeypatch.setattr(graph, "apart", lambda work, given, stream: work(*given))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: "a stream")
     monkeypatch.setattr(graph, "record", record)
 
 
 def test_a_recorded_function_is_replayed_with_new_inputs(monkeypatch):
-    monkeypatch.setattr(graph, "apart", lambda work, given: work(*given))
+    monkeypatch.setattr(graph, "apart", lambda work, given, stream: work(*given))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: "a stream")
     monkeypatch.setattr(graph, "record", record)
     total, calls = torch.zeros(3), []
     State.of = [total]
