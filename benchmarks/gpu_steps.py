@@ -30,7 +30,7 @@ CLASSES = {"mnist": 10, "cifar10": 10, "celeba64": 0, "imagenet128": 1000}
 PRESETS = tuple(CLASSES)
 FOREVER = str(10**6)  # steps; no checkpoint, evaluation or curve comes before
 EVENTS = ("steps", "log_every", "save_every", "eval_every")
-MADE_UP = ("--data.source", "folder", "--data.memory_gb", "16", "--data.validation", "0.2", "--stage1.kmeans", "False")
+MADE_UP = ("--data.source", "folder", "--data.memory_gb", "16", "--data.validation", "0.2", "--stage1.codebook.kmeans", "False")
 
 
 Watcher = TypeVar("Watcher", bound=Callable[[], None])

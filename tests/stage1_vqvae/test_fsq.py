@@ -95,7 +95,8 @@ def test_five_steps_end_in_samples_that_are_shared_and_completed(run, tmp_path, 
     figures = json.loads((run / "metrics.json").read_text())["stage1"]
     assert figures["K"] == 16 and figures["mse"] > 0
     picture = next((run.parent / "pictures" / "ant").iterdir())
-    assert command("complete", run, "--image", picture, "--hide", "left half", "--label", "ant", "--out", tmp_path / "done")[0] == 0
+    flags = ["--hide", "left half", "--label", "ant", "--out", tmp_path / "done"]
+    assert command("complete", run, "--image", picture, *flags)[0] == 0
     assert command("export", run, "--half", "True", "--out", tmp_path / "half")[0] == 0
     assert Generator.from_run(tmp_path / "half").sample(3).shape == (3, 8, 8, 3)
 
