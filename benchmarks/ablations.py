@@ -30,7 +30,9 @@ from vqprior.runtime.run_dir import RunDir
 
 VARIANTS: dict[str, list[str]] = {
     "preset": [],
-    "plain": ["--stage1.quantizer", "gradient", "--stage1.codebook.restart", "0", "--stage1.codebook.kmeans", "False"],  # as in the paper
+    "plain": [  # as in the paper
+        *("--stage1.quantizer", "gradient", "--stage1.codebook.restart", "0", "--stage1.codebook.kmeans", "False"),
+    ],
     "gradient": ["--stage1.quantizer", "gradient"],
     "no-restart": ["--stage1.codebook.restart", "0"],
     "l2": ["--stage1.codebook.normalize", "True"],
