@@ -15,6 +15,7 @@ from vqprior.runtime import checkpoint, pictures
 from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.data import DataSet, roots_of
+from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
@@ -258,9 +259,7 @@ def first_vectors(model: VQVAE, data: DataSet, config: Config) -> Tensor:
 @torch.no_grad()
 def reconstruct(model: VQVAE, images: Tensor, config: Config) -> Tensor:
     """Images [N, C, H, W] uint8 above their reconstructions, as one picture."""
-    training = model.training
-    model.eval()
     x = pictures.to_float(images, model.device, channels_last=config.channels_last)
-    x_hat = pictures.to_uint8(model.decode(model.encode(x).z_q))
-    model.train(training)
+    with evaluating(model):
+        x_hat = pictures.to_uint8(model.decode(model.encode(x).z_q))
     return pictures.pairs(images, x_hat)
