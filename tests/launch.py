@@ -145,7 +145,7 @@ def _main() -> int:
     if os.environ.get("TEST_NAN_LOSS") or os.environ.get("TEST_NAN_GRADIENT"):
         _spoil(_steps("TEST_NAN_LOSS"), _steps("TEST_NAN_GRADIENT"))
     if references := os.environ.get("TEST_REFERENCES"):  # so many at once, and more processes have some of few
-        from vqprior.sampling.evaluation import nearest
+        from vqprior.evaluation import nearest
 
         nearest.REFERENCES = int(references)
     if os.environ.get("TEST_CODEBOOKS"):

@@ -1,4 +1,4 @@
-"""Imports point one way: configs <- runtime <- {stage1_vqvae, stage2_prior} <- sampling <- vqprior."""
+"""Imports point one way: configs <- runtime <- {stage1_vqvae, stage2_prior} <- sampling <- evaluation <- vqprior."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,8 @@ ALLOWED = {
     "stage1_vqvae": {"configs", "runtime"},
     "stage2_prior": {"configs", "runtime"},
     "sampling": {"configs", "runtime", "stage1_vqvae", "stage2_prior"},
-    "vqprior": {"configs", "runtime", "stage1_vqvae", "stage2_prior", "sampling"},
+    "evaluation": {"configs", "runtime", "stage1_vqvae", "stage2_prior", "sampling"},
+    "vqprior": {"configs", "runtime", "stage1_vqvae", "stage2_prior", "sampling", "evaluation"},
 }
 
 

@@ -172,7 +172,7 @@ def complete(config: Config, settings: Complete) -> None:
 
 def evaluate(config: Evaluation) -> None:
     """Measure a run."""
-    from vqprior.sampling.evaluate import evaluate as measure
+    from vqprior.evaluation.evaluate import evaluate as measure
 
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
@@ -189,7 +189,7 @@ def check(config: Check) -> None:
 
 def report(config: Report) -> None:
     """Write the page of a run."""
-    from vqprior.sampling.report import report as write_report
+    from vqprior.evaluation.report import report as write_report
 
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
@@ -206,7 +206,7 @@ def export(config: Config, settings: Export) -> None:
 
 def run(config: Config) -> None:
     """All steps in order, and where to look."""
-    from vqprior.sampling.evaluate import evaluate as measure
+    from vqprior.evaluation.evaluate import evaluate as measure
     from vqprior.sampling.generate import generate
     from vqprior.sampling.labels import label_of_text
     from vqprior.stage1_vqvae.encode import encode as encode_images

@@ -12,7 +12,7 @@ from tests.conftest import colour
 from tests.sampling.tiny import tiny_generator
 from vqprior import Generator
 from vqprior.configs import UserError
-from vqprior.sampling.evaluation.rows import read_archive
+from vqprior.evaluation.rows import read_archive
 from vqprior.sampling.labels import label_number, label_numbers, label_of_text
 
 AWKWARD = [

@@ -20,12 +20,12 @@ from vqprior.runtime.files import write_file
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.randomness import some_of
 from vqprior.runtime.run_dir import RunDir
+from vqprior.sampling.choice import Sampling
+from vqprior.sampling.networks import Networks
 from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
 from vqprior.stage2_prior.measure import code_frequencies, position_counts
 from vqprior.stage2_prior.prior import Prior
 
-from ..choice import Sampling
-from ..networks import Networks
 from .classifier import RECIPE, Classifier, Labelled, train_classifier
 from .code_models import CodeModel, independent
 from .features import CLASSIFIER, Extractor, of_classifier, of_torch_fidelity

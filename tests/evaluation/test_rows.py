@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vqprior.configs.errors import UserError
-from vqprior.sampling.evaluation.rows import keep_row
+from vqprior.evaluation.rows import keep_row
 
 
 def numbered(at: torch.Tensor) -> torch.Tensor:

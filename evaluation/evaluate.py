@@ -20,12 +20,12 @@ from vqprior.runtime.lock import lock
 from vqprior.runtime.processes import device_of_process, on_main, say
 from vqprior.runtime.run_dir import RunDir, git_commit, package_version
 
-from .evaluation import tables
-from .evaluation.classifier import RECIPE
-from .evaluation.features import CLASSIFIER
-from .evaluation.parts import PARTS, archive
-from .evaluation.rows import digest
-from .evaluation.subject import SEED, Subject
+from . import tables
+from .classifier import RECIPE
+from .features import CLASSIFIER
+from .parts import PARTS, archive
+from .rows import digest
+from .subject import SEED, Subject
 
 Metrics = dict[str, Any]
 ARCHIVE = "archive-"  # and the digest of the file and its name: a part of its own

@@ -76,7 +76,7 @@ def test_many_classes_take_few_images_for_the_posterior(finished_run, tmp_path, 
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     shutil.rmtree(run / "evaluation")
-    monkeypatch.setattr("vqprior.sampling.evaluation.parts.POSTERIOR", 7)  # three maps, each with two classes
+    monkeypatch.setattr("vqprior.evaluation.parts.POSTERIOR", 7)  # three maps, each with two classes
     assert command("evaluate", run, "--only", "likelihood")[0] == 0
     assert metrics(run)["stage2"]["posterior_images"] == 3
 

@@ -18,11 +18,11 @@ from vqprior.runtime.files import write_file
 from vqprior.runtime.pictures import grid, tiled
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir
+from vqprior.sampling.labels import label_of_text
+from vqprior.sampling.tokenizer import in_chunks
 
-from .evaluation.subject import LEARNT, ROWS, Subject
-from .evaluation.tables import kid_text
-from .labels import label_of_text
-from .tokenizer import in_chunks
+from .subject import LEARNT, ROWS, Subject
+from .tables import kid_text
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
 INK = "#010203"  # a colour that matplotlib draws with, and that the page replaces by its own

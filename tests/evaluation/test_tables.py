@@ -1,4 +1,4 @@
-from vqprior.sampling.evaluation import tables
+from vqprior.evaluation import tables
 
 
 def row(kid_std: float) -> dict[str, float]:

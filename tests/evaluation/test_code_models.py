@@ -1,6 +1,6 @@
 import torch
 
-from vqprior.sampling.evaluation.code_models import independent
+from vqprior.evaluation.code_models import independent
 
 
 def test_codes_come_as_often_as_they_should_at_each_place():

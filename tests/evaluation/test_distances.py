@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vqprior.sampling.evaluation import distances
-from vqprior.sampling.evaluation.distances import Gaussian, frechet, kid, prdc
+from vqprior.evaluation import distances
+from vqprior.evaluation.distances import Gaussian, frechet, kid, prdc
 
 
 def normal(count: int, features: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:

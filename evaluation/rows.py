@@ -22,8 +22,7 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.files import TEMPORARY, sync_file
 from vqprior.runtime.loader import padded
 from vqprior.runtime.processes import each_in_turn, on_main
-
-from ..labels import label_number, listed
+from vqprior.sampling.labels import label_number, listed
 
 Images = Callable[[Tensor], Tensor]
 """indices [n] int64 -> images uint8 [n, C, H, W]."""

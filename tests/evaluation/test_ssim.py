@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tests.pretend_device import pretend
-from vqprior.sampling.evaluation import ssim as module
-from vqprior.sampling.evaluation.ssim import ssim
+from vqprior.evaluation import ssim as module
+from vqprior.evaluation.ssim import ssim
 
 
 def images(seed: int, *shape: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vqprior.configs import UserError
-from vqprior.sampling.evaluation.features import of_torch_fidelity
+from vqprior.evaluation.features import of_torch_fidelity
 
 registry = pytest.importorskip("torch_fidelity.registry")
 base = pytest.importorskip("torch_fidelity.feature_extractor_base")

@@ -1,6 +1,6 @@
 import torch
 
-from vqprior.sampling.evaluation.classifier import Classifier, Labelled, shifted, train_classifier
+from vqprior.evaluation.classifier import Classifier, Labelled, shifted, train_classifier
 
 
 def stripes(count: int) -> Labelled:

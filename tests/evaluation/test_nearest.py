@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tests.pretend_device import pretend
-from vqprior.sampling.evaluation import nearest as module
-from vqprior.sampling.evaluation.nearest import Points, copy_share, nearest
+from vqprior.evaluation import nearest as module
+from vqprior.evaluation.nearest import Points, copy_share, nearest
 
 
 @pytest.mark.parametrize("chunks", [(512, 2**26), (3, 5 * 6)])
