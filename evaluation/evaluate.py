@@ -41,28 +41,28 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     """
     git_commit()  # now, since parts take long
     subject = Subject.open(config, run, data)
-    on_main(lambda: _claim(subject.folder))
+    on_main(_claim, subject.folder)
     asked = {
         name: depends_on(name, subject) for name in config.only or possible(subject)
     }  # all are refused before one is measured
     for name, settings in asked.items():
         _keep(subject, name, settings, partial(PARTS[name], subject))
     for path in map(Path, config.archives):
-        content = on_main(lambda: _content("--archives", path, "expected one as `vqprior sample` writes it, samples.npz"))
+        content = on_main(_content, "--archives", path, "expected one as `vqprior sample` writes it, samples.npz")
         what = {"file": str(path), "archive": content}
         name = f"{ARCHIVE}{digest(what)}"
         _keep(subject, name, depends_on(ARCHIVE, subject) | what, partial(archive, subject, path, name, content))
-        on_main(lambda: _forget_others(subject.folder, str(path), name))
-    metrics = on_main(lambda: _assemble(subject))
+        on_main(_forget_others, subject.folder, str(path), name)
+    metrics = on_main(_assemble, subject)
     say(tables.text(metrics))
     return metrics
 
 
 def _keep(subject: Subject, name: str, asked: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
     """Measure a part, unless its figures for these settings are there."""
-    if on_main(lambda: _read(subject.folder, name, asked)) is None:
+    if on_main(_read, subject.folder, name, asked) is None:
         figures = measure()
-        on_main(lambda: _write(subject.folder, name, asked, figures))
+        on_main(_write, subject.folder, name, asked, figures)
     else:
         say(f"evaluate: {name} is done")
 

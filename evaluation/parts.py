@@ -75,11 +75,11 @@ def ladder(subject: Subject) -> Figures:
     """Each row against real test images, in one space of features."""
     extractor, count = subject.extractor, subject.n
     real = _features(subject, extractor, "test")
-    gaussian = on_main(lambda: Gaussian.of(real))
+    gaussian = on_main(Gaussian.of, real)
 
     def compare(name: str) -> Figures:
         fake = _features(subject, extractor, name)
-        return on_main(lambda: _distances(real, gaussian, fake))
+        return on_main(_distances, real, gaussian, fake)
 
     rows = {name: compare(name) for name in ROWS}
     return {"features": extractor.name, "distance": extractor.distance, "images": count, "rows": rows}
@@ -175,7 +175,7 @@ def copies(subject: Subject) -> Figures:
         }
         page = torch.arange(min(PAGE, count))
         picture = pairs(subject.row("samples")(page), train.images(which[page]))
-        on_main(lambda: save_png(subject.folder / f"nearest_{space}.png", picture))
+        on_main(save_png, subject.folder / f"nearest_{space}.png", picture)
     return figures
 
 

@@ -113,7 +113,7 @@ def keep_row(folder: Path, name: str, asked: dict[str, Any], make: Images, *, co
     if on_main(path.is_file):
         return read_row(path)
     shape = make(torch.zeros(batch, dtype=torch.int64)).shape[1:]
-    data_begins = on_main(lambda: _begin(folder, name, unfinished, (count, *shape)))
+    data_begins = on_main(_begin, folder, name, unfinished, (count, *shape))
     size = int(np.prod(shape))
 
     def write(indices: Tensor) -> None:

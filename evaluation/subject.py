@@ -74,12 +74,12 @@ class Subject:
         maps = CodeMaps(run.codes)
         if maps.header.data_fingerprint != data.fingerprint:
             raise UserError(f"{run.codes} was encoded from other pictures than data.root ({config.data.root}) holds now")
-        vqvae = on_main(lambda: find_vqvae(run.stage1, maps.header.vqvae, warn=say))
-        prior = on_main(lambda: checkpoint.best(run.stage2))
+        vqvae = on_main(find_vqvae, run.stage1, maps.header.vqvae, warn=say)
+        prior = on_main(checkpoint.best, run.stage2)
         if prior.meta["codes"]["vqvae"] != maps.header.vqvae:
             raise UserError(f"{prior.path} was trained on other codes than {run.codes} holds; train the prior again")
         networks = Networks.from_run(run.path)
-        batch_size = on_main(lambda: networks.batch_size_of(config.sample))
+        batch_size = on_main(networks.batch_size_of, config.sample)
         config = replace(config, sample=replace(config.sample, batch_size=batch_size))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         networks.vqvae.to(memory_format=layout), networks.prior.to(memory_format=layout)

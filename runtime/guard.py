@@ -142,5 +142,5 @@ class Guard:
     def _last_checkpoint(self) -> str:
         """What is left of the run, in words; the same on all processes."""
         self.writer.finish()
-        last = on_main(lambda: checkpoint.newest(self.writer.folder))
+        last = on_main(checkpoint.newest, self.writer.folder)
         return f"the last good checkpoint is {last.path}" if last else "there is no checkpoint yet"

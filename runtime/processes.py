@@ -4,7 +4,7 @@ import atexit
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -25,6 +25,7 @@ PATIENCE = timedelta(hours=4)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 
 _begun_with = devices.AUTO  # the word for the device
@@ -170,12 +171,12 @@ def _in_words(error: UserError | OSError) -> str:
     return f"{error.strerror or error}{place}. What was on disk before is whole; make room or mend it, and type the same again"
 
 
-def on_main(work: Callable[[], Result]) -> Result:
-    """Do the work on the main process and give its result to all; if it fails, all fail with the same message."""
+def on_main(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    """`work(*args, **kwargs)` on the main process, its result to all; if it fails, all fail with the same message."""
     outcome: list = [None, None]
     if is_main():
         try:
-            outcome[0] = work()
+            outcome[0] = work(*args, **kwargs)
         except (UserError, OSError) as error:
             outcome[1] = _in_words(error)
     if state().num_processes > 1:

@@ -59,7 +59,7 @@ def generate(settings: Sample, run: RunDir) -> Path:
     if settings.precision == "tf32":
         refuse_tf32(networks.device)
     unfinished = Unfinished(out, "samples.json", asked, "sample")
-    if on_main(lambda: unfinished.begin("images", inside="images")):
+    if on_main(unfinished.begin, "images", inside="images"):
         say(f"sample: done, {settings.images} images in {out}")
         return out
 
@@ -83,7 +83,7 @@ def generate(settings: Sample, run: RunDir) -> Path:
     numbers = np.full(len(numbers), -1) if labels is None else labels.numpy()
     names = np.array(networks.label_names, dtype=np.str_)
     classes = {"labels": numbers.astype(np.int64), "label_names": names}
-    on_main(lambda: _assemble(unfinished, len(chunks), settings.npz_key, classes, min(columns, 16)))
+    on_main(_assemble, unfinished, len(chunks), settings.npz_key, classes, min(columns, 16))
     say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")
     return out
 

@@ -34,7 +34,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         UserError: there is no such checkpoint, it was trained on other pictures, or a prior was already trained on
             the code maps of another checkpoint.
     """
-    found = on_main(lambda: checkpoint.best(run.stage1))
+    found = on_main(checkpoint.best, run.stage1)
     if found.meta["data_fingerprint"] != data.fingerprint:
         raise UserError(f"{found.path} was trained on other pictures than {roots_of(config.data)} holds now")
     model = load_vqvae(found, device_of_process())
@@ -51,7 +51,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         sizes={name: len(data.split(name)) * (1 + config.data.copies * (name == "train")) for name in SPLITS},
         fp32_precision=fp32_precision(config.precision),
     )
-    if not on_main(lambda: _prepare(run, header)):
+    if not on_main(_prepare, run, header):
         return say(f"encode: done, {sum(header.sizes.values()):,} images in {run.codes}")
 
     partial = run.codes.with_name("codes.partial")
@@ -66,7 +66,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
             code_maps.write_shard(partial, header, split, start, codes, labels, images.names(originals))
 
     each_in_turn(code_maps.shard_starts(header), write, "encode")
-    on_main(lambda: _finish(run, header))
+    on_main(_finish, run, header)
     height, width = model.map_size
     say(f"encode: {sum(header.sizes.values()):,} images -> {height}x{width} codes of {model.K} in {run.codes}")
 

@@ -57,13 +57,13 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     settings = config.stage1
     share = share_of_process()
     part = share.slice(settings.batch_size, settings.accumulate)
-    resumed = on_main(lambda: checkpoint.newest(run.stage1, warn=say))
+    resumed = on_main(checkpoint.newest, run.stage1, warn=say)
     start = resumed.step if resumed else 0
     if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
         raise UserError(f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now")
     if resumed and start >= settings.steps:
         return say(f"stage 1: done, {start} steps")
-    source = None if resumed else on_main(lambda: source_of(config))
+    source = None if resumed else on_main(source_of, config)
     origins = begun_from(resumed, source)
     if source and settings.steps == 0:
         return take_over(config, run, data, source)

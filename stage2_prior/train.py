@@ -53,7 +53,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     share = share_of_process()
     part = share.slice(settings.batch_size, settings.accumulate)
     maps = CodeMaps(run.codes)
-    resumed = on_main(lambda: checkpoint.newest(run.stage2, warn=say))
+    resumed = on_main(checkpoint.newest, run.stage2, warn=say)
     start = resumed.step if resumed else 0
     if resumed and (old := resumed.meta["codes"]) != maps.header.origin():
         changed = [name for name, value in maps.header.origin().items() if old.get(name) != value]
@@ -65,8 +65,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     if start >= settings.steps:
         return say(f"stage 2: done, {start} steps")
     label_names = maps.header.label_names
-    vqvaes = on_main(lambda: vqvae_origins(run, maps.header.vqvae))
-    source = None if resumed else on_main(lambda: source_of(config, label_names, vqvaes))
+    vqvaes = on_main(vqvae_origins, run, maps.header.vqvae)
+    source = None if resumed else on_main(source_of, config, label_names, vqvaes)
     origins = begun_from(resumed, source)
 
     # The model and what moves it

@@ -37,7 +37,7 @@ def _settled(config: Settings) -> Settings:
     from vqprior.runtime.launch import computes_bf16, settled
 
     device, stored = device_of_process(), RunDir(Path(config.out))
-    if config.data.range == "auto" and on_main(lambda: run_dir.is_run_dir(stored.path)):
+    if config.data.range == "auto" and on_main(run_dir.is_run_dir, stored.path):
         config = replace(config, data=replace(config.data, range=on_main(lambda: stored.config().data.range)))
     begun = on_main(lambda: config.precision == "auto" and run_dir.is_run_dir(stored.path))
     if begun:
@@ -50,14 +50,14 @@ def _settled(config: Settings) -> Settings:
 
 def _start(config: Config) -> tuple[Config, RunDir]:
     config = _settled(config)
-    return config, on_main(lambda: run_dir.start(config))
+    return config, on_main(run_dir.start, config)
 
 
 def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
     """Begin or go on with a run, and load its pictures; the range that was measured is kept with the settings."""
     from vqprior.runtime.data import refuse_blank
 
-    on_main(lambda: _refuse_misfits(config))
+    on_main(_refuse_misfits, config)
     config, run = _start(config)
     data = _data(config, run)
     if not run.stage1.exists():
@@ -95,7 +95,7 @@ def _data(config: Config, run: RunDir) -> "DataSet":
     """
     from vqprior.runtime.data import load
 
-    newest = on_main(lambda: checkpoint.newest(run.stage1))
+    newest = on_main(checkpoint.newest, run.stage1)
     expected = newest.meta["data_fingerprint"] if newest else None
     loaded: list[DataSet] = []
     begun = newest is not None  # before anything was learnt, other settings may choose other pictures
@@ -110,7 +110,7 @@ def _tell_skipped(run: RunDir) -> None:
     """Say how many pictures the run went on without."""
     from vqprior.runtime.data.record import SKIPPED, noted
 
-    if found := on_main(lambda: noted(run.path / SKIPPED)):
+    if found := on_main(noted, run.path / SKIPPED):
         say(f"{len(found):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
 
 
@@ -135,7 +135,7 @@ def encode(config: Config) -> None:
 
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    on_main(lambda: lock(run.path))
+    on_main(lock, run.path)
     data = _data(config, run)
     with heeded():
         encode_images(config, run, data)
@@ -167,7 +167,7 @@ def complete(config: Config, settings: Complete) -> None:
     from vqprior.sampling.complete import complete as complete_picture
 
     run = run_dir.existing(config)
-    on_main(lambda: complete_picture(settings, run))
+    on_main(complete_picture, settings, run)
 
 
 def evaluate(config: Evaluation) -> None:
@@ -184,7 +184,7 @@ def check(config: Check) -> None:
     """Look at the pictures of a run, or of one that is to begin."""
     from vqprior.runtime.data.check import check as check_pictures
 
-    on_main(lambda: check_pictures(config))
+    on_main(check_pictures, config)
 
 
 def report(config: Report) -> None:
@@ -201,7 +201,7 @@ def export(config: Config, settings: Export) -> None:
     from vqprior.sampling.export import export as export_run
 
     run = run_dir.existing(config)
-    on_main(lambda: export_run(settings, run))
+    on_main(export_run, settings, run)
 
 
 def run(config: Config) -> None:
@@ -219,7 +219,7 @@ def run(config: Config) -> None:
     inference = config.for_inference()
     if config.sample.label:
         label_of_text(config.sample.label, data.label_names)
-    on_main(lambda: _refuse_prior(config, run, data.label_names))
+    on_main(_refuse_prior, config, run, data.label_names)
     in_training = partial(training_on, device_of_process(), config)
     with heeded():
         with in_training():
@@ -231,7 +231,7 @@ def run(config: Config) -> None:
     measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
     _tell_skipped(run)
     reconstructions = run.path / "reconstructions.png"
-    on_main(lambda: save_reconstructions(inference, run, data, reconstructions))
+    on_main(save_reconstructions, inference, run, data, reconstructions)
     say(
         f"\nsamples          {pictures / 'grid.png'}\nreconstructions  {reconstructions}\n"
         f"metrics          {run.metrics}; of the samples too: vqprior evaluate {run.path}\n"
