@@ -22,6 +22,7 @@ from benchmarks.gpu_steps import CLASSES, PRESETS, config_of
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision
 from vqprior.runtime.launch import network_of
+from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.pixelcnn import PixelCNN
 
@@ -88,8 +89,8 @@ def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]
 
     def loss() -> Tensor:
         prediction, quantized = network(images)
-        distance = model.likelihood.loss(prediction.float(), images).mean()
-        return distance + quantized.codebook_loss + quantized.commitment_loss
+        how = dict(likelihood=model.likelihood, variance=1.0, beta=config.stage1.beta)
+        return total(objective(images, prediction.float(), quantized, **how))
 
     return model, loss
 

@@ -48,7 +48,7 @@ def config_of(preset: str, *flags: str) -> Config:
     # Of the first batch k-means knows enough here
     options = [
         *every,
-        "--stage1.kmeans",
+        "--stage1.codebook.kmeans",
         "False",
         "--data.source",
         "folder",

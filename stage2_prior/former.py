@@ -20,7 +20,7 @@ def tensors_of(found: Checkpoint, file: str) -> Tensors:
 
 def moments_of(found: Checkpoint, prior: nn.Module) -> Tensors:
     """The optimizer's moments of a checkpoint of this prior, as PARAMETER.MOMENT; raises as `Checkpoint.tensors`."""
-    stored = named_moments(found.tensors("optimizer"), _former_parameters(prior))
+    stored = named_moments(found.tensors("optimizer"), _former_parameters(prior), prior.undecayed())
     by_moment: dict[str, Tensors] = {}
     for key, tensor in stored.items():
         name, _, moment = key.rpartition(".")

@@ -75,6 +75,10 @@ class PixelCNN(nn.Module):
         """Where the weights are."""
         return self.embedding.weight.device
 
+    def undecayed(self) -> set[str]:
+        """Names of the parameters that weight decay leaves alone, biases aside: codes', not labels'."""
+        return {"embedding.weight"}
+
     def forward(self, codes: Tensor, labels: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
         """Logits [B, K, h, w] of codes [B, h, w] int64 in [0, K) given all earlier codes and labels [B] int64.
 

@@ -255,6 +255,7 @@ def preview_for(config: Config, run: RunDir) -> "Preview":
     import torch
 
     from vqprior.runtime.code_maps import CodeMaps
+    from vqprior.runtime.evaluating import evaluating
     from vqprior.runtime.pictures import grid
     from vqprior.sampling.generator import Generator
     from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
@@ -264,13 +265,12 @@ def preview_for(config: Config, run: RunDir) -> "Preview":
 
     @torch.no_grad()
     def preview(prior: "PixelCNN", step: int) -> "Tensor":
-        training = prior.training
-        prior.eval()
         generator = Generator(vqvae, prior, header.label_names)
         columns = min(len(header.label_names) or 8, 16)
         numbers = torch.arange(columns * 4)
-        images = generator.draw(numbers, generator.labels_for(numbers), batch_size=len(numbers), seed=PREVIEW_SEED)
-        prior.train(training)
+        with evaluating(prior):
+            labels = generator.labels_for(numbers)
+            images = generator.draw(numbers, labels, batch_size=len(numbers), seed=PREVIEW_SEED)
         return grid(images, columns)
 
     return preview

@@ -55,15 +55,15 @@ def test_one_image_does_not_depend_on_the_others():
 
 def test_every_parameter_gets_a_gradient():
     for codebook in ("ema", "gradient"):
-        vqvae = model("--stage1.codebook", codebook)
+        vqvae = model("--stage1.quantizer", codebook)
         out = vqvae(torch.rand(2, 3, 16, 24))
         (out.prediction.square().mean() + out.quantized.codebook_loss + out.quantized.commitment_loss).backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in vqvae.parameters())
 
 
 def test_the_codebook_is_a_field():
-    assert "quantizer.embedding" in dict(model("--stage1.codebook", "gradient").named_parameters())
-    assert "quantizer.embedding" in dict(model("--stage1.codebook", "ema").named_buffers())
+    assert "quantizer.embedding" in dict(model("--stage1.quantizer", "gradient").named_parameters())
+    assert "quantizer.embedding" in dict(model("--stage1.quantizer", "ema").named_buffers())
     assert replace(configs.Config().stage1, codebook="gradient").codebook == "gradient"
 
 
