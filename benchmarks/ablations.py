@@ -30,9 +30,8 @@ from vqprior.runtime.run_dir import RunDir
 
 VARIANTS: dict[str, list[str]] = {
     "preset": [],
-    "plain": [  # as in the paper
-        *("--stage1.quantizer", "gradient", "--stage1.codebook.restart", "0", "--stage1.codebook.kmeans", "False"),
-    ],
+    # As in the paper
+    "plain": "--stage1.quantizer gradient --stage1.codebook.restart 0 --stage1.codebook.kmeans False".split(),
     "gradient": ["--stage1.quantizer", "gradient"],
     "no-restart": ["--stage1.codebook.restart", "0"],
     "l2": ["--stage1.codebook.normalize", "True"],

@@ -22,7 +22,7 @@ from vqprior.configs import Config
 from vqprior.configs.schema import Precision
 from vqprior.runtime.code_maps import Level
 from vqprior.runtime.launch import network_of
-from vqprior.stage1_vqvae.objective import objective
+from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.priors import build
 
@@ -89,8 +89,9 @@ def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]
     images = images.contiguous(memory_format=torch.channels_last)
 
     def loss() -> Tensor:
-        terms = objective(network(images), images, model.likelihood, beta=config.stage1.beta, unit=1.0)
-        return sum(terms.values())
+        prediction, quantized = network(images)
+        how = dict(likelihood=model.likelihood, variance=1.0, beta=config.stage1.beta)
+        return total(objective(images, prediction.float(), quantized, **how))
 
     return model, loss
 

@@ -54,7 +54,7 @@ from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
 from vqprior.runtime.randomness import generator
 from vqprior.runtime.transfer import onto
-from vqprior.stage1_vqvae.objective import objective
+from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.priors import build
 
@@ -155,10 +155,9 @@ def stage1_step(config: Config) -> Callable[..., None]:
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         x = to_float(images, accelerator.device, channels_last=True)
-        out = network(x)
-        quantized = out.quantized
-        terms = objective(out, x, model.likelihood, beta=config.stage1.beta, unit=1.0)
-        accelerator.backward(sum(terms.values()))
+        prediction, quantized = network(x)
+        how = dict(likelihood=model.likelihood, variance=1.0, beta=config.stage1.beta)
+        accelerator.backward(total(objective(x, prediction, quantized, **how)))
         optimizer.step()
         vectors = rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d")
         drawn = torch.randint(len(vectors), (model.K,), generator=generator(0)).to(vectors.device)

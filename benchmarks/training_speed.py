@@ -24,7 +24,7 @@ from vqprior.runtime.launch import autocast
 from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.transfer import onto
-from vqprior.stage1_vqvae.objective import objective
+from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.priors import build
 
@@ -44,12 +44,13 @@ def stage1(config: Config, precision: str, channels_last: bool, compiled: bool) 
     model = VQVAE(config).to(device, memory_format=layout)
     network, optimizer = torch.compile(model) if compiled else model, adamw(model, weight_decay=0.0)
     x = torch.rand(batch, config.data.channels, *config.data.size, device=device).to(memory_format=layout)
+    variance = x.var().item()
 
     def step() -> None:
         with autocast(device, precision):
-            out = network(x)
-        terms = objective(out, x, model.likelihood, beta=config.stage1.beta, unit=1.0)
-        sum(terms.values()).backward()
+            prediction, quantized = network(x)
+        how = dict(likelihood=model.likelihood, variance=variance, beta=config.stage1.beta)
+        total(objective(x, prediction, quantized, **how)).backward()
         optimizer.step()
         optimizer.zero_grad()
 

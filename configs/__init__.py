@@ -5,6 +5,7 @@ there is one parser, one check of types, and one way a typo is answered, whereve
 """
 
 import inspect
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -143,14 +144,8 @@ def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -
 
 def dump(config: Config) -> str:
     """The configuration as YAML with every field, the inverse of `parse`."""
-    return yaml.safe_dump(_without_tuples(asdict(config)), sort_keys=False)
-
-
-def _without_tuples(tree: Any) -> Any:
-    """The same with lists in place of tuples, which YAML has none of."""
-    if isinstance(tree, dict):
-        return {name: _without_tuples(value) for name, value in tree.items()}
-    return list(tree) if isinstance(tree, tuple) else tree
+    tree = json.loads(json.dumps(asdict(config)))  # YAML has no tuples either
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def from_tree(tree: dict[str, Any]) -> Config:

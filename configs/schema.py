@@ -3,14 +3,16 @@
 A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of them (`--stage1.K 512`).
 """
 
-import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import prod
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
 Precision = Literal["no", "bf16", "fp16", "tf32"]
 OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
+Quantizer = Literal["ema", "gradient", "fsq"]
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Codebook:
-    """A codebook of learnt vectors (stage1.quantizer ema or gradient)."""
+    """Quantizers that learn a codebook: ema and gradient."""
 
     decay: float = 0.99
     """Decay of its moving averages (gamma of appendix A.1)."""
@@ -175,21 +177,30 @@ class Codebook:
 
     def __post_init__(self):
         if not 0 <= self.decay < 1:
-            raise ValueError(f"stage1.codebook.decay is {self.decay}; a decay lies in [0, 1), for example 0.99")
+            raise ValueError(f"stage1.codebook.decay is {self.decay}; a decay lies in [0, 1), as 0.99")
         if not 0 <= self.restart < 1:
-            raise ValueError(f"stage1.codebook.restart is {self.restart}; it is a share in [0, 1), for example 0.05")
+            raise ValueError(f"stage1.codebook.restart is {self.restart}; it is a share in [0, 1), as 0.05")
 
 
 @dataclass(frozen=True)
 class FSQ:
-    """Finite scalar quantization (stage1.quantizer fsq; arXiv 2309.15505)."""
+    """The quantizer fsq (arXiv 2309.15505)."""
 
     levels: tuple[int, ...] = (8, 8, 8)
-    """Levels that each number of a vector is rounded to; their product is stage1.K."""
+    """How many values each number of a code vector can have; their product is stage1.K. The paper recommends
+    8 6 5 (240 codes), 8 5 5 5 (1000) or 7 5 5 5 5 (4375)."""
 
     def __post_init__(self):
-        if not self.levels or min(self.levels) < 2:
-            raise ValueError(f"stage1.fsq.levels is {self.levels}; it takes numbers of at least 2, such as 8 8 8")
+        if not self.levels or not 2 <= min(self.levels) <= max(self.levels) <= 1000:
+            raise ValueError(f"stage1.fsq.levels is {self.levels}; it takes numbers from 2 to 1000")
+
+
+KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
+    "beta": ("ema", "gradient"),
+    **{f"codebook.{field.name}": ("ema", "gradient") for field in fields(Codebook)},
+    "fsq.levels": ("fsq",),
+}
+"""Settings of stage one that not all quantizers heed, and those that do."""
 
 
 @dataclass(frozen=True)
@@ -199,14 +210,14 @@ class Stage1(Training):
     K: int = 512
     """Number of codes."""
     D: int = 64
-    """Size of a code vector; fsq's vectors have as many numbers as stage1.fsq.levels."""
+    """Size of a code vector of ema and gradient; under fsq it is the number of stage1.fsq.levels."""
     beta: float = 0.25
-    """Weight of the commitment term of Equation 3, the one that moves the encoder."""
-    quantizer: Literal["ema", "gradient", "fsq"] = "ema"
-    """How vectors become codes: the nearest of a codebook that is learnt by moving averages (appendix A.1) or by the
-    gradient of Equation 3's second term, or each number rounded on its own (fsq), without a codebook."""
-    codebook: Codebook = field(default_factory=Codebook)
-    fsq: FSQ = field(default_factory=FSQ)
+    """Weight of the commitment term of Equation 3, the one that moves the encoder; fsq has no such term."""
+    quantizer: Quantizer = "ema"
+    """How vectors become codes: the nearest of a codebook that learns by moving averages (ema, appendix A.1)
+    or by the gradient of Equation 3's second term (gradient); or each of their numbers is rounded (fsq)."""
+    codebook: Codebook = Codebook()
+    fsq: FSQ = FSQ()
     likelihood: Likelihood = "mse"
     """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each sub-pixel, as a
     softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate` reports bits/dim."""
@@ -232,18 +243,24 @@ class Stage1(Training):
             raise ValueError(f"stage1.factor is {self.factor}; it must be a power of two: 2, 4, 8, 16, ...")
         if self.beta < 0:
             raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
-        self._check_quantizer()
+        self._refuse_idle()
+        made = prod(self.fsq.levels)
+        if self.quantizer == "fsq" and made != self.K:
+            levels = " ".join(map(str, self.fsq.levels))
+            raise ValueError(
+                f"stage1.K is {self.K}, but stage1.fsq.levels {levels} make {made} codes; "
+                f"type --stage1.K {made}, or other levels"
+            )
 
-    def _check_quantizer(self) -> None:
-        """Refuse settings of another quantizer, which would have no effect, and a K that is none of fsq's."""
-        if self.quantizer == "fsq" and self.codebook != Codebook():
-            raise ValueError("stage1.quantizer is fsq, which has no codebook; leave stage1.codebook.* out, or take ema")
-        if self.quantizer != "fsq" and self.fsq != FSQ():
-            raise ValueError(f"stage1.quantizer is {self.quantizer}; stage1.fsq.levels takes --stage1.quantizer fsq")
-        codes = math.prod(self.fsq.levels)
-        if self.quantizer == "fsq" and codes != self.K:
-            levels = " x ".join(map(str, self.fsq.levels))
-            raise ValueError(f"stage1.K is {self.K}, and stage1.fsq.levels make {levels} = {codes}: type --stage1.K {codes}")
+    def _refuse_idle(self) -> None:
+        """Refuse settings that the quantizer has no use for."""
+        for name, kinds in KINDS_WITH.items():
+            value = attrgetter(name)(self)
+            if self.quantizer not in kinds and value != attrgetter(name)(Stage1):
+                raise ValueError(
+                    f"stage1.{name} is {value}, for which stage1.quantizer {self.quantizer} has no use; "
+                    f"leave it out, or type --stage1.quantizer {kinds[0]}"
+                )
 
     def _may_take_over(self) -> bool:
         return self.init is not None

@@ -1,4 +1,4 @@
-"""Networks as they are measured and sampled, in the midst of training."""
+"""A network in evaluation mode for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +7,11 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Inside, the networks are in evaluation mode; after, an exception or not, as they were."""
-    modes = [network.training for network in networks]
-    for network in networks:
-        network.eval()
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in evaluation mode; after it in the mode it was in, under an exception too."""
+    training = model.training
+    model.eval()
     try:
         yield
     finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
+        model.train(training)

@@ -7,7 +7,8 @@ CPU, where reading costs nothing, and on MPS, they are a number and a decision o
 
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -31,28 +32,27 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def by_decay(
-    parameters: Iterable[tuple[str, Tensor]],
-    undecayed: Collection[str],
-) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
-    """Named parameters that weight decay pulls at, matrices and kernels, and those that it leaves alone: biases, and
-    those of which a model says so."""
-    listed = list(parameters)
-    pulled = [(name, p) for name, p in listed if p.ndim > 1 and name not in undecayed]
-    return pulled, [(name, p) for name, p in listed if p.ndim <= 1 or name in undecayed]
+class Trained(Protocol):
+    """A model that says which of its parameters weight decay leaves alone."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def undecayed(self) -> Collection[str]:
+        """Names of parameters, besides those of one axis, which no model has decayed."""
 
 
-def adamw(model: nn.Module, *, weight_decay: float, undecayed: Collection[str] = ()) -> torch.optim.AdamW:
-    """AdamW for a model that is where it will be trained; `set_rate` gives it its learning rate.
+def in_groups(parameters: Mapping[str, Tensor], undecayed: Collection[str]) -> tuple[list[str], list[str]]:
+    """Names of the parameters that weight decay pulls at, which have two and more axes, and of the others."""
+    decayed = [name for name, parameter in parameters.items() if parameter.ndim > 1 and name not in undecayed]
+    return decayed, [name for name in parameters if name not in decayed]
 
-    Args:
-        undecayed: names of parameters of two and more axes that weight decay leaves alone.
-    """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    pulled, alone = by_decay(named, undecayed)
-    decayed, others = ([p for _, p in listed] for listed in (pulled, alone))
+
+def adamw(model: Trained, *, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW for a model that is where it will be trained; `set_rate` gives it its learning rate."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    decayed, others = ([named[name] for name in names] for names in in_groups(named, model.undecayed()))
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    device = named[0][1].device
+    device = next(iter(named.values())).device
     ahead = runs_ahead(device)
     rate = torch.zeros((), device=device) if ahead else 0.0
     # `capturable` keeps what a CUDA graph may not read on the host; the rate's place in memory stays what it is
@@ -118,17 +118,17 @@ def restore_moments(optimizer: AcceleratedOptimizer, model: nn.Module, tensors: 
 def named_moments(
     stored: dict[str, Tensor],
     parameters: Iterable[tuple[str, Tensor]],
-    undecayed: Collection[str] = (),
+    undecayed: Collection[str],
 ) -> dict[str, Tensor]:
     """Moments of a checkpoint by the names of their parameters; until November 2026 these were numbered.
 
     Args:
         parameters: names and tensors in the order of the model that wrote them.
-        undecayed: as for `adamw`: the others were counted first.
+        undecayed: names of those that it left alone, as `Trained.undecayed`.
     """
     if not all(re.fullmatch(r"\d+\.\w+", key) for key in stored):
         return stored
-    pulled, alone = by_decay(parameters, undecayed)
-    names = [name for name, _ in (*pulled, *alone)]
+    decayed, others = in_groups(dict(parameters), undecayed)
+    names = decayed + others
     split = ((key.partition("."), value) for key, value in stored.items())
     return {f"{names[int(index)]}.{moment}": value for (index, _, moment), value in split}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vqprior import configs
 from vqprior.configs import Config
@@ -21,12 +22,12 @@ from vqprior.configs.commands import Export
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime import checkpoint
-from vqprior.runtime.checkpoint import Checkpoint, Tensors
+from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.files import write_file, write_json
 from vqprior.runtime.lineage import BEGUN_FROM
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import FORMAT, RunDir
-from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
+from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
 
 
 def export(settings: Export, run: RunDir) -> Path:
@@ -40,7 +41,8 @@ def export(settings: Export, run: RunDir) -> Path:
         raise UserError(f"{out.path} is not empty; give another folder with --out, or delete this one")
     prior = checkpoint.best(run.stage2)
     vqvae = find_vqvae(run.stage1, prior.meta["codes"]["vqvae"], warn=say)
-    exact = load_vqvae(vqvae, torch.device("cpu")).exact_tensors()
+    with torch.device("meta"):
+        exact = VQVAE(configs.from_tree(vqvae.meta["config"])).exact_tensors()
     fingerprint = _copy(vqvae, out.stage1, {}, half=settings.half, exact=exact).fingerprint
     _copy(prior, out.stage2, {"codes": prior.meta["codes"] | {"vqvae": fingerprint}}, half=settings.half)
     write_json(out.record, {"format": FORMAT, "starts": [start | {"command": []} for start in run.starts()]})
@@ -58,10 +60,15 @@ def _copy(
     half: bool,
     exact: Collection[str] = (),
 ) -> Checkpoint:
-    """Write the weights of a checkpoint that sampling uses into another folder; `exact` ones are never cut to 16 bits."""
+    """Write the weights of a checkpoint that sampling uses into another folder.
+
+    Args:
+        half: in 16 bits.
+        exact: names of those that stay as they are.
+    """
     tensors = found.tensors(found.weights)
     if half:
-        tensors = _half(tensors, exact)
+        tensors = {name: tensor if name in exact else _half(tensor) for name, tensor in tensors.items()}
     kept = ("stage", "data_fingerprint", "codes", BEGUN_FROM)
     meta = {name: found.meta[name] for name in kept if name in found.meta} | changed
     meta["config"] = asdict(_anywhere(configs.from_tree(found.meta["config"])))
@@ -69,10 +76,8 @@ def _copy(
     return checkpoint.best(folder)
 
 
-def _half(tensors: Tensors, exact: Collection[str]) -> Tensors:
-    """Weights in 16 bits; those that are small and choose codes stay as they are."""
-    shortened = lambda name, x: x if name in exact or not x.is_floating_point() else x.to(torch.float16)
-    return {name: shortened(name, tensor) for name, tensor in tensors.items()}
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float16) if tensor.is_floating_point() else tensor
 
 
 def _anywhere(config: Config) -> Config:

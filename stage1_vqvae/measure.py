@@ -54,7 +54,8 @@ def measure(model: VQVAE, split: Split, *, batch: int, precision: Precision, cha
             x, x_hat = x[: len(chunk)], x_hat[: len(chunk)].clamp(0, 1)
             counts += torch.bincount(quantized.codes[: len(chunk)].flatten(), minlength=model.K)
             sums = torch.stack([(x - x_hat).square().sum(), x.sum(), x.square().sum()])
-            found = torch.cat([sums, losses[: len(chunk)]]).cpu().double()  # one wait, and not every device has fp64
+            # One wait, and not every device has fp64
+            found = torch.cat([sums, losses[: len(chunk)]]).cpu().double()
             error += found[0].item()
             total += found[1].item()
             squares += found[2].item()

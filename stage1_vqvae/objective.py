@@ -1,28 +1,48 @@
-"""What stage one minimises: Equation 3 of the VQ-VAE paper.
+"""What stage one minimises: VQ-VAE, Equation 3.
 
 Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 """
 
+from functools import reduce
+from operator import add
+
 from torch import Tensor
 
 from .likelihood import Likelihood
-from .vqvae import VQVAEOutput
+from .quantizers import Quantized
 
 
-def objective(out: VQVAEOutput, x: Tensor, likelihood: Likelihood, *, beta: float, unit: float) -> dict[str, Tensor]:
-    """VQ-VAE, Equation 3: L = -log p(x | z_q) + ||sg[z_e] - e||^2 + beta ||z_e - sg[e]||^2, term by term.
+def objective(
+    x: Tensor,
+    prediction: Tensor,
+    quantized: Quantized,
+    *,
+    likelihood: Likelihood,
+    variance: float,
+    beta: float,
+) -> dict[str, Tensor]:
+    """VQ-VAE, Equation 3: the weighted terms of the loss by name, [] each, to be added up.
+
+        -log p(x | z_q)      ||sg[z_e] - e||^2      beta ||z_e - sg[e]||^2
+        reconstruction       codebook               commitment
+
+    A term that the quantizer does not have has no key. beta weighs the one that moves the encoder. What is
+    done differently here: the reconstruction is divided by the data's variance, or what stands for it, so
+    that beta means the same on all data.
 
     Args:
-        out: of the VQ-VAE for the images x [B, C, H, W] in [0, 1].
-        likelihood: of the decoder.
-        beta: weight of the commitment term, the one that moves the encoder.
-        unit: what the first term is divided by (`Likelihood.unit`): under squared error the data's variance, so that
-            beta means the same on all data.
-
-    Returns:
-        The weighted terms [] by name, which add up to the loss. A quantizer without a codebook that the gradient moves
-        has no term `codebook`, one without a codebook at all no term `commitment`.
+        x: images [B, C, H, W] in [0, 1].
+        prediction: of them, [B, P, H, W].
+        quantized: what became of the encoder's outputs on the way.
+        likelihood: how the prediction is read.
+        variance: of the sub-pixels of the data.
+        beta: commitment weight.
     """
-    terms = {"reconstruction": likelihood.loss(out.prediction, x).mean() / unit}
-    weights = {"codebook": 1.0, "commitment": beta}
-    return terms | {name: weights[name] * term for name, term in out.quantized.terms.items()}
+    reconstruction = likelihood.loss(prediction, x).mean() / likelihood.unit(variance)
+    weighted = {name: beta * term if name == "commitment" else term for name, term in quantized.terms.items()}
+    return {"reconstruction": reconstruction, **weighted}
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """The sum [] of the terms, in their order."""
+    return reduce(add, terms.values())

@@ -41,10 +41,13 @@ from vqprior.runtime.transfer import onto
 
 from .begin import describe, source_of, take_over
 from .measure import measure
-from .objective import objective
+from .objective import objective, total
 from .vqvae import VQVAE
 
 KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
+
+Learnt = tuple[tuple[str, ...], Tensor, Tensor, Tensor, Tensor]
+"""Of a step, see `learn`."""
 
 
 def train(config: Config, run: RunDir, data: DataSet) -> None:
@@ -78,7 +81,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     average = WeightAverage(model, settings.average) if settings.average else None
-    optimizer = adamw(model, weight_decay=settings.weight_decay, undecayed=model.undecayed())
+    optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     writer = Writer(run.stage1, settings.keep)
     guard = Guard(accelerator, writer, start)
@@ -95,10 +98,12 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         stop=settings.steps,
         part=part,
     )
-    likelihood, unit = model.likelihood, model.likelihood.unit(data_variance(data))
-    if not (model.quantizer.is_started or resumed or source):
-        model.quantizer.start(first_vectors(model, data, config), generator(config.seed, Stream.KMEANS))
-        for tensor in model.quantizer.state_dict().values():  # sums on GPUs have no fixed order: all take the main one's
+    likelihood, quantizer = model.likelihood, model.quantizer
+    weights = dict(likelihood=likelihood, variance=data_variance(data), beta=settings.beta)
+    if quantizer.starts_on_vectors and not resumed and not source:
+        quantizer.start(first_vectors(model, data, config), generator(config.seed, Stream.KMEANS))
+        # Sums on GPUs have no fixed order: all take the main one's
+        for tensor in quantizer.state_dict().values():
             tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
     tracker = Tracker(run.tensorboard / "stage1", step=start, active=is_main())
@@ -106,10 +111,11 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     shown = data.test.images(spread(len(data.test), 32))
     progress = Progress("stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
     progress.say(f"stage 1: {count_parameters(model):,} parameters, {len(data.train):,} images, on {device}")
+    progress.say(f"stage 1: {model.K} codes of {quantizer.D} numbers each, quantizer {settings.quantizer}")
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
-    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> Learnt:
         """One step, from pictures [n, C, H, W] uint8 on the device; on CUDA nothing in it is read by the host.
 
         Args:
@@ -117,42 +123,48 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             rate, weight: of the optimizer, and of the average.
 
         Returns:
-            The terms of the loss by name, each [passes], the gradient's norm [], the guard's verdict, and the restarts [].
+            Names of the losses, these of each pass [passes, losses], the gradient's norm [], the guard's
+            verdict, and the restarts [].
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
-        terms, vectors, codes = [], [], []
+        passes, vectors, codes = [], [], []
         for index, part_of_images in enumerate(images.chunk(settings.accumulate)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 x = pictures.to_float(part_of_images, device, channels_last=config.channels_last)
-                out = network(x)
-                weighted = objective(out, x, likelihood, beta=settings.beta, unit=unit)  # VQ-VAE, Equation 3
-                loss = sum(weighted.values())
+                prediction, quantized = network(x)
+                terms = objective(x, prediction, quantized, **weights)
+                loss = total(terms)
                 accelerator.backward(loss / settings.accumulate)
-                mse = F.mse_loss(likelihood.image(out.prediction.detach()), x)
-            terms.append({name: term.detach() for name, term in {"total": loss, **weighted, "mse": mse}.items()})
-            vectors.append(rearrange(out.quantized.z_e.detach(), "b d h w -> (b h w) d"))
-            codes.append(out.quantized.codes.flatten())
+                mse = F.mse_loss(likelihood.image(prediction.detach()), x)
+            curves = {f"loss/{name}": term for name, term in terms.items()}
+            losses = {"loss/total": loss, **curves, "train/mse": mse}
+            passes.append(torch.stack([value.detach() for value in losses.values()]))
+            if quantizer.moves:
+                vectors.append(rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d"))
+                codes.append(quantized.codes.flatten())
 
         # What all processes must know, in one sum
-        losses = torch.stack([torch.stack([*named.values()]) for named in terms])
-        seen = model.quantizer.observe(torch.cat(vectors), torch.cat(codes), drawn, share.rank, share.processes)
-        seen, reports = sum_together(seen, guard.report(losses))
+        names, stacked = tuple(losses), torch.stack(passes)
+        seen = stacked.new_zeros(0)
+        if quantizer.moves:
+            seen = quantizer.observe(torch.cat(vectors), torch.cat(codes), drawn, share.rank, share.processes)
+        seen, reports = sum_together(seen, guard.report(stacked))
 
-        # Step: the weights, then the codebook's own movement, then the average; all of it on sound numbers only
+        # Step: the weights, then what moves in the quantizer, then the average; all on sound numbers only
         norm = guard.clip(model, reports, settings.clip_norm)
         verdict = guard.judge(reports, norm)
         sound, unread = guard.decide(verdict)
-        restarted = torch.zeros_like(codes[0][0])
+        restarted = torch.zeros((), dtype=torch.int64, device=device)
         if sound or accelerator.scaler:  # fp16's scaler skips an overflow by itself
             take_step(optimizer, unread)
         if sound:
-            restarted = model.quantizer.update(seen, unread)
+            restarted = quantizer.update(seen, unread)
             if average:
                 average.update(weight, unread)
         optimizer.zero_grad()
-        return dict(zip(terms[0], losses.unbind(1), strict=True)), norm, verdict, restarted
+        return names, stacked, norm, verdict, restarted
 
     take = recorded(learn, config, accelerator)
     vectors_of_step = settings.batch_size * model.map_size[0] * model.map_size[1]
@@ -160,7 +172,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
         drawn = torch.randint(vectors_of_step, (model.K,), generator=generator(config.seed, Stream.RESTARTS, step))
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
-        terms, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
+        names, losses, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
         guard.note(verdict)
         progress.advance()
 
@@ -173,20 +185,18 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
 
         # Once in a while: log
         if logging:
-            means = sum_numbers(torch.stack([*terms.values()]).mean(1).tolist())
-            named = {name: mean / share.processes for name, mean in zip(terms, means, strict=True)}
-            mse = named.pop("mse")
-            values = {
-                **{f"loss/{name}": value for name, value in named.items()},
-                "train/mse": mse,
+            means = [value / share.processes for value in sum_numbers(losses.mean(0).tolist())]
+            values = dict(zip(names, means, strict=True)) | {
                 "train/learning_rate": rate,
                 "train/gradient_norm": float(norm),
                 "train/skipped_steps": guard.skipped,
-                "train/restarted_codes": float(restarted),
                 "train/images_per_second": progress.images_per_second(),
             }
+            if quantizer.moves:
+                values["train/restarted_codes"] = float(restarted)
             tracker.scalars(step, values)
-            progress.show({"loss": named["total"], "mse": mse, "img/s": values["train/images_per_second"]})
+            shown_beside = {"loss": "loss/total", "mse": "train/mse", "img/s": "train/images_per_second"}
+            progress.show({word: values[name] for word, name in shown_beside.items()})
 
         # Once in a while: evaluate
         score = None

@@ -1,4 +1,4 @@
-"""The VQ-VAE: an encoder, a codebook and a decoder.
+"""The VQ-VAE: an encoder, a quantizer and a decoder.
 
 Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 
@@ -26,7 +26,7 @@ from vqprior.runtime.run_dir import RunDir
 
 from .likelihood import LIKELIHOODS
 from .networks import Decoder, Encoder
-from .quantizers import QUANTIZERS, Quantized, build
+from .quantizers import QUANTIZERS, Quantized
 
 
 class VQVAEOutput(NamedTuple):
@@ -56,9 +56,10 @@ class VQVAE(nn.Module):
             blocks=stage1.blocks,
             block_width=stage1.block_width,
         )
-        D = QUANTIZERS[stage1.quantizer].size(stage1)
+        kind = QUANTIZERS[stage1.quantizer]
+        D = kind.code_size(stage1)
         self.encoder = Encoder(self.channels, n * D, **networks)
-        self.quantizer = build(stage1)
+        self.quantizer = kind.build(stage1)
         self.decoder = Decoder(self.likelihood.outputs, n * D, **networks)
 
     @property
@@ -72,11 +73,11 @@ class VQVAE(nn.Module):
         return next(self.parameters()).device
 
     def undecayed(self) -> set[str]:
-        """Names of parameters of two and more axes that weight decay must leave alone."""
-        return {f"quantizer.{name}" for name in self.quantizer.undecayed()}
+        """Names of the parameters that weight decay leaves alone, biases aside: those of the quantizer."""
+        return {f"quantizer.{name}" for name, _ in self.quantizer.named_parameters()}
 
     def exact_tensors(self) -> set[str]:
-        """Names of tensors that must not be stored in 16 bits: those that choose codes."""
+        """Names of the tensors that an export in 16 bits leaves as they are: small, and they choose codes."""
         return {f"quantizer.{name}" for name in self.quantizer.state_dict()}
 
     def encode(self, x: Tensor) -> Quantized:
@@ -115,7 +116,7 @@ class VQVAE(nn.Module):
         return self.decode(self.quantizer.embed(codes))
 
     def forward(self, x: Tensor) -> VQVAEOutput:
-        """Images [B, C, H, W] in [0, 1] -> predictions and the terms of Equation 3; changes no state.
+        """Images [B, C, H, W] in [0, 1] -> predictions and codes, for `objective`; changes no state.
 
         Raises:
             TypeError, ValueError: as `encode`.

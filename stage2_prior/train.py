@@ -80,7 +80,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     average = WeightAverage(model, settings.average) if settings.average else None
-    optimizer = adamw(model, weight_decay=settings.weight_decay, undecayed=model.undecayed())
+    optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     writer = Writer(run.stage2, settings.keep)
     guard = Guard(accelerator, writer, start)

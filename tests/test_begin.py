@@ -58,7 +58,8 @@ def begin(command, tmp_path, others):
 
 def test_stage_one_begins_with_all_weights_of_the_other(finished_run, begin):
     """A step that moves nothing leaves them, the codebook and its averages among them: no k-means."""
-    still = ["--stage1.learning_rate", STILL, "--stage1.decay", 1 - 1e-9, "--stage1.restart", 0]
+    still = ["--stage1.learning_rate", STILL]
+    still += ["--stage1.codebook.decay", 1 - 1e-9, "--stage1.codebook.restart", 0]
     still += ["--stage1.average", 0.9, "--stage1.steps", 1]
     run = begin("train-vqvae", "--stage1.init", finished_run, *still)
     source, here = evaluated(finished_run, "stage1"), evaluated(run, "stage1")
@@ -222,11 +223,11 @@ REFUSED = {
         "data.channels is 3 there and 1 here",
     ),
     "codes compared otherwise": (
-        ["--stage1.init", "SOURCE", "--stage1.normalize", "True"],
-        "stage1.normalize is False there and True here",
+        ["--stage1.init", "SOURCE", "--stage1.codebook.normalize", "True"],
+        "stage1.codebook.normalize is False there and True here",
     ),
     "another codebook": (
-        ["--stage1.init", "SOURCE", "--stage1.codebook", "gradient"],
+        ["--stage1.init", "SOURCE", "--stage1.quantizer", "gradient"],
         "quantizer.sums is [16, 4] there and missing here",
     ),
     "a decoder with other outputs": (

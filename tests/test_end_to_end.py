@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import TINY, write_pictures
+from tests.conftest import FSQ, TINY, write_pictures
 from tests.launch import ROOT, environment
 from vqprior.runtime.code_maps import CodeMaps
 
@@ -109,15 +109,19 @@ def test_sample_writes_where_it_is_told(finished_run, tmp_path, command):
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
 
+NEITHER_KMEANS_NOR_RESTART = ["--stage1.codebook.kmeans", "False", "--stage1.codebook.restart", "0"]
+
+
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--stage1.codebook", "gradient"],
-        ["--stage1.normalize", "True", "--stage1.average", "0.9"],
+        ["--stage1.quantizer", "gradient"],
+        ["--stage1.codebook.normalize", "True", "--stage1.average", "0.9"],
         ["--precision", "bf16"],
         ["--stage1.accumulate", "2", "--stage2.accumulate", "4", "--channels_last", "False"],
         ["--data.size", "8", "16", "--data.channels", "1", "--stage1.factor", "2", "--data.flip", "True", "--data.margin", "2"],
-        ["--stage1.kmeans", "False", "--stage1.restart", "0", "--stage2.average", "0", "--data.memory_gb", "0"],
+        ["--stage2.average", 0, "--data.memory_gb", 0, *NEITHER_KMEANS_NOR_RESTART],
+        [*FSQ, "--stage1.average", "0.9"],
         ["--data.labels", "False"],
     ],
     ids=lambda flags: flags[0],
@@ -144,9 +148,10 @@ def test_accumulation_gives_the_same_update(tmp_path, command):
     try:
         for codebook in ("ema", "gradient"):
             for passes in (1, 4):
-                flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes, "--stage1.codebook", codebook]
+                flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes]
+                flags += ["--stage1.quantizer", codebook]
                 flags += ["--stage2.dropout", 0.3, "--stage2.label_dropout", 0.3]
-                flags += ["--stage1.restart", 0.9, "--data.root", pictures]
+                flags += ["--stage1.codebook.restart", 0.9, "--data.root", pictures]
                 assert command("run", "folder", *TINY, *flags, "--out", tmp_path / f"{codebook}{passes}")[0] == 0
     finally:
         torch.set_default_dtype(torch.float32)

@@ -341,12 +341,11 @@ def test_every_command_ends_well(kind, request, finished_run, tmp_path):
 @pytest.mark.parametrize(
     "flags_besides",
     [
-        ["--precision", "bf16", "--stage1.codebook", "gradient", "--data.flip", "True", "--data.copies", "1"],
-        ["--precision", "fp16", "--stage1.accumulate", "2", "--stage2.accumulate", "2",
-         "--stage1.average", "0.9"],
-        ["--stage1.likelihood", "logistic", "--stage1.codes_per_position", "2",
-         "--stage2.label_dropout", "0.2", "--stage2.dropout", "0.1", "--sample.guidance", "2"],
-        ["--data.labels", "False", "--channels_last", "False", "--stage1.normalize", "True"],
+        "--precision bf16 --stage1.quantizer gradient --data.flip True --data.copies 1".split(),
+        ["--precision", "fp16", "--stage1.accumulate", "2", "--stage2.accumulate", "2", "--stage1.average", "0.9"],
+        ["--stage1.likelihood", "logistic", "--stage1.codes_per_position", "2", "--stage2.label_dropout", "0.2",
+         "--stage2.dropout", "0.1", "--sample.guidance", "2"],
+        ["--data.labels", "False", "--channels_last", "False", "--stage1.codebook.normalize", "True"],
     ],
     ids=["bf16", "fp16", "logistic", "unconditional"],
 )  # fmt: skip

@@ -1,17 +1,13 @@
-"""The quantizers there are: one file an idea, and one place where a configuration becomes one."""
+"""The quantizers by the names that `stage1.quantizer` takes: each is the KIND of the module of its name."""
 
-from vqprior.configs.schema import Stage1
+from importlib import import_module
+from typing import get_args
 
-from .codebook import EMACodebook, GradientCodebook
-from .fsq import FSQ
+from vqprior.configs import schema
+
 from .quantizer import Quantized, Quantizer
 
-QUANTIZERS: dict[str, type[Quantizer]] = {"ema": EMACodebook, "gradient": GradientCodebook, "fsq": FSQ}
-"""By the names of `stage1.quantizer`."""
+__all__ = ["QUANTIZERS", "Quantized", "Quantizer"]
 
-__all__ = ["QUANTIZERS", "Quantized", "Quantizer", "build"]
-
-
-def build(config: Stage1) -> Quantizer:
-    """The quantizer that a configuration describes."""
-    return QUANTIZERS[config.quantizer].of(config)
+NAMES = get_args(schema.Quantizer)
+QUANTIZERS: dict[str, type[Quantizer]] = {name: import_module(f".{name}", __name__).KIND for name in NAMES}

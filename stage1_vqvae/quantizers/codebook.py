@@ -1,36 +1,38 @@
-"""A codebook of learnt vectors: the discrete bottleneck of the VQ-VAE.
+"""A codebook of vectors, and the nearest of them: what both ways of learning one share.
 
-Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937. Equations are of that
-paper.
+Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 
-What is done differently here: codes that hardly anything maps to are restarted on encoder outputs; the paper lets them die.
+What is done differently here, and why: codes that hardly anything maps to are restarted on encoder outputs;
+the paper lets them die.
 
-Legend: B images, N vectors (B*h*w), K codes, D size of a code vector, h x w the code map.
+Legend: B images, N vectors (B*h*w), K codes, D size of a code, h x w the code map.
 """
 
-from collections.abc import Collection
+from abc import abstractmethod
+from dataclasses import asdict
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqprior.configs.schema import Stage1
 
-from .quantizer import Quantized, Quantizer, carried
+from .quantizer import Quantized, Quantizer, carry
 
 DISTANCES = 2**25  # of vectors to codes that are held at once: 128 MB
 VECTORS = 2**16  # compared with the codebook at once, at most
+
 
 State = dict[str, Tensor]
 """What moves by itself: `embedding` [K, D], `usage` [K], and under EMA `sums` [K, D]."""
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """Equation 1: for each vector [N, D] the index [N] of the nearest of the code vectors [K, D].
+    """VQ-VAE, Equation 1: for each vector [N, D] the index [N] of the nearest of the code vectors [K, D].
 
-    ||z||^2 is the same for every code, so arg min ||z - e||^2 = arg min ||e||^2 - 2 z.e: one product, no root.
+    ||z||^2 is the same for every code, so arg min ||z - e||^2 = arg min ||e||^2 - 2 z.e: one product.
     """
     squares = codebook.square().sum(1)
     rows = max(1, min(VECTORS, DISTANCES // len(codebook)))
@@ -45,7 +47,7 @@ def counts_and_sums(vectors: Tensor, codes: Tensor, K: int) -> tuple[Tensor, Ten
 
 
 def kmeans(vectors: Tensor, K: int, generator: torch.Generator, iterations: int = 20) -> Tensor:
-    """Lloyd's algorithm: K centres [K, D] of the vectors [N, D], started from K of them; N may be less than K.
+    """Lloyd's algorithm: K centres [K, D] of vectors [N, D], started from K of them; N may be less than K.
 
     A centre that loses all its vectors stays where it is.
     """
@@ -58,17 +60,18 @@ def kmeans(vectors: Tensor, K: int, generator: torch.Generator, iterations: int 
 
 
 class Codebook(Quantizer):
-    """What both ways of learning a codebook share: lookup, straight-through gradient, k-means, restarts.
+    """What both ways of learning a codebook share: lookup, the term `commitment`, k-means, restarts.
 
     Args:
         K: number of codes.
         D: size of a code.
         normalize: compare directions only: code vectors and encoder outputs are scaled to unit length.
         decay: of the moving averages (gamma of appendix A.1).
-        restart: a code used less than this share of its even share (1/K) is moved onto a random encoder output.
-        kmeans: whether the codes are to be started from k-means centres.
+        restart: a code used less than this share of its even share (1/K) is moved onto an encoder output.
+        kmeans: whether `start` is to be called.
     """
 
+    moves = True
     embedding: Tensor  # [K, D]
     usage: Tensor  # [K] moving average of how often each code is chosen in a step
 
@@ -82,26 +85,24 @@ class Codebook(Quantizer):
         restart: float = 0.05,
         kmeans: bool = True,
     ):
-        super().__init__()
-        self.K, self.D, self.is_started = K, D, not kmeans
-        self.normalize, self.decay, self.restart = normalize, decay, restart
+        super().__init__(K, D)
+        self.normalize, self.decay, self.restart, self.starts_on_vectors = normalize, decay, restart, kmeans
         self._hold(torch.randn(K, D) / D**0.5)
         self.register_buffer("usage", torch.zeros(K))
 
     @classmethod
-    def of(cls, config: Stage1) -> Self:
-        return cls(config.K, config.D, **vars(config.codebook))
+    def build(cls, settings: Stage1) -> Self:
+        return cls(settings.K, settings.D, **asdict(settings.codebook))
 
+    @abstractmethod
     def _hold(self, initial: Tensor) -> None:
         """Register `embedding`, as a parameter or as a buffer."""
-        raise TypeError("use GradientCodebook or EMACodebook")
 
     def vectors(self) -> Tensor:
         """The code vectors e, [K, D], as they are compared and decoded."""
         return F.normalize(self.embedding, dim=1) if self.normalize else self.embedding
 
     def embed(self, codes: Tensor) -> Tensor:
-        """Code vectors [B, D, h, w] of the codes [B, h, w]."""
         return rearrange(F.embedding(codes, self.vectors()), "b h w d -> b d h w")
 
     def quantize(self, z_e: Tensor) -> Quantized:
@@ -110,28 +111,24 @@ class Codebook(Quantizer):
         flat = rearrange(z_e.detach(), "b d h w -> (b h w) d")
         codes = nearest_codes(flat, self.vectors().detach())
         codes = rearrange(codes, "(b h w) -> b h w", h=z_e.shape[2], w=z_e.shape[3])
-        e = self.embed(codes)
-        terms = self._codebook_term(z_e.detach(), e) | {"commitment": F.mse_loss(z_e, e.detach())}
-        return Quantized(carried(z_e, e), z_e, codes, terms)
+        z_q = self.embed(codes)
+        return Quantized(carry(z_e, z_q), z_e, codes, self._terms(z_e, z_q))
 
-    def _codebook_term(self, z_e: Tensor, e: Tensor) -> dict[str, Tensor]:
-        """||sg[z_e] - e||^2, the second term of Equation 3, where the gradient moves the codebook."""
-        return {}
+    def _terms(self, z_e: Tensor, z_q: Tensor) -> dict[str, Tensor]:
+        """VQ-VAE, Equation 3: what of it the codes take part in; `commitment` is ||z_e - sg[e]||^2."""
+        return {"commitment": F.mse_loss(z_e, z_q.detach())}
 
     @torch.no_grad()
     def start(self, vectors: Tensor, generator: torch.Generator) -> None:
-        """Set the codes to k-means centres of encoder outputs [N, D]; all processes pass the same vectors."""
+        """Put the codes on k-means centres of the encoder outputs."""
         tensors, every = self._moving(), torch.ones(self.K, dtype=torch.bool, device=vectors.device)
         placed = self._placed(tensors, every, kmeans(vectors, self.K, generator))
         torch._foreach_copy_([tensors[name] for name in placed], list(placed.values()))
 
     @torch.no_grad()
     def observe(self, z_e: Tensor, codes: Tensor, drawn: Tensor, rank: int = 0, processes: int = 1) -> Tensor:
-        """What this process has to say of a step, [K * (1 + 2D)], to be summed over all and given to `update`.
-
-        These are the counts of the codes, the sums of the vectors that chose each, and one vector for each code that it
-        could be restarted on: a draw for every code, dead or not, so that all is one sum.
-        """
+        """Counts of the codes, sums of the vectors that chose each, and for each a vector to be restarted on,
+        [K * (1 + 2D)]: a draw for every code, dead or not, so that all is one sum."""
         counts, sums = counts_and_sums(z_e, codes, self.K)
         # One process contributes each row and the others zeros: exact
         mine = (drawn // len(z_e) == rank)[:, None]
@@ -140,6 +137,7 @@ class Codebook(Quantizer):
 
     @torch.no_grad()
     def update(self, seen: Tensor, unsound: Tensor | None = None) -> Tensor:
+        """Move the averages, and under EMA the codes with them; put dead codes on the candidates."""
         counts, sums, candidates = seen.split([self.K, self.K * self.D, self.K * self.D])
         tensors = self._moving()
         moved = self._averaged(counts, sums.view(self.K, self.D))
@@ -156,7 +154,7 @@ class Codebook(Quantizer):
         return {"embedding": self.embedding, "usage": self.usage}
 
     def _averaged(self, counts: Tensor, sums: Tensor) -> State:
-        """The averages moved towards this step's counts [K] and sums [K, D]; without history, from even use."""
+        """The averages moved towards a step's counts [K] and sums [K, D]; without history, from even use."""
         before = torch.where(self.usage.sum() == 0, counts.sum() / self.K, self.usage)
         return {"embedding": self.embedding, "usage": before.lerp(counts.to(before.dtype), 1 - self.decay)}
 
@@ -167,42 +165,3 @@ class Codebook(Quantizer):
             "embedding": torch.where(which[:, None], vectors.to(embedding.dtype), embedding),
             "usage": torch.where(which, usage.mean(), usage),
         }
-
-
-class GradientCodebook(Codebook):
-    """The codebook is a parameter, moved by the second term of Equation 3."""
-
-    def _hold(self, initial: Tensor) -> None:
-        self.embedding = nn.Parameter(initial)
-
-    def undecayed(self) -> Collection[str]:
-        return ("embedding",)
-
-    def _codebook_term(self, z_e: Tensor, e: Tensor) -> dict[str, Tensor]:
-        return {"codebook": F.mse_loss(e, z_e)}
-
-
-class EMACodebook(Codebook):
-    """The codebook is the moving average of the vectors that chose each code: appendix A.1, Equations 6 to 8."""
-
-    def _hold(self, initial: Tensor) -> None:
-        self.register_buffer("embedding", initial)
-        self.register_buffer("sums", torch.zeros_like(initial))  # m of Equation 7; `usage` is N of Equation 6
-
-    def _moving(self) -> State:
-        return super()._moving() | {"sums": self.sums}
-
-    def _averaged(self, counts: Tensor, sums: Tensor) -> State:
-        even = counts.sum() / self.K
-        before = torch.where(self.usage.sum() == 0, even * self.embedding, self.sums)
-        usage = super()._averaged(counts, sums)["usage"]
-        sums = before.lerp(sums.to(before.dtype), 1 - self.decay)
-        # A code that nothing chose keeps its place: its sum and its count shrink together.
-        moved = sums / usage.clamp(min=1e-5)[:, None]
-        embedding = torch.where(usage[:, None] > 1e-5, moved, self.embedding)
-        return {"embedding": embedding, "usage": usage, "sums": sums}
-
-    def _placed(self, state: State, which: Tensor, vectors: Tensor) -> State:
-        placed = super()._placed(state, which, vectors)
-        on_them = placed["usage"][:, None] * placed["embedding"]
-        return placed | {"sums": torch.where(which[:, None], on_them, state["sums"])}

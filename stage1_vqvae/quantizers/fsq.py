@@ -1,59 +1,72 @@
-"""Finite scalar quantization: each number of a vector is rounded on its own, and no codebook has to be learnt.
+"""Finite scalar quantization: each number of a vector is rounded by itself. No codebook, no dead codes.
 
-Finite Scalar Quantization: VQ-VAE Made Simple, Mentzer et al. 2023, https://arxiv.org/abs/2309.15505 (section 3.1 and the
-listing in the appendix).
+Finite Scalar Quantization: VQ-VAE Made Simple, Mentzer et al. 2023, https://arxiv.org/abs/2309.15505, section
+3.1 and the listing of its appendix A.1.
 
-Legend: L_i levels of number i, D of them; K = L_1 * ... * L_D codes, in which number 1 counts fastest.
+What is done differently here, and why:
+- An even number of levels is shifted by the inverse of tanh, where the listing has tan: 0 is bounded to 0.
+- The bound is wider than the outermost levels by eps, where the listing's is narrower: so two can be shifted.
+
+Legend: B images, N vectors (B*h*w), K codes, D numbers of a vector, L levels of a number, h x w the code map.
 """
 
-import math
+from math import atanh, prod
 from typing import Self
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from vqprior.configs.schema import Stage1
 
-from .quantizer import Quantized, Quantizer, carried
+from .quantizer import Quantized, Quantizer, carry
 
-EPSILON = 1e-3  # keeps the outermost levels from being reached only in the limit
+EPS = 1e-3
 
 
 class FSQ(Quantizer):
-    """Rounds each of D numbers to L_i levels.
+    """K is the product of the levels; a code is a number in mixed radix, its least digit the vector's first.
 
     Args:
-        levels: L_i, each at least 2.
+        levels: L of each of the D numbers, 2 to 1000.
     """
 
     def __init__(self, levels: tuple[int, ...]):
-        super().__init__()
-        self.levels, self.K, self.D = tuple(levels), math.prod(levels), len(levels)
-        sizes = torch.tensor(levels)
-        steps = torch.cat([torch.ones(1, dtype=torch.int64), sizes[:-1].cumprod(0)])
-        reach = (sizes - 1) * (1 - EPSILON) / 2
-        offset = torch.where(sizes % 2 == 0, 0.5, 0.0)  # an even number of levels has none at zero
-        of_numbers = {"sizes": sizes, "steps": steps, "reach": reach, "offset": offset, "shift": (offset / reach).tan()}
-        for name, values in of_numbers.items():  # they follow the module to its device, and are in no checkpoint
-            self.register_buffer(name, values[:, None, None], persistent=False)
+        super().__init__(prod(levels), len(levels))
+        reach = [(L - 1) * (1 + EPS) / 2 for L in levels]
+        offset = [0.0 if L % 2 else 0.5 for L in levels]
+        numbers = {
+            "levels": [float(L) for L in levels],
+            "middle": [float(L // 2) for L in levels],  # the whole numbers begin at minus it
+            "places": [prod(levels[:index]) for index in range(len(levels))],  # 1, L1, L1 L2, ...
+            "reach": reach,
+            "offset": offset,
+            "shift": [atanh(o / r) for o, r in zip(offset, reach, strict=True)],
+        }
+        for name, values in numbers.items():
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)  # [D, 1, 1]
 
     @classmethod
-    def of(cls, config: Stage1) -> Self:
-        return cls(config.fsq.levels)
+    def build(cls, settings: Stage1) -> Self:
+        return cls(settings.fsq.levels)
 
     @staticmethod
-    def size(config: Stage1) -> int:
-        return len(config.fsq.levels)
+    def code_size(settings: Stage1) -> int:
+        return len(settings.fsq.levels)
+
+    def bound(self, z: Tensor) -> Tensor:
+        """f of section 3.1: [B, D, h, w] -> numbers that round to the L whole ones from -(L // 2) on."""
+        return torch.tanh(z + self.shift) * self.reach - self.offset
 
     def quantize(self, z_e: Tensor) -> Quantized:
-        bounded = (z_e + self.shift).tanh() * self.reach - self.offset
-        rounded = bounded.round()
-        half = self.sizes // 2
-        codes = ((rounded.detach().long() + half) * self.steps).sum(1)  # [B, h, w]
-        return Quantized(carried(bounded, rounded) / half, bounded / half, codes, {})
+        bounded = self.bound(z_e)
+        rounded = bounded.detach().round()
+        codes = ((rounded + self.middle).long() * self.places).sum(1)
+        z_e, z_q = bounded / self.middle, rounded / self.middle
+        return Quantized(carry(z_e, z_q), z_e, codes, {})
 
     def embed(self, codes: Tensor) -> Tensor:
-        numbers = rearrange(codes, "b h w -> b 1 h w") // self.steps % self.sizes
-        half = self.sizes // 2
-        return (numbers - half) / half
+        digits = codes[:, None] // self.places % self.levels
+        return (digits - self.middle) / self.middle
+
+
+KIND = FSQ

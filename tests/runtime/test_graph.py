@@ -100,7 +100,8 @@ def test_a_recorded_function_is_replayed_with_new_inputs(monkeypatch):
 def test_a_run_with_recorded_steps_is_one_with_plain_steps(tmp_path, command, stand_in, monkeypatch, flags):
     """Rates, draws, labels and dropout change with the step; whatever were baked into the record would differ."""
     pictures = write_pictures(tmp_path / "pictures")
-    flags = [*flags, "--stage1.steps", 9, "--stage2.steps", 9, "--stage1.restart", 0.5, "--stage2.label_dropout", 0.3]
+    flags = [*flags, "--stage1.steps", 9, "--stage2.steps", 9]
+    flags += ["--stage1.codebook.restart", 0.5, "--stage2.label_dropout", 0.3]
     flags += ["--stage1.save_every", 9, "--stage1.eval_every", 9, "--stage2.save_every", 9, "--stage2.eval_every", 9]
     base = ["run", "folder", *TINY, *flags, "--data.root", pictures]
     assert command(*base, "--out", tmp_path / "plain")[0] == 0

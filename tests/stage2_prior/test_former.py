@@ -84,6 +84,6 @@ def test_what_todays_version_writes_is_read_as_it_is():
 
 
 def test_an_optimizer_decays_the_table_as_it_did_its_parts():
-    optimizer = adamw(prior(), weight_decay=0.1, undecayed=prior().undecayed())
+    optimizer = adamw(prior(), weight_decay=0.1)
     shapes = [tuple(p.shape) for p in optimizer.param_groups[0]["params"]]
     assert (4, 12 * 4 * 4) in shapes and optimizer.param_groups[0]["weight_decay"] == 0.1
