@@ -421,13 +421,13 @@ def strokes(count: int) -> torch.Tensor:
 def codes_equal_the_cpus(count: int) -> list[dict[str, Any]]:
     """How many codes of models/mnist differ from the CPU's, with and without TF32."""
     pictures, device = strokes(count).numpy(), device_of_process()
-    here = torch.from_numpy(Networks.from_run(MODEL, "cpu").encode(pictures, precision="no"))
+    here = torch.from_numpy(Networks.from_run(MODEL, "cpu").tokenizer.encode(pictures, precision="no"))
     there = Networks.from_run(MODEL, device)
     rows = []
     for precision in ("no", "tf32"):
 
         def compare(precision: Precision = precision) -> dict[str, Any]:
-            codes = torch.from_numpy(there.encode(pictures, precision=precision))
+            codes = torch.from_numpy(there.tokenizer.encode(pictures, precision=precision))
             wrong = codes != here
             maps = wrong.flatten(1).any(1).double().mean().item()
             return {"codes": wrong.double().mean().item(), "maps": maps, "of": len(pictures)}

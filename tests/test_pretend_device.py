@@ -23,11 +23,9 @@ from tests.pretend_device import DeviceTensor, pretend
 from vqprior import Generator
 from vqprior.cli import main
 from vqprior.configs.schema import Stage2
-from vqprior.runtime import lock, processes
+from vqprior.runtime import lock, processes, run_state
 from vqprior.runtime.code_maps import Level
 from vqprior.runtime.processes import Share
-from vqprior.stage1_vqvae import train as stage1
-from vqprior.stage2_prior import train as stage2
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 # A run on CUDA against the CPU's, the largest difference of any number of the checkpoints. With torch's own AdamW
@@ -280,14 +278,13 @@ def test_a_run_with_the_cpus_optimizer_is_its_run_bit_for_bit(finished_run, flag
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_resumed_run_is_the_unbroken_one_and_as_fast(stage, cuda_run, tmp_path, monkeypatch):
     """Stopped after 2 of 4 steps: same bits, and moments with the strides of their weights."""
-    loop, optimizers = {"stage1": stage1, "stage2": stage2}[stage], []
-    restore = loop.restore_moments
+    optimizers, restore = [], run_state.restore_moments
 
     def remembered(optimizer: Any, *arguments: Any) -> None:
         optimizers.append(optimizer.optimizer)
         restore(optimizer, *arguments)
 
-    monkeypatch.setattr(loop, "restore_moments", remembered)
+    monkeypatch.setattr(run_state, "restore_moments", remembered)
     shutil.copytree(cuda_run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / stage / "step-00000004")
     with pretend("cuda") as gpu:

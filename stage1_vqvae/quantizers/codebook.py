@@ -112,7 +112,8 @@ class Codebook(Quantizer):
         codes = nearest_codes(flat, self.vectors().detach())
         codes = rearrange(codes, "(b h w) -> b h w", h=z_e.shape[2], w=z_e.shape[3])
         z_q = self.embed(codes)
-        return Quantized(carry(z_e, z_q), z_e, codes, self._terms(z_e, z_q))
+        terms = self._terms(z_e, z_q)
+        return Quantized(carry(z_e, z_q), z_e, codes, terms)
 
     def _terms(self, z_e: Tensor, z_q: Tensor) -> dict[str, Tensor]:
         """VQ-VAE, Equation 3: what of it the codes take part in; `commitment` is ||z_e - sg[e]||^2."""
