@@ -30,10 +30,11 @@ from vqprior.runtime.run_dir import RunDir
 
 VARIANTS: dict[str, list[str]] = {
     "preset": [],
-    "plain": ["--stage1.codebook", "gradient", "--stage1.restart", "0", "--stage1.kmeans", "False"],  # as in the paper
-    "gradient": ["--stage1.codebook", "gradient"],
-    "no-restart": ["--stage1.restart", "0"],
-    "l2": ["--stage1.normalize", "True"],
+    # As in the paper
+    "plain": "--stage1.quantizer gradient --stage1.codebook.restart 0 --stage1.codebook.kmeans False".split(),
+    "gradient": ["--stage1.quantizer", "gradient"],
+    "no-restart": ["--stage1.codebook.restart", "0"],
+    "l2": ["--stage1.codebook.normalize", "True"],
     "K-16": ["--stage1.K", "16"],
     "K-32": ["--stage1.K", "32"],
     "K-512": ["--stage1.K", "512"],

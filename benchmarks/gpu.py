@@ -1,20 +1,21 @@
 """What the first person with a GPU should measure: speed, memory, waits, and whether the numbers are right.
 
-    python -m benchmarks.gpu                            all of it, in under 10 minutes on a GPU: gpu.json and gpu.md
-    python -m benchmarks.gpu --presets mnist --quick    the same in miniature, on any machine
-    python -m benchmarks.gpu --memory                   memory of training by preset and card, counted: no GPU needed
-    python -m benchmarks.gpu --operations               operations and waits of a step, counted: no GPU needed
+    python -m benchmarks.gpu                          all of it, in under 10 minutes: gpu.json and gpu.md
+    python -m benchmarks.gpu --presets mnist --quick  the same in miniature, on any machine
+    python -m benchmarks.gpu --memory                 memory of training, counted: no GPU needed
+    python -m benchmarks.gpu --operations             operations and waits of a step, counted: no GPU needed
 
-Training: the real loops on made-up data, both stages of each preset, at the preset's batch or, where that does not fit,
-at a half of it, a quarter, and so on; in fp32, TF32, bf16, and bf16 as a recorded step (`--cuda_graph`). The ways take
-turns, round after round; the figures are medians over rounds. Of each way also: the peak of the allocated memory; a step
-of 4 images, which is the host's time to launch it all; and from a few steps apart, which the profiler slows, the time
-that kernels run, their number, and how often torch says that the host waits (`set_sync_debug_mode`; waiting for an event
-is not among them). Where kernels run for less than the step takes, launches bound the step, not arithmetic.
+Training: the real loops on made-up data, both stages of each preset, at the preset's batch or, where that
+does not fit, at a half of it, a quarter, and so on; in fp32, TF32, bf16, and bf16 as a recorded step
+(`--cuda_graph`). The ways take turns, round after round; the figures are medians over rounds. Of each way
+also: the peak of the allocated memory; a step of 4 images, which is the host's time to launch it all; and
+from a few steps apart, which the profiler slows, the time that kernels run, their number, and how often
+torch says that the host waits (`set_sync_debug_mode`; waiting for an event is not among them). Where
+kernels run for less than the step takes, launches bound the step, not arithmetic.
 
-Sampling: priors of random weights, images a second, ms a code, and all codes in multiples of one full forward.
-Encoding: pictures on the CPU to codes on the CPU. Checks: what should be equal to the CPU, and how far it is.
-"""
+Sampling: priors of random weights, images a second, ms a code, and all codes in multiples of one full
+forward. Encoding: pictures on the CPU to codes on the CPU. Checks: what should be equal to the CPU, and how
+far it is."""
 
 import argparse
 import gc
@@ -33,21 +34,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from benchmarks.gpu_steps import CLASSES, PRESETS, Enough, after_each_step, config_of, prepare
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision
 from vqprior.runtime import devices
+from vqprior.runtime.code_maps import Level
+from vqprior.runtime.launch import computes_bf16
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.randomness import generator, hash64
 from vqprior.sampling.choice import Choice
-from vqprior.sampling.generator import Generator
-from vqprior.sampling.noise import gumbel_noise
-from vqprior.sampling.sampler import sample_by_full_forwards, sample_cached
+from vqprior.sampling.networks import Networks
+from vqprior.sampling.noise import Noise, gumbel_noise
+from vqprior.sampling.sampler import map_of, rows
+from vqprior.sampling.workspace import Workspace
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.prior import Prior
+from vqprior.stage2_prior.priors import build
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "mnist"
@@ -60,11 +66,24 @@ WAYS = {
     "bf16": ("--precision", "bf16"),
     "bf16, recorded": ("--precision", "bf16", "--cuda_graph", "True"),
 }
+WITHOUT_BF16 = {"fp32": WAYS["fp32"], "fp16": ("--precision", "fp16")}  # T4, V100, Macs
 FEW = 4  # images of a step that is hardly any arithmetic
-LOOKED_AT = 5  # steps under the profiler, and as many under torch's debug mode for waits
+COLUMNS = ("way", "batch", "steps/s", "images/s", "step ms", "kernels ms", "few ms", "kernels", "waits", "MiB")
+LOOKED_AT = 3  # steps under the profiler, and as many under torch's debug mode for waits
 
 QUICK = ("--data.size", "16", "16", "--data.margin", "0", "--data.crop", "0", "--inference_batch", "4")
-QUICK_1 = ("--stage1.K", "8", "--stage1.D", "4", "--stage1.width", "8", "--stage1.block_width", "4", "--stage1.batch_size", "8")
+QUICK_1 = (
+    "--stage1.K",
+    "8",
+    "--stage1.D",
+    "4",
+    "--stage1.width",
+    "8",
+    "--stage1.block_width",
+    "4",
+    "--stage1.batch_size",
+    "8",
+)
 QUICK_2 = ("--stage2.channels", "8", "--stage2.head", "8", "--stage2.layers", "2", "--stage2.batch_size", "8")
 
 
@@ -73,13 +92,18 @@ class Settings:
 
     def __init__(self, quick: bool, minutes: float):
         self.flags = (*QUICK, *QUICK_1, *QUICK_2) if quick else ()
-        self.ways = {"fp32": WAYS["fp32"]} if quick else WAYS
-        self.warm_up, self.seconds, self.rounds = (2, 0.2, 1) if quick else (8, 2.0, 2)
+        self.ways = {"fp32": WAYS["fp32"]} if quick else _ways_here()
+        self.seconds, self.rounds = (0.2, 1) if quick else (1.5, 2)
         self.pictures = 48 if quick else 768
         self.batches = (2,) if quick else (16, 64, 256)
         self.repetitions = 2 if quick else 3
         self.compared = 64 if quick else 4096  # pictures whose codes are compared
         self.until = time.perf_counter() + 60 * minutes
+
+
+def _ways_here() -> dict[str, tuple[str, ...]]:
+    """The ways that this device is made for."""
+    return WAYS if computes_bf16(device_of_process()) else WITHOUT_BF16
 
 
 # The device
@@ -114,7 +138,7 @@ def about() -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if is_cuda() else None,
-        "driver": output_of("nvidia-smi", "--query-gpu=driver_version,pstate,power.limit", "--format=csv,noheader"),
+        "driver": output_of("nvidia-smi", "--query-gpu=driver_version,power.limit", "--format=csv,noheader"),
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -149,51 +173,66 @@ def attempted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 # Training
 
 
-class Timed:
-    """Watches a loop: the mean seconds of a step after a warm-up."""
+class Watch:
+    """Called by a loop after each step; from the end of a warm-up on it counts steps.
 
-    def __init__(self, settings: Settings):
-        self.settings, self.steps = settings, 0
-        self.began = self.took = 0.0
+    The warm-up is 5 steps, in which kernels are chosen and a step is recorded, or so many seconds if longer.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds, self.steps, self.since = seconds, 0, -1
+        self.began = time.perf_counter()
 
     def __call__(self) -> None:
         self.steps += 1
-        since = self.steps - self.settings.warm_up
-        if since == 0:
+        if self.since < 0 and (self.steps < 5 or time.perf_counter() - self.began < self.seconds):
+            return
+        if self.since < 0:
             synchronize()
             self.began = time.perf_counter()
-        elif since > 0 and time.perf_counter() - self.began > self.settings.seconds:
+        self.since += 1
+        self.after(self.since)
+
+    def after(self, steps: int) -> None:
+        """So many steps have been taken since the warm-up, 0 at its end."""
+
+
+class Timed(Watch):
+    """The mean seconds of a step."""
+
+    took = 0.0
+
+    def after(self, steps: int) -> None:
+        if steps and time.perf_counter() - self.began > self.seconds:
             synchronize()
-            self.took = (time.perf_counter() - self.began) / since
+            self.took = (time.perf_counter() - self.began) / steps
             raise Enough
 
 
-class LookedAt:
-    """Watches a loop on CUDA: how long kernels run in a step, how many there are, and the waits that torch warns of."""
+class LookedAt(Watch):
+    """On CUDA: how long kernels run in a step, how many there are, and the waits that torch warns of."""
 
-    def __init__(self, settings: Settings):
-        self.settings, self.steps = settings, 0
+    def __init__(self, messages: list[warnings.WarningMessage]):
+        super().__init__(seconds=0)
         kernels = {ProfilerActivity.CUDA} & supported_activities()
         self.profile = profile(activities=kernels or {ProfilerActivity.CPU})
-        self.messages: list[warnings.WarningMessage] = []
+        self.messages = messages
 
-    def __call__(self) -> None:
-        self.steps += 1
-        since = self.steps - self.settings.warm_up
-        if since == 0:
-            synchronize()
+    def after(self, steps: int) -> None:
+        if steps == 0:
             self.profile.start()
-        elif since == LOOKED_AT:
+        elif steps == LOOKED_AT:
             synchronize()
             self.profile.stop()
             torch.cuda.set_sync_debug_mode("warn")
-        elif since == 2 * LOOKED_AT:
+        elif steps == 2 * LOOKED_AT:
             torch.cuda.set_sync_debug_mode("default")
             raise Enough
 
     def figures(self) -> dict[str, Any]:
         """Means a step."""
-        rows = [row for row in self.profile.key_averages() if row.device_type == torch.autograd.DeviceType.CUDA]
+        device = torch.autograd.DeviceType.CUDA
+        rows = [row for row in self.profile.key_averages() if row.device_type == device]
         waits: dict[str, float] = {}
         for message in self.messages:
             if "called a synchronizing CUDA operation" in str(message.message):
@@ -211,12 +250,17 @@ def with_batch(config: Config, stage: str, batch: int) -> Config:
     return replace(config, **{stage: replace(getattr(config, stage), batch_size=batch)})
 
 
-def fitting(train: Callable[[Config], None], config: Config, stage: str, settings: Settings) -> tuple[dict[str, Any], int]:
-    """Figures of a loop at its batch, or at the largest half, quarter, ... of it that fits; and that batch."""
+def fitting(
+    train: Callable[[Config], None],
+    config: Config,
+    stage: str,
+    seconds: float,
+) -> tuple[dict[str, Any], int]:
+    """Figures of a loop at its batch, or at the largest half, quarter, ... that fits; and that batch."""
     batch = getattr(config, stage).batch_size
     while True:
         try:
-            with cleared(), after_each_step(Timed(settings)) as timed:
+            with cleared(), after_each_step(Timed(seconds)) as timed:
                 train(with_batch(config, stage, batch))
         except torch.OutOfMemoryError:
             batch //= 2
@@ -230,13 +274,13 @@ def fitting(train: Callable[[Config], None], config: Config, stage: str, setting
         return figures, batch
 
 
-def looked_at(train: Callable[[Config], None], config: Config, settings: Settings) -> dict[str, Any]:
+def looked_at(train: Callable[[Config], None], config: Config) -> dict[str, Any]:
     """What the profiler and torch's debug mode see of a step."""
-    with warnings.catch_warnings(record=True) as messages, cleared(), after_each_step(LookedAt(settings)) as watch:
+    with warnings.catch_warnings(record=True) as messages, cleared():
         warnings.simplefilter("always")
-        watch.messages = messages
         try:
-            train(config)
+            with after_each_step(LookedAt(messages)) as watch:
+                train(config)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return watch.figures()
@@ -266,17 +310,18 @@ def _one_round(
     """Measure once more; at the first time the batch that fits is found, and the step is looked at."""
     if "batch" in row:
         config = with_batch(config, stage, row["batch"])
-    figures, batch = fitting(train, config, stage, settings)
-    few, _ = fitting(train, with_batch(config, stage, min(batch, FEW)), stage, settings)
+    figures, batch = fitting(train, config, stage, settings.seconds)
+    few, _ = fitting(train, with_batch(config, stage, min(batch, FEW)), stage, settings.seconds / 2)
     found = {"batch": batch, "rounds": [*row["rounds"], figures | {"few_ms": few["step_ms"]}]}
     if is_cuda() and not row["rounds"]:
-        found["apart"] = attempted(lambda: looked_at(train, with_batch(config, stage, batch), settings))
+        found["apart"] = attempted(lambda: looked_at(train, with_batch(config, stage, batch)))
     return found
 
 
 def _over_rounds(row: dict[str, Any]) -> dict[str, Any]:
     """Medians over rounds, and what follows from them."""
-    medians = {name: statistics.median(figures[name] for figures in row["rounds"]) for name in row["rounds"][0]}
+    rounds = row["rounds"]
+    medians = {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
     medians["steps_per_second"] = 1000 / medians["step_ms"]
     medians["images_per_second"] = row["batch"] * medians["steps_per_second"]
     return medians
@@ -302,23 +347,37 @@ def in_turn(works: dict[str, Callable[[], object]], repetitions: int) -> dict[st
     return {name: statistics.median(times[name] for times in rounds) for name in works}
 
 
+def drawn(
+    workspace: Workspace,
+    prior: Prior,
+    labels: Tensor | None,
+    noise: Noise,
+    *,
+    in_full: bool = False,
+) -> Tensor:
+    """Code maps [B, h, w] of B maps with this noise, from the cache of the prior or by full forwards."""
+    maps, height = len(noise(0, 1)), prior.level.height
+    cache = workspace.cache(prior, labels, Choice(), maps=maps, in_full=in_full)
+    return map_of(rows(cache, noise, Choice(), workspace.rows, height))
+
+
 @torch.no_grad()
 def sampling(preset: str, batch: int, settings: Settings) -> dict[str, Any]:
     """Cached sampling of one batch beside one full forward, in fp32."""
     config, device, classes = config_of(preset, *settings.flags), device_of_process(), CLASSES[preset]
     torch.manual_seed(0)
-    prior = PixelCNN(config.stage2, K=config.stage1.K, classes=classes).to(device).eval().requires_grad_(False)
-    prior.to(memory_format=torch.channels_last)
     height, width = (pixels // config.stage1.factor for pixels in config.data.size)
+    prior = build(config.stage2, Level(config.stage1.K, height, width), classes).to(device).eval()
+    prior.requires_grad_(False).to(memory_format=torch.channels_last)
     codes = torch.randint(config.stage1.K, (batch, height, width), generator=generator(0)).to(device)
     labels = (torch.arange(batch) % classes).to(device) if classes else None
     noise = gumbel_noise(0, torch.arange(batch).to(device), prior.K)
-    shape = dict(maps=batch, height=height, width=width)
+    workspace = Workspace()
     with cleared():
         took = in_turn(
             {
                 "forward": lambda: prior(codes, labels),
-                "cached": lambda: sample_cached(prior, labels, noise, Choice(), **shape),
+                "cached": lambda: drawn(workspace, prior, labels, noise),
             },
             settings.repetitions,
         )
@@ -354,7 +413,7 @@ def strokes(count: int) -> torch.Tensor:
     along = torch.linspace(0, 1, 24)[None, :, None]
     corners = torch.rand(3, count, 1, 2, generator=generator(0, 11)) * 20 + 4
     points = (1 - along) ** 2 * corners[0] + 2 * along * (1 - along) * corners[1] + along**2 * corners[2]
-    grid = torch.stack(torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij"), -1).view(1, -1, 2).float()
+    grid = torch.cartesian_prod(torch.arange(28.0), torch.arange(28.0))[None]
     distances = torch.cdist(grid.expand(count, -1, -1), points).amin(-1)
     return ((2.2 - distances).clamp(0, 1) * 255).to(torch.uint8).view(count, 28, 28, 1)
 
@@ -362,13 +421,13 @@ def strokes(count: int) -> torch.Tensor:
 def codes_equal_the_cpus(count: int) -> list[dict[str, Any]]:
     """How many codes of models/mnist differ from the CPU's, with and without TF32."""
     pictures, device = strokes(count).numpy(), device_of_process()
-    here = torch.from_numpy(Generator.from_run(MODEL, "cpu").encode(pictures, precision="no"))
-    there = Generator.from_run(MODEL, device)
+    here = torch.from_numpy(Networks.from_run(MODEL, "cpu").tokenizer.encode(pictures, precision="no"))
+    there = Networks.from_run(MODEL, device)
     rows = []
     for precision in ("no", "tf32"):
 
         def compare(precision: Precision = precision) -> dict[str, Any]:
-            codes = torch.from_numpy(there.encode(pictures, precision=precision))
+            codes = torch.from_numpy(there.tokenizer.encode(pictures, precision=precision))
             wrong = codes != here
             maps = wrong.flatten(1).any(1).double().mean().item()
             return {"codes": wrong.double().mean().item(), "maps": maps, "of": len(pictures)}
@@ -379,18 +438,19 @@ def codes_equal_the_cpus(count: int) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def self_checks() -> dict[str, Any]:
-    """What must be equal or close: the hash, the noise, the prior's logits, sampling from a cache, a call made again."""
-    device, here, there = device_of_process(), Generator.from_run(MODEL, "cpu"), Generator.from_run(MODEL, device_of_process())
+    """What must be equal or close: hash, noise, logits, sampling from a cache, a call made again."""
+    device = device_of_process()
+    here, there = Networks.from_run(MODEL, "cpu"), Networks.from_run(MODEL, device)
     numbers = torch.arange(1000) * 2**33 + 1
-    images, maps = torch.arange(16), dict(maps=16, height=7, width=7)
+    images, workspace = torch.arange(16), Workspace()
     codes = torch.randint(here.prior.K, (16, 7, 7), generator=generator(0, 12))
     labels = images % 10
     at = lambda tensor: tensor.to(device)
     noise = gumbel_noise(0, at(images), there.prior.K)
-    full = sample_by_full_forwards(there.prior, at(labels), noise, Choice(), device=device, **maps).cpu()
-    cached = sample_cached(there.prior, at(labels), noise, Choice(), **maps).cpu()
-    again = sample_cached(there.prior, at(labels), noise, Choice(), **maps).cpu()
-    on_cpu = sample_cached(here.prior, labels, gumbel_noise(0, images, here.prior.K), Choice(), **maps)
+    full = drawn(workspace, there.prior, at(labels), noise, in_full=True).cpu()
+    cached = drawn(workspace, there.prior, at(labels), noise).cpu()
+    again = drawn(workspace, there.prior, at(labels), noise).cpu()
+    on_cpu = drawn(Workspace(), here.prior, labels, gumbel_noise(0, images, here.prior.K))
     gap = lambda a, b: (a.float().cpu() - b.float()).abs().max().item()
     return {
         "the hash is the CPU's": torch.equal(hash64(3, at(numbers)).cpu(), hash64(3, numbers)),
@@ -409,7 +469,7 @@ def measure(presets: tuple[str, ...], settings: Settings) -> dict[str, Any]:
     """Every figure; what failed is in words where its figures would be."""
     found: dict[str, Any] = {"about": about(), "checks": attempted(self_checks), "training": []}
     found["codes"] = attempted(lambda: {"rows": codes_equal_the_cpus(settings.compared)})
-    found["encoding"] = [{"preset": preset} | attempted(lambda p=preset: encoding(p, settings)) for preset in presets]
+    found["encoding"] = [{"preset": preset} | attempted(lambda preset=preset: encoding(preset, settings)) for preset in presets]
     found["sampling"] = [
         {"preset": preset, "batch": batch} | attempted(lambda p=preset, b=batch: sampling(p, b, settings))
         for preset in presets
@@ -432,12 +492,13 @@ def as_markdown(found: dict[str, Any]) -> str:
         "",
         "## Training",
         "",
-        "| preset | stage | way | batch | steps/s | images/s | step ms | kernels ms | 4 images ms | kernels | waits | MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| preset | stage | {' | '.join(COLUMNS)} |",
+        "|---|---|" + "---|" * len(COLUMNS),
         *map(_training_line, found["training"]),
         "",
-        "A step of 4 images is the host's time to launch one. Kernels, their time and the waits are of steps apart, which the",
-        "profiler slows. Where kernels run for much less than a step takes, launches bound it. Waits for events are left out.",
+        "A step of 4 images (few) is the host's time to launch one. Kernels, their time and the waits are of steps",
+        "apart, which the profiler slows. Where kernels run for much less than a step, launches bound it.",
+        "Waits for events are left out.",
         "",
         "## Sampling from the cache, fp32",
         "",
@@ -449,7 +510,7 @@ def as_markdown(found: dict[str, Any]) -> str:
         "",
         "| preset | batch | images/s |",
         "|---|---|---|",
-        *(f"| {row['preset']} | {row.get('batch', '')} | {_number(row, 'images_per_second')} |" for row in found["encoding"]),
+        *map(_encoding_line, found["encoding"]),
         "",
         "## Against the CPU",
         "",
@@ -481,10 +542,15 @@ def _sampling_line(row: dict[str, Any]) -> str:
     return f"| {row['preset']} | {row['batch']} | {' | '.join(cells)} |"
 
 
+def _encoding_line(row: dict[str, Any]) -> str:
+    return f"| {row['preset']} | {row.get('batch', '')} | {_number(row, 'images_per_second')} |"
+
+
 def _codes_line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"- codes of models/mnist: {row['error']}"
-    return f"- codes of models/mnist in {row['precision']}: {row['codes']:.4%} differ, {row['maps']:.3%} of {row['of']} maps"
+    differ = f"{row['codes']:.4%} differ, {row['maps']:.3%} of {row['of']} maps"
+    return f"- codes of models/mnist in {row['precision']}: {differ}"
 
 
 def written(found: dict[str, Any] | list, markdown: str, out: Path) -> None:
@@ -497,11 +563,12 @@ def written(found: dict[str, Any] | list, markdown: str, out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure or count, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="files to write, without their ending")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
-    parser.add_argument("--minutes", type=float, default=8, help="after that only what was not measured yet is")
+    parser.add_argument("--minutes", type=float, default=8, help="then only what has no figure is measured")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it runs")
     parser.add_argument("--memory", action="store_true", help="count memory instead")
     parser.add_argument("--operations", action="store_true", help="count operations and waits instead")

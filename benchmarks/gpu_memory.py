@@ -1,9 +1,8 @@
 """Memory of a training step, counted without a GPU and without allocating: on torch's fake tensors.
 
-The peak of forward, backward, optimizer and average is counted at half of the preset's batch and at all of it; the
-difference is what an image takes, the rest is fixed. Not in it: CUDA's context and workspaces, what the allocator rounds
-up, data that are kept on the device, DDP's buckets and NCCL's buffers.
-"""
+The peak of forward, backward, optimizer and average is counted at half of the preset's batch and at all of
+it; the difference is what an image takes, the rest is fixed. Not in it: CUDA's context and workspaces, what
+the allocator rounds up, data that are kept on the device, DDP's buckets and NCCL's buffers."""
 
 import weakref
 from collections.abc import Callable
@@ -21,9 +20,11 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.gpu_steps import CLASSES, PRESETS, config_of
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.launch import network_of
+from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.priors import build
 
 MIB = 2**20
 CARDS = (8, 16, 24, 80)  # GiB
@@ -75,7 +76,8 @@ def _to_channels_last(model: nn.Module) -> None:
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.ndim == 4:
-                module._parameters[name] = nn.Parameter(parameter.detach().contiguous(memory_format=torch.channels_last))
+                laid_out = parameter.detach().contiguous(memory_format=torch.channels_last)
+                module._parameters[name] = nn.Parameter(laid_out)
 
 
 def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]]:
@@ -88,8 +90,8 @@ def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]
 
     def loss() -> Tensor:
         prediction, quantized = network(images)
-        distance = model.likelihood.loss(prediction.float(), images).mean()
-        return distance + quantized.codebook_loss + quantized.commitment_loss
+        how = dict(likelihood=model.likelihood, variance=1.0, beta=config.stage1.beta)
+        return total(objective(images, prediction.float(), quantized, **how))
 
     return model, loss
 
@@ -97,10 +99,10 @@ def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]
 def _stage2(config: Config, batch: int, classes: int) -> tuple[nn.Module, Callable[[], Tensor]]:
     """The prior, and a function that gives the loss of a batch."""
     settings = config.stage2
-    model = PixelCNN(settings, K=config.stage1.K, classes=classes)
+    size = [pixels // config.stage1.factor for pixels in config.data.size]
+    model = build(settings, Level(config.stage1.K, *size), classes)
     _to_channels_last(model)
     network = network_of(model, config)
-    size = [pixels // config.stage1.factor for pixels in config.data.size]
     codes = torch.zeros(batch, *size, dtype=torch.int64)
     labels = torch.zeros(batch, dtype=torch.int64) if classes else None
     kept = torch.ones(batch, settings.layers, settings.channels) if settings.dropout else None
@@ -151,7 +153,7 @@ def table(presets: tuple[str, ...] = PRESETS) -> list[dict[str, Any]]:
                 "stage": stage,
                 "batch": getattr(config_of(preset), stage).batch_size,
                 "mib": {precision: value._asdict() for precision, value in found.items()},
-                "largest_batch": {p: {card: n.largest_batch(card) for card in CARDS} for p, n in found.items()},
+                "largest_batch": {p: {gib: n.largest_batch(gib) for gib in CARDS} for p, n in found.items()},
             })  # fmt: skip
     return rows
 
@@ -167,7 +169,13 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         low, full = (row["mib"][precision] for precision in PRECISIONS)
         takes = low["fixed"] + row["batch"] * low["image"]
         batches = [[_about(row["largest_batch"][p][card]) for p in PRECISIONS] for card in CARDS]
-        cells = [row["preset"], row["stage"][-1], f"{low['fixed']:.0f}", f"{low['image']:.2f}", f"{full['image']:.2f}"]
+        cells = [
+            row["preset"],
+            row["stage"][-1],
+            f"{low['fixed']:.0f}",
+            f"{low['image']:.2f}",
+            f"{full['image']:.2f}",
+        ]
         cells += [str(row["batch"]), f"{takes / 1024:.1f} GB", *(f"{low} ({full})" for low, full in batches)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

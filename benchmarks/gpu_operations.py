@@ -1,9 +1,9 @@
-"""Operations and waits of one training step, counted on the pretend CUDA device of `tests/pretend_device.py`.
+"""Operations and waits of one training step, counted on the pretend CUDA device of
+`tests/pretend_device.py`.
 
-Neither depends on the width of a network, the size of its maps or the batch: these are small here, and the number of
-layers, the options and the precision are the preset's. Counted are the operations that torch dispatches, without views
-and allocations; some are several kernels (a convolution's backward is three).
-"""
+Neither depends on the width of a network, the size of its maps or the batch: these are small here, and the
+number of layers, the options and the precision are the preset's. Counted are the operations that torch
+dispatches, without views and allocations; some are several kernels (a convolution's backward is three)."""
 
 import tempfile
 from collections import Counter
@@ -15,8 +15,31 @@ from benchmarks.gpu_steps import CLASSES, PRESETS, Enough, after_each_step, conf
 from tests.pretend_device import PretendDevice, pretend
 from vqprior.configs import Config
 
-SMALL = ("--data.size", "16", "16", "--data.margin", "0", "--data.crop", "0", "--inference_batch", "4", "--data.workers", "0")
-SMALL_1 = ("--stage1.K", "8", "--stage1.D", "4", "--stage1.width", "8", "--stage1.block_width", "4", "--stage1.batch_size", "4")
+SMALL = (
+    "--data.size",
+    "16",
+    "16",
+    "--data.margin",
+    "0",
+    "--data.crop",
+    "0",
+    "--inference_batch",
+    "4",
+    "--data.workers",
+    "0",
+)
+SMALL_1 = (
+    "--stage1.K",
+    "8",
+    "--stage1.D",
+    "4",
+    "--stage1.width",
+    "8",
+    "--stage1.block_width",
+    "4",
+    "--stage1.batch_size",
+    "4",
+)
 SMALL_2 = ("--stage2.channels", "4", "--stage2.head", "4", "--stage2.batch_size", "4")
 WARM_UP = 3  # steps that are not counted: the optimizer makes its moments in the first one
 COUNTED = 4  # steps that are
@@ -74,7 +97,10 @@ def table(presets: tuple[str, ...] = PRESETS) -> list[dict[str, Any]]:
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """The table, and where the host waits."""
-    lines = ["| preset | stage | operations a step | waits a step | where the host waits |", "|---|---|---|---|---|"]
+    lines = [
+        "| preset | stage | operations a step | waits a step | where the host waits |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
         places = ", ".join(f"{place} ({times:g})" for place, times in row["waits"].items()) or "nowhere"
         totals = sum(row["operations"].values()), sum(row["waits"].values())

@@ -1,8 +1,7 @@
 """The real training loops on made-up data, one step after the other, for what is measured of them.
 
-Data are random pictures in a folder, and random code maps in the place where `encode` puts them. A loop is watched
-where it says that a step is done, and left as soon as enough was seen.
-"""
+Data are random pictures in a folder, and random code maps in the place where `encode` puts them. A loop is
+watched where it says that a step is done, and left as soon as enough was seen."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +29,8 @@ from vqprior.stage2_prior import train as stage2
 CLASSES = {"mnist": 10, "cifar10": 10, "celeba64": 0, "imagenet128": 1000}
 PRESETS = tuple(CLASSES)
 FOREVER = str(10**6)  # steps; no checkpoint, evaluation or curve comes before
+EVENTS = ("steps", "log_every", "save_every", "eval_every")
+MADE_UP = ("--data.source", "folder", "--data.memory_gb", "16", "--data.validation", "0.2", "--stage1.codebook.kmeans", "False")
 
 
 Watcher = TypeVar("Watcher", bound=Callable[[], None])
@@ -40,25 +41,10 @@ class Enough(Exception):
 
 
 def config_of(preset: str, *flags: str) -> Config:
-    """A preset without the end of its training and without events between two steps."""
-    never = [
-        f"--{stage}.{name}" for stage in ("stage1", "stage2") for name in ("steps", "log_every", "save_every", "eval_every")
-    ]
-    every = [word for name in never for word in (name, FOREVER)]
-    # Of the first batch k-means knows enough here
-    options = [
-        *every,
-        "--stage1.kmeans",
-        "False",
-        "--data.source",
-        "folder",
-        "--data.memory_gb",
-        "16",
-        "--data.validation",
-        "0.2",
-        *flags,
-    ]
-    return configs.parse(configs.find_preset(preset), options)
+    """A preset without the end of its training, without events between two steps, on pictures of a folder."""
+    rare = [f"--{stage}.{event}" for stage in ("stage1", "stage2") for event in EVENTS]
+    options = [word for name in rare for word in (name, FOREVER)]
+    return configs.parse(configs.find_preset(preset), [*options, *MADE_UP, *flags])
 
 
 def make_pictures(folder: Path, config: Config, count: int) -> None:
@@ -69,26 +55,29 @@ def make_pictures(folder: Path, config: Config, count: int) -> None:
         place = folder / "ab"[index % 2]
         place.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-        coarse.resize((width, height), Image.Resampling.BICUBIC).save(place / f"{index}.png", compress_level=1)
+        smooth = coarse.resize((width, height), Image.Resampling.BICUBIC)
+        smooth.save(place / f"{index}.png", compress_level=1)
 
 
 def make_codes(folder: Path, config: Config, classes: int, count: int = code_maps.SHARD) -> None:
     """Random code maps, as many in each split."""
     folder.mkdir(parents=True)
     height, width = (pixels // config.stage1.factor for pixels in config.data.size)
-    level = Level(config.stage1.K, height, width * config.stage1.codes_per_position, config.stage1.codes_per_position)
+    each = config.stage1.codes_per_position
+    level = Level(config.stage1.K, height, width * each, each)
     names = [str(number) for number in range(classes)]
     sizes = {"train": count, "validation": 16, "test": 16}
     header = Header([level], "", "", "no", {}, "", names, sizes)
     for split, start, size in code_maps.shard_starts(header):
         codes = torch.randint(level.K, (size, level.height, level.width), generator=generator(0, start))
         labels = torch.arange(size) % classes if classes else None
-        code_maps.write_shard(folder, header, split, start, codes, labels, [str(start + i) for i in range(size)])
+        keys = [str(start + index) for index in range(size)]
+        code_maps.write_shard(folder, header, split, start, codes, labels, keys)
     code_maps.finish(folder, header)
 
 
 def prepare(folder: Path, config: Config, stage: str, classes: int, pictures: int) -> Callable[[Config], None]:
-    """Make the data of a stage; a function that trains it on them, from the beginning, under settings for this device."""
+    """Make the data of a stage; a function that trains it on them, from the beginning."""
     run = RunDir(folder / "run")
     if stage == "stage2":
         make_codes(run.codes, config, classes, count=pictures)

@@ -22,15 +22,17 @@ from typing import Any
 import torch
 
 from vqprior.configs.schema import Precision, Stage2
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.launch import AUTOCAST, autocast
 from vqprior.runtime.processes import device_of_process
 from vqprior.sampling import sampler
+from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
-from vqprior.sampling.sampler import Choice, sample_by_full_forwards, sample_cached
+from vqprior.sampling.sampler import map_of, rows
 from vqprior.sampling.workspace import Workspace
-from vqprior.stage2_prior.cached import CachedPixelCNN
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.cache import CachedPixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -76,30 +78,36 @@ class Case:
     def __init__(self, channels: int, layers: int, K: int, size: int, batch: int, precision: Precision):
         device = device_of_process()
         torch.manual_seed(0)
-        prior = PixelCNN(Stage2(channels=channels, layers=layers), K=K, classes=10).to(device).eval().requires_grad_(False)
+        prior = PixelCNN(Stage2(channels=channels, layers=layers), Level(K, size, size), 10).to(device).eval()
+        prior.requires_grad_(False)
         self.prior = prior.to(memory_format=torch.channels_last)  # the faster layout for the forward
         self.precision, self.device = precision, device
         self.labels = torch.arange(batch, device=device) % 10
         self.codes = torch.randint(K, (batch, size, size), device=device)
         self.workspace = Workspace()  # as in a long series of chunks: the first one makes it
         self.noise = gumbel_noise(0, torch.arange(batch, device=device), K, self.workspace.noise)
-        self.shape = dict(maps=batch, height=size, width=size)
 
     @torch.no_grad()
-    def forward(self, codes: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self) -> torch.Tensor:
         """One full forward of the batch."""
         with autocast(self.device, self.precision):
-            return self.prior(self.codes if codes is None else codes, self.labels)
+            return self.prior(self.codes, self.labels)
 
     def cached(self) -> torch.Tensor:
         """The codes of the batch by cached sampling."""
-        how = dict(dtype=AUTOCAST.get(self.precision), workspace=self.workspace)
-        with convolutions(self.device, self.precision):
-            return sample_cached(self.prior, self.labels, self.noise, Choice(), **how, **self.shape)
+        return self._drawn(in_full=False)
 
     def naive(self) -> torch.Tensor:
         """The codes of the batch by a full forward for each."""
-        return sample_by_full_forwards(self.forward, self.labels, self.noise, Choice(), device=self.device, **self.shape)
+        return self._drawn(in_full=True)
+
+    def _drawn(self, *, in_full: bool) -> torch.Tensor:
+        choice, memory = Choice(), self.workspace
+        how = dict(maps=len(self.labels), dtype=AUTOCAST.get(self.precision), in_full=in_full)
+        with convolutions(self.device, self.precision):
+            cache = memory.cache(self.prior, self.labels, choice, **how)
+            height = self.prior.level.height
+            return map_of(rows(cache, self.noise, choice, memory.rows, height))
 
 
 def measure(case: Case, repetitions: int, naive_seconds: float) -> dict[str, float | bool]:

@@ -54,8 +54,9 @@ from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
 from vqprior.runtime.randomness import generator
 from vqprior.runtime.transfer import onto
+from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout, dropout_keys
+from vqprior.stage2_prior.priors import build
 
 BESIDE = 5  # steps beside a save, which ends before they do
 AHEAD = 12  # steps after which a stream of pictures is as far ahead as it will be
@@ -155,7 +156,8 @@ def stage1_step(config: Config) -> Callable[..., None]:
     def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         x = to_float(images, accelerator.device, channels_last=True)
         prediction, quantized = network(x)
-        accelerator.backward(model.likelihood.loss(prediction, x).mean() + quantized.codebook_loss + quantized.commitment_loss)
+        how = dict(likelihood=model.likelihood, variance=1.0, beta=config.stage1.beta)
+        accelerator.backward(total(objective(x, prediction, quantized, **how)))
         optimizer.step()
         vectors = rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d")
         drawn = torch.randint(len(vectors), (model.K,), generator=generator(0)).to(vectors.device)
@@ -169,12 +171,14 @@ def stage1_step(config: Config) -> Callable[..., None]:
 def stage2_step(config: Config) -> Callable[..., None]:
     """A function that trains stage two on a batch, as its loop does."""
     accelerator = accelerator_for(config)
-    model = PixelCNN(config.stage2, K=config.stage1.K, classes=2).to(accelerator.device, memory_format=torch.channels_last)
+    size = (pixels // config.stage1.factor for pixels in config.data.size)
+    model = build(config.stage2, Level(config.stage1.K, *size), 2)
+    model.to(accelerator.device, memory_format=torch.channels_last)
     network, optimizer = accelerator.prepare(model, adamw(model, weight_decay=0.0))
 
     def step(codes: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor) -> None:
-        kept = dropout(config.stage2, onto(dropout_keys(config.stage2, config.seed, positions), accelerator.device))
-        logits = rearrange(network(codes, labels, kept), "b k h w -> (b h w) k")
+        dropped = model.dropout(onto(model.dropout_keys(config.seed, positions), accelerator.device))
+        logits = rearrange(network(codes, labels, dropped), "b k h w -> (b h w) k")
         accelerator.backward(F.cross_entropy(logits, codes.flatten()))
         optimizer.step()
         optimizer.zero_grad()

@@ -19,12 +19,14 @@ from torch import nn
 
 from vqprior import configs
 from vqprior.configs import Config
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.transfer import onto
+from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout, dropout_keys
+from vqprior.stage2_prior.priors import build
 
 
 class Trained(NamedTuple):
@@ -42,12 +44,13 @@ def stage1(config: Config, precision: str, channels_last: bool, compiled: bool) 
     model = VQVAE(config).to(device, memory_format=layout)
     network, optimizer = torch.compile(model) if compiled else model, adamw(model, weight_decay=0.0)
     x = torch.rand(batch, config.data.channels, *config.data.size, device=device).to(memory_format=layout)
+    variance = x.var().item()
 
     def step() -> None:
         with autocast(device, precision):
             prediction, quantized = network(x)
-        loss = model.likelihood.loss(prediction, x).mean() + quantized.codebook_loss + quantized.commitment_loss
-        loss.backward()
+        how = dict(likelihood=model.likelihood, variance=variance, beta=config.stage1.beta)
+        total(objective(x, prediction, quantized, **how)).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -58,15 +61,15 @@ def stage2(config: Config, precision: str, channels_last: bool, compiled: bool) 
     """The prior of a configuration."""
     device, batch = device_of_process(), config.stage2.batch_size
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = PixelCNN(config.stage2, K=config.stage1.K, classes=10).to(device, memory_format=layout)
-    network, optimizer = torch.compile(model) if compiled else model, adamw(model, weight_decay=0.0)
     size = [pixels // config.stage1.factor for pixels in config.data.size]
+    model = build(config.stage2, Level(config.stage1.K, *size), 10).to(device, memory_format=layout)
+    network, optimizer = torch.compile(model) if compiled else model, adamw(model, weight_decay=0.0)
     codes, labels = torch.randint(config.stage1.K, (batch, *size), device=device), torch.arange(batch, device=device) % 10
 
     def step() -> None:
-        kept = dropout(config.stage2, onto(dropout_keys(config.stage2, config.seed, torch.arange(batch)), device))
+        dropped = model.dropout(onto(model.dropout_keys(config.seed, torch.arange(batch)), device))
         with autocast(device, precision):
-            logits = network(codes, labels, kept)
+            logits = network(codes, labels, dropped)
         F.cross_entropy(logits.float(), codes).backward()
         optimizer.step()
         optimizer.zero_grad()

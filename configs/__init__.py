@@ -5,6 +5,7 @@ there is one parser, one check of types, and one way a typo is answered, whereve
 """
 
 import inspect
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -143,10 +144,7 @@ def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -
 
 def dump(config: Config) -> str:
     """The configuration as YAML with every field, the inverse of `parse`."""
-    tree = asdict(config)
-    for name in ("size", "range"):  # YAML has no tuples
-        value = getattr(config.data, name)
-        tree["data"][name] = list(value) if isinstance(value, tuple) else value
+    tree = json.loads(json.dumps(asdict(config)))  # YAML has no tuples either
     return yaml.safe_dump(tree, sort_keys=False)
 
 

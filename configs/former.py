@@ -5,6 +5,11 @@ from collections.abc import Sequence
 FORMER = {
     "--sample.n": "--sample.images",
     "--n": "--images",  # torchrun takes it for one of its own flags
+    "--stage1.codebook": "--stage1.quantizer",  # until November 2026, when it became the name of a section
+    "--stage1.decay": "--stage1.codebook.decay",
+    "--stage1.restart": "--stage1.codebook.restart",
+    "--stage1.kmeans": "--stage1.codebook.kmeans",
+    "--stage1.normalize": "--stage1.codebook.normalize",
 }
 
 

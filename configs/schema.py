@@ -3,13 +3,16 @@
 A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of them (`--stage1.K 512`).
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import prod
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
 Precision = Literal["no", "bf16", "fp16", "tf32"]
 OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
+Quantizer = Literal["ema", "gradient", "fsq"]
 
 
 @dataclass(frozen=True)
@@ -160,25 +163,61 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Stage1(Training):
-    """The VQ-VAE (arXiv 1711.00937) and its training."""
+class Codebook:
+    """Quantizers that learn a codebook: ema and gradient."""
 
-    K: int = 512
-    """Number of codes."""
-    D: int = 64
-    """Size of a code vector."""
-    beta: float = 0.25
-    """Weight of the commitment term of Equation 3, the one that moves the encoder."""
-    codebook: Literal["ema", "gradient"] = "ema"
-    """How the codes are learnt: moving averages (appendix A.1) or the gradient of Equation 3's second term."""
     decay: float = 0.99
-    """Decay of the codebook's moving averages (gamma of appendix A.1)."""
+    """Decay of its moving averages (gamma of appendix A.1)."""
     restart: float = 0.05
     """A code used less than this share of its even share is moved onto a random encoder output; 0 for never."""
     kmeans: bool = True
     """Start the codes from k-means centres of the first batches' encoder outputs; else from random vectors."""
     normalize: bool = False
     """Scale codes and encoder outputs to unit length, so that only directions are compared."""
+
+    def __post_init__(self):
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"stage1.codebook.decay is {self.decay}; a decay lies in [0, 1), as 0.99")
+        if not 0 <= self.restart < 1:
+            raise ValueError(f"stage1.codebook.restart is {self.restart}; it is a share in [0, 1), as 0.05")
+
+
+@dataclass(frozen=True)
+class FSQ:
+    """The quantizer fsq (arXiv 2309.15505)."""
+
+    levels: tuple[int, ...] = (8, 8, 8)
+    """How many values each number of a code vector can have; their product is stage1.K. The paper recommends
+    8 6 5 (240 codes), 8 5 5 5 (1000) or 7 5 5 5 5 (4375)."""
+
+    def __post_init__(self):
+        if not self.levels or not 2 <= min(self.levels) <= max(self.levels) <= 1000:
+            raise ValueError(f"stage1.fsq.levels is {self.levels}; it takes numbers from 2 to 1000")
+
+
+KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
+    "beta": ("ema", "gradient"),
+    **{f"codebook.{field.name}": ("ema", "gradient") for field in fields(Codebook)},
+    "fsq.levels": ("fsq",),
+}
+"""Settings of stage one that not all quantizers heed, and those that do."""
+
+
+@dataclass(frozen=True)
+class Stage1(Training):
+    """The VQ-VAE (arXiv 1711.00937) and its training."""
+
+    K: int = 512
+    """Number of codes."""
+    D: int = 64
+    """Size of a code vector of ema and gradient; under fsq it is the number of stage1.fsq.levels."""
+    beta: float = 0.25
+    """Weight of the commitment term of Equation 3, the one that moves the encoder; fsq has no such term."""
+    quantizer: Quantizer = "ema"
+    """How vectors become codes: the nearest of a codebook that learns by moving averages (ema, appendix A.1)
+    or by the gradient of Equation 3's second term (gradient); or each of their numbers is rounded (fsq)."""
+    codebook: Codebook = Codebook()
+    fsq: FSQ = FSQ()
     likelihood: Likelihood = "mse"
     """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each sub-pixel, as a
     softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate` reports bits/dim."""
@@ -202,12 +241,26 @@ class Stage1(Training):
             raise ValueError(f"stage1.K is {self.K}; code maps hold at most 65536 codes")
         if self.factor < 2 or self.factor & (self.factor - 1):
             raise ValueError(f"stage1.factor is {self.factor}; it must be a power of two: 2, 4, 8, 16, ...")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"stage1.decay is {self.decay}; a decay lies in [0, 1), for example 0.99")
-        if not 0 <= self.restart < 1:
-            raise ValueError(f"stage1.restart is {self.restart}; it is a share in [0, 1), for example 0.05")
         if self.beta < 0:
             raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
+        self._refuse_idle()
+        made = prod(self.fsq.levels)
+        if self.quantizer == "fsq" and made != self.K:
+            levels = " ".join(map(str, self.fsq.levels))
+            raise ValueError(
+                f"stage1.K is {self.K}, but stage1.fsq.levels {levels} make {made} codes; "
+                f"type --stage1.K {made}, or other levels"
+            )
+
+    def _refuse_idle(self) -> None:
+        """Refuse settings that the quantizer has no use for."""
+        for name, kinds in KINDS_WITH.items():
+            value = attrgetter(name)(self)
+            if self.quantizer not in kinds and value != attrgetter(name)(Stage1):
+                raise ValueError(
+                    f"stage1.{name} is {value}, for which stage1.quantizer {self.quantizer} has no use; "
+                    f"leave it out, or type --stage1.quantizer {kinds[0]}"
+                )
 
     def _may_take_over(self) -> bool:
         return self.init is not None
@@ -215,8 +268,10 @@ class Stage1(Training):
 
 @dataclass(frozen=True)
 class Stage2(Training):
-    """The Gated PixelCNN prior (arXiv 1606.05328) and its training."""
+    """The prior and its training."""
 
+    prior: Literal["gated_pixelcnn"] = "gated_pixelcnn"
+    """What kind of network it is: the Gated PixelCNN (arXiv 1606.05328)."""
     average: float = 0.999
     """Decay of the moving average of the weights, which evaluation and sampling then use; 0 for none."""
     channels: int = 128

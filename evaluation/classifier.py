@@ -134,7 +134,7 @@ def kept_classifier(
     if not on_main(file.path.is_file):
         data = learning()
         say(f"evaluate: train a classifier on {what}, {steps} steps")
-        on_main(partial(train, data))
+        on_main(train, data)
     model = Classifier(shape[0], shape[1:], classes)
     model.load_state_dict(load_file(file.path))
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -1,7 +1,6 @@
 """What the numbers say of a run: the figures of `metrics.json`, part by part; what is done is kept."""
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from vqprior.configs.commands import Evaluation
@@ -27,7 +26,7 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     """
     git_commit()  # now, since parts take long
     subject = Subject.open(config, run, data)
-    on_main(lambda: _claim(subject.folder))
+    on_main(_claim, subject.folder)
 
     # Each part that was named, or can be measured; all are refused before one is measured
     parts = [PARTS[name] for name in config.only] or possible(subject)
@@ -39,9 +38,9 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
     for path in map(Path, config.archives):
         part = archives.archive_part(path)
         _keep(subject, part, part.settings(subject))
-        on_main(partial(archives.forget_others, subject.folder, path, part.name))
+        on_main(archives.forget_others, subject.folder, path, part.name)
 
-    metrics = on_main(lambda: _assemble(subject))
+    metrics = on_main(_assemble, subject)
     say(text(tables(metrics)))
     return metrics
 
@@ -64,12 +63,12 @@ def _claim(folder: Path) -> None:
 
 def _keep(subject: Subject, part: Part, settings: Settings) -> None:
     """Measure a part, unless its figures for these settings are there."""
-    done = on_main(lambda: read_part(subject.folder, part.name))
+    done = on_main(read_part, subject.folder, part.name)
     if done and done.settings == settings:
         say(f"evaluate: {part.name} is done")
         return
     figures = part.measure(subject)
-    on_main(lambda: write_part(subject.folder, part.name, settings, figures))
+    on_main(write_part, subject.folder, part.name, settings, figures)
 
 
 def _assemble(subject: Subject) -> Metrics:

@@ -63,7 +63,7 @@ def classifier_of(
         len(subject.label_names),
         steps=steps,
         seed=SEED,
-        device=subject.stages.device,
+        device=subject.networks.device,
         what=what,
     )
 
@@ -74,9 +74,9 @@ def extractor_of(subject: "Subject") -> Extractor:
     Raises:
         UserError: the classifier's features of a data set without classes, or a network that cannot be had.
     """
-    name, device = subject.config.features, subject.stages.device
+    name, device = subject.config.features, subject.networks.device
     if name != CLASSIFIER:  # which may be downloaded: once
-        return main_first(partial(of_torch_fidelity, name, subject.config.features_weights, device))
+        return main_first(of_torch_fidelity, name, subject.config.features_weights, device)
     if not subject.label_names:
         raise UserError(
             "features of a classifier need classes, and these data have none: "

@@ -32,13 +32,13 @@ def drawing(subject: Subject) -> Settings:
 def features(subject: Subject) -> Settings:
     """The network that sees features in images, the classifiers of the data among them."""
     config, weights = subject.config, subject.config.features_weights
-    content = lambda: content_of("--features_weights", Path(weights), "expected the file of the weights")
+    expected = "expected the file of the weights"
     return {
         "classifier_steps": config.classifier_steps,
         "seed": SEED,
         "features": config.features,
         "recipe": RECIPE,
-        "weights": on_main(content) if weights else None,
+        "weights": on_main(content_of, "--features_weights", Path(weights), expected) if weights else None,
     }
 
 

@@ -145,7 +145,7 @@ def _pictures(subject: Subject, sections: list[Section]) -> dict[str, str]:
     # Samples: a column a class, or one class for all
     columns = min(len(subject.label_names) or SHOWN_CLASSES // 2, SHOWN_CLASSES)
     numbers = torch.arange(columns * ROWS_OF_SAMPLES)
-    samples = subject.draw(numbers, subject.stages.labels_for(numbers % columns, sample.label))
+    samples = subject.draw(numbers, subject.networks.labels_for(numbers % columns, sample.label))
 
     # Test images above their reconstructions and errors
     x = test.images(torch.linspace(0, len(test) - 1, min(RECONSTRUCTIONS, len(test))).long())
@@ -172,7 +172,7 @@ def _codebook(subject: Subject) -> Tensor:
     codes = torch.arange(count)
     around = codes[:, None, None].expand(-1, 5, 5 * subject.vqvae.codes_per_position)
     batch = subject.config.inference_batch
-    images = in_chunks(lambda at: subject.stages.tokenizer.images_of(around[at]), count, batch)
+    images = in_chunks(lambda at: subject.networks.tokenizer.images_of(around[at]), count, batch)
     middle = slice(2 * factor, 3 * factor)
     tiles = images[:, :, middle, middle]
     enlarged = max(1, 16 // factor)

@@ -41,7 +41,7 @@ def keep_row(row: Kept, make: Images, *, count: int, batch: int) -> Images:
 
     # An empty file, into which each process writes its images
     shape = make(torch.zeros(batch, dtype=torch.int64)).shape[1:]
-    data_begins = on_main(lambda: _begin(row, (count, *shape)))
+    data_begins = on_main(_begin, row, (count, *shape))
     size = int(np.prod(shape))
 
     def write(indices: Tensor) -> None:
@@ -52,7 +52,7 @@ def keep_row(row: Kept, make: Images, *, count: int, batch: int) -> Images:
             file.flush()
 
     each_in_turn(list(torch.arange(count).split(batch)), write, row.name)
-    on_main(lambda: _finish(row))
+    on_main(_finish, row)
     return read_row(row.path)
 
 

@@ -18,11 +18,11 @@ from vqprior.runtime.kept import Kept
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.randomness import some_of
 from vqprior.runtime.run_dir import RunDir
-from vqprior.sampling.choice import Choice
-from vqprior.sampling.stages import Stages
+from vqprior.sampling.choice import Sampling
+from vqprior.sampling.networks import Networks
 from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
 from vqprior.stage2_prior.measure import code_frequencies, position_counts
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.prior import Prior
 
 from .classifier import SEED
 from .code_models import CodeModel, independent
@@ -53,7 +53,7 @@ class Subject:
     maps: CodeMaps
     vqvae_checkpoint: Checkpoint
     prior_checkpoint: Checkpoint
-    stages: Stages
+    networks: Networks
     made: dict[str, Images] = field(default_factory=dict)
 
     @classmethod
@@ -67,26 +67,26 @@ class Subject:
         if maps.header.data_fingerprint != data.fingerprint:
             found = f"data.root ({config.data.root}) holds now"
             raise UserError(f"{run.codes} was encoded from other pictures than {found}")
-        vqvae = on_main(lambda: find_vqvae(run.stage1, maps.header.vqvae, warn=say))
-        prior = on_main(lambda: checkpoint.best(run.stage2))
+        vqvae = on_main(find_vqvae, run.stage1, maps.header.vqvae, warn=say)
+        prior = on_main(checkpoint.best, run.stage2)
         if prior.meta["codes"]["vqvae"] != maps.header.vqvae:
             found = f"{prior.path} was trained on other codes than {run.codes} holds"
             raise UserError(f"{found}; train the prior again")
-        stages = Stages.from_run(run.path)
-        batch_size = on_main(lambda: stages.batch_size_of(config.sample))
+        networks = Networks.from_run(run.path)
+        batch_size = on_main(networks.batch_size_of, config.sample)
         config = replace(config, sample=replace(config.sample, batch_size=batch_size))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        for network in (stages.vqvae, stages.prior):
+        for network in (networks.vqvae, networks.prior):
             network.to(memory_format=layout)
-        return cls(config, run, data, maps, vqvae, prior, stages)
+        return cls(config, run, data, maps, vqvae, prior, networks)
 
     @property
     def vqvae(self) -> VQVAE:
-        return self.stages.vqvae
+        return self.networks.vqvae
 
     @property
-    def prior(self) -> PixelCNN:
-        return self.stages.prior
+    def prior(self) -> Prior:
+        return self.networks.prior
 
     @property
     def K(self) -> int:
@@ -94,7 +94,7 @@ class Subject:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        return self.stages.label_names
+        return self.networks.label_names
 
     @property
     def n(self) -> int:
@@ -134,21 +134,13 @@ class Subject:
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] uint8 -> their reconstructions."""
         precision = self.config.precision
-        codes = self.stages.tokenizer.codes_of(images, precision=precision)
-        return self.stages.tokenizer.images_of(codes, precision=precision)
+        codes = self.networks.tokenizer.codes_of(images, precision=precision)
+        return self.networks.tokenizer.images_of(codes, precision=precision)
 
     def draw(self, numbers: Tensor, labels: Tensor | None) -> Tensor:
         """The images with these numbers [N] and labels [N], as `vqprior sample` draws them."""
         settings = self.config.sample
-        return self.stages.draw(
-            numbers,
-            labels,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            guidance=settings.guidance,
-            choice=Choice(settings.temperature, settings.top_k, settings.top_p),
-            precision=settings.precision,
-        )
+        return self.networks.draw(numbers, labels, Sampling.of(settings, settings.batch_size))
 
     @cached_property
     def frequencies(self) -> tuple[Tensor, Tensor]:
@@ -157,7 +149,7 @@ class Subject:
 
     def sample_labels(self) -> Tensor | None:
         """The labels [n] that the samples were asked for: the classes in turn."""
-        return self.stages.labels_for(torch.arange(self.n), self.config.sample.label)
+        return self.networks.labels_for(torch.arange(self.n), self.config.sample.label)
 
     def row(self, name: str) -> Images:
         """The images of a row of the ladder, or of `train` or `test`; made when they are first asked for."""
@@ -165,7 +157,7 @@ class Subject:
             batch = self.config.sample.batch_size if name == "samples" else self.config.inference_batch
             kept = Kept(self.folder, name, ".npy", self.settings_of(name))
             self.made[name] = keep_row(kept, self._maker(name), count=self.n, batch=batch)
-            self.stages.release()  # there is room again for what looks at the row
+            self.networks.release()  # there is room again for what looks at the row
         return self.made[name]
 
     def settings_of(self, name: str) -> dict[str, Any]:
@@ -185,7 +177,7 @@ class Subject:
             labels = self.sample_labels()
             return lambda at: self.draw(at, None if labels is None else labels[at])
         model = self._code_model(name)
-        return lambda at: self.stages.tokenizer.images_of(model(at), precision=self.config.precision)
+        return lambda at: self.networks.tokenizer.images_of(model(at), precision=self.config.precision)
 
     def _code_model(self, name: str) -> CodeModel:
         """One of the models of codes that know no neighbours."""

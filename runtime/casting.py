@@ -20,11 +20,13 @@ class _Cast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.dtype = weights[0].dtype
+        ctx.set_materialize_grads(False)  # a weight that nothing used has no gradient, and is not decayed
         return _copies(weights, dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_copies(gradients, ctx.dtype)
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        copies = iter(_copies(tuple(g for g in gradients if g is not None), ctx.dtype))
+        return None, *(g if g is None else next(copies) for g in gradients)
 
 
 def _copies(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:

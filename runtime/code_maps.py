@@ -67,7 +67,7 @@ class Header:
         return np.dtype(np.uint8 if self.level.K <= 256 else np.uint16)
 
     def origin(self) -> dict[str, Any]:
-        """What must be equal for two dumps to be parts of one: all but the files, and what `precision` says already."""
+        """What a prior is bound to: all but the files, and what earlier versions did not say."""
         return {name: value for name, value in asdict(self).items() if name not in ("files", "fp32_precision")}
 
 
@@ -191,8 +191,14 @@ class CodeSplit:
 
     def held_on(self, device: torch.device) -> "HeldCodes":
         """All code maps, on a device."""
-        maps = np.concatenate(self.shards)
-        return HeldCodes(onto(torch.from_numpy(maps.view(np.int16) if maps.dtype == np.uint16 else maps), device))
+        dtype = torch.uint8 if self.shards[0].dtype == np.uint8 else torch.int16
+        maps = torch.empty(len(self), *self.shards[0].shape[1:], dtype=dtype, device=device)
+        start = 0
+        for shard in self.shards:  # not by way of pinned memory, which torch would keep
+            codes = np.array(shard)
+            maps[start : start + len(shard)] = torch.from_numpy(codes.view(np.int16) if codes.itemsize == 2 else codes)
+            start += len(shard)
+        return HeldCodes(maps)
 
     def codes(self, indices: Tensor) -> Tensor:
         """Code maps [n, h, w] int64 of the images with these indices [n]."""

@@ -5,6 +5,7 @@ torch is imported when a device is looked for: a command line chooses a word bef
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 AUTO = "auto"
 EXPECTED = "cpu, cuda, cuda:1 (the second GPU), mps or auto"
 _word = AUTO
+_commands = 0  # that run now: one, or several in threads
+_choosing = threading.Lock()
+_convolving = threading.RLock()  # what fp32 means is one setting of the whole process
 
 
 def checked(word: str) -> str:
@@ -26,7 +30,7 @@ def checked(word: str) -> str:
     Raises:
         UserError: it is none of cpu, cuda, cuda:N, mps and auto.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", word):
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d*))?|mps", word):
         raise UserError(f"device is {word!r}; it is one of {EXPECTED}: --device cpu")
     return word
 
@@ -41,14 +45,24 @@ def choose(word: str) -> Iterator[None]:
     """Inside, commands compute on the device of this word.
 
     Raises:
-        UserError: there is no such word; whether there is such a device is seen when it is looked for.
+        UserError: there is no such word, or a command of another word is running in another thread; whether
+            there is such a device is seen when it is looked for.
     """
-    global _word
-    before, _word = _word, checked(word)
+    global _word, _commands
+    with _choosing:
+        if _commands and checked(word) != _word:
+            raise UserError(
+                f"another command of this program is running with --device {_word}, and this one takes {word}; "
+                "give both the same, or wait for the first"
+            )
+        _word, _commands = checked(word), _commands + 1
     try:
         yield
     finally:
-        _word = before
+        with _choosing:
+            _commands -= 1
+            if not _commands:
+                _word = AUTO
 
 
 def launched() -> int:
@@ -95,7 +109,7 @@ def _auto() -> "torch.device":
     if parse_flag_from_env("ACCELERATE_USE_CPU"):
         return torch.device("cpu")
     if told := os.environ.get("ACCELERATE_TORCH_DEVICE"):
-        return torch.device(told)
+        return _told(torch.device(told))
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -103,6 +117,14 @@ def _auto() -> "torch.device":
     if torch.accelerator.is_available():  # one of another make
         return torch.accelerator.current_accelerator()
     return torch.device("cpu")
+
+
+def _told(device: "torch.device") -> "torch.device":
+    """What ACCELERATE_TORCH_DEVICE says, if it is here; those of other makes are taken as they are."""
+    word, here = str(device) if device.type == "cuda" else device.type, _here()
+    if device.type in ("cuda", "mps") and word not in here:
+        raise UserError(f"ACCELERATE_TORCH_DEVICE is {device}: {_found(here)}. Unset it, or type --device {here[-1]}")
+    return device
 
 
 def _here() -> list[str]:
@@ -215,8 +237,8 @@ def fp32_precision(precision: Precision) -> str:
     return "tf32" if precision == "tf32" else "ieee"
 
 
-def refuse_tf32(device: "torch.device") -> None:
-    """Refuse TF32 where there is none with a UserError."""
+def refuse_tf32(device: "torch.device", flag: str = "--precision") -> None:
+    """Refuse TF32, which a flag asks for, where there is none, with a UserError."""
     import torch
 
     nvidia = device.type == "cuda" and not torch.version.hip
@@ -224,13 +246,16 @@ def refuse_tf32(device: "torch.device") -> None:
         name = name_of(device)
         raise UserError(
             f"precision tf32 needs an NVIDIA GPU of compute capability 8.0 or newer, and this is {name}; "
-            "take --precision no (fp32), or --precision auto in training"
+            f"take {flag} no (fp32), or --precision auto in training"
         )
 
 
 @contextmanager
-def convolutions(device: "torch.device", precision: Precision) -> Iterator[None]:
+def convolutions(device: "torch.device", precision: Precision, *, tried: bool = False) -> Iterator[None]:
     """Inside, convolutions of fp32 tensors take TF32 where the precision is `tf32`, else IEEE arithmetic.
+
+    With `tried`, cuDNN tries out which of its kernels is the fastest, which pays in training; elsewhere the same call
+    is to take the same kernel every time. That is one setting of the whole process: on a GPU, other threads wait here.
 
     Raises:
         UserError: tf32, on a device that has none.
@@ -239,9 +264,14 @@ def convolutions(device: "torch.device", precision: Precision) -> Iterator[None]
 
     if precision == "tf32":
         refuse_tf32(device)
-    before = torch.backends.cudnn.conv.fp32_precision
-    torch.backends.cudnn.conv.fp32_precision = fp32_precision(precision)
-    try:
+    if device.type != "cuda":
         yield
-    finally:
-        torch.backends.cudnn.conv.fp32_precision = before
+        return
+    with _convolving:
+        cudnn = torch.backends.cudnn
+        before = cudnn.conv.fp32_precision, cudnn.benchmark
+        cudnn.conv.fp32_precision, cudnn.benchmark = fp32_precision(precision), tried
+        try:
+            yield
+        finally:
+            cudnn.conv.fp32_precision, cudnn.benchmark = before

@@ -22,7 +22,8 @@ def has_room(device: torch.device, size: int) -> bool:
 def fed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """The batches, tuples of tensors and None, on the device.
 
-    On CUDA a batch is copied on a stream of its own as soon as the step before is queued: while that is computed.
+    On CUDA what lies on the host is copied on a stream of its own, as soon as the step before is queued: while that is
+    computed.
     """
     if not runs_ahead(device):
         for batch in batches:

@@ -55,12 +55,13 @@ class Recorded(Generic[*Outputs]):
     AS_IT_IS = 3  # calls before the one that is recorded
 
     def __init__(self, work: Callable[..., tuple[*Outputs]]):
-        self.work, self.calls = work, 0
+        self.work, self.calls, self.stream = work, 0, None
 
     def __call__(self, *given: Input) -> tuple[*Outputs]:
         self.calls += 1
         if self.calls <= self.AS_IT_IS:
-            return apart(self.work, given)
+            self.stream = self.stream or torch.cuda.Stream()  # one for all of them: memory is cached by stream
+            return apart(self.work, given, self.stream)
         if self.calls == self.AS_IT_IS + 1:
             self.inputs = [tensor if tensor is None else tensor.clone() for tensor in given]
             self.replay, self.outputs = record(self.work, self.inputs)
@@ -71,9 +72,13 @@ class Recorded(Generic[*Outputs]):
         return self.outputs
 
 
-def apart(work: Callable[..., tuple[*Outputs]], given: tuple[Input, ...]) -> tuple[*Outputs]:
+def apart(
+    work: Callable[..., tuple[*Outputs]],
+    given: tuple[Input, ...],
+    stream: torch.cuda.Stream,
+) -> tuple[*Outputs]:
     """Do the work on a stream of its own, as it must be done before it can be recorded."""
-    here, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+    here = torch.cuda.current_stream()
     stream.wait_stream(here)
     with torch.cuda.stream(stream):
         outputs = work(*given)
@@ -87,6 +92,6 @@ def record(
 ) -> tuple[Callable[[], None], tuple[*Outputs]]:
     """Record the work without doing it: a function that does it, and the tensors that it then fills."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads pin memory meanwhile
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # what other threads do is no part of it
         outputs = work(*inputs)
     return graph.replay, outputs

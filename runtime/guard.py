@@ -24,7 +24,7 @@ class _Verdict(NamedTuple):
     """What is to be read of a step."""
 
     step: int
-    values: Tensor  # [1 + signals] on the CPU, once `ready` has happened: whether it is unsound, then `report`'s signals
+    values: Tensor  # [1 + signals]: whether it is unsound, then `report`'s signals; good once `ready` has happened
     ready: torch.Event | None
 
 
@@ -35,19 +35,22 @@ class Guard:
         accelerator: of the run.
         writer: of the checkpoints, to name the last one where the run ends.
         start: steps that were taken before.
-        state: of a checkpoint, to go on counting.
     """
 
     PATIENCE = 10
 
-    def __init__(self, accelerator: Accelerator, writer: Writer, start: int, state: dict[str, int] | None = None):
+    def __init__(self, accelerator: Accelerator, writer: Writer, start: int):
         self.accelerator, self.writer, self.step = accelerator, writer, start
-        self.skipped, self.in_a_row = (state["skipped"], state["in_a_row"]) if state else (0, 0)
+        self.skipped, self.in_a_row = 0, 0
         self._unread: deque[_Verdict] = deque()
 
     def state(self) -> dict[str, int]:
         """What a checkpoint keeps, once all is read."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load(self, state: dict[str, int]) -> None:
+        """Go on counting from what a checkpoint kept."""
+        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
     def report(self, losses: Tensor) -> Tensor:
         """What this process has to say of a step, to be summed over all: whether a loss is not finite, 1 or 0, and
@@ -93,13 +96,14 @@ class Guard:
         if runs_ahead(verdict.device):
             values = verdict.to("cpu", non_blocking=True)  # into pinned memory
             ready = torch.Event(verdict.device)
-            ready.record()
+            ready.record(torch.cuda.current_stream(verdict.device))
         self._unread.append(_Verdict(self.step, values, ready))
 
     def heed(self, *, everything: bool) -> int:
         """Read the verdicts that are due; the signal to stop, 0 for none: the same on all processes.
 
-        Under fp16 an overflow is no fault while the loss scaler can still lower its scale.
+        Under fp16 an overflow is no fault while the loss scaler can still lower its scale: what that is when it is read,
+        for which the host waits.
 
         Args:
             everything: also that of the step just queued, for which the host waits.
@@ -138,5 +142,5 @@ class Guard:
     def _last_checkpoint(self) -> str:
         """What is left of the run, in words; the same on all processes."""
         self.writer.finish()
-        last = on_main(lambda: checkpoint.newest(self.writer.folder))
+        last = on_main(checkpoint.newest, self.writer.folder)
         return f"the last good checkpoint is {last.path}" if last else "there is no checkpoint yet"

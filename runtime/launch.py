@@ -42,6 +42,8 @@ def settled(config: Config, device: torch.device) -> Config:
     """
     if config.precision == "tf32":
         devices.refuse_tf32(device)
+    if config.sample.precision == "tf32":
+        devices.refuse_tf32(device, "--sample.precision")
     if config.precision != "auto":
         return config
     return replace(config, precision="bf16" if computes_bf16(device) else "no")
@@ -56,7 +58,6 @@ def accelerator_for(config: Config) -> Accelerator:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = not config.deterministic  # shapes are fixed, so that trying kernels out pays
     if config.precision == "tf32":
         devices.refuse_tf32(device_of_process())
     if config.precision == "fp16" and on_cpus():

@@ -42,6 +42,7 @@ def tell(error: Exception) -> None:
     if lost_a_peer(error):
         rank = torch.distributed.get_rank()
         print(f"vqprior: process {rank} ends because another one did; see what that one said", file=sys.stderr)
+        print(f"  (if none did, the network failed: {str(error).strip().splitlines()[0]})", file=sys.stderr)
     else:
         traceback.print_exception(error)
 

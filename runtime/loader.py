@@ -23,7 +23,7 @@ from .data import Split
 from .data.transform import augment
 from .feed import has_room
 from .interrupt import ignore_in_worker
-from .randomness import generator
+from .randomness import Stream, generator
 from .transfer import onto
 
 PIPED = 2**19  # bytes of a batch; to share memory costs a millisecond, which is more than to send so little through a pipe
@@ -81,7 +81,8 @@ class Order:
         items = torch.empty_like(positions)
         for epoch in (positions // self.items).unique().tolist():
             if epoch != self.epoch:
-                self.epoch, self.shuffle = epoch, torch.randperm(self.items, generator=generator(self.seed, 0, epoch))
+                chance = generator(self.seed, Stream.ORDER, epoch)
+                self.epoch, self.shuffle = epoch, torch.randperm(self.items, generator=chance)
             there = positions // self.items == epoch
             items[there] = self.shuffle[positions[there] % self.items]
         return items
@@ -115,7 +116,7 @@ def image_batches(
 
     canvas = split.canvas
     if split.held is not None and has_room(device, split.held.nbytes):
-        there = onto(split.held, device)
+        there = split.held.to(device)  # once, and not by way of pinned memory, which torch would keep
         canvas = lambda indices: there.index_select(0, onto(indices, device))
     streaming = split.held is None and split.data.workers > 0
     held = (augment(canvas(indices), split.data, seed, positions) for positions, indices in places())

@@ -7,6 +7,8 @@ CPU, where reading costs nothing, and on MPS, they are a number and a decision o
 
 import math
 import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -30,18 +32,27 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay pulls at a parameter: at matrices and kernels, not at biases and codebooks."""
-    return parameter.ndim > 1 and "embedding" not in name
+class Trained(Protocol):
+    """A model that says which of its parameters weight decay leaves alone."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def undecayed(self) -> Collection[str]:
+        """Names of parameters, besides those of one axis, which no model has decayed."""
 
 
-def adamw(model: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
+def in_groups(parameters: Mapping[str, Tensor], undecayed: Collection[str]) -> tuple[list[str], list[str]]:
+    """Names of the parameters that weight decay pulls at, which have two and more axes, and of the others."""
+    decayed = [name for name, parameter in parameters.items() if parameter.ndim > 1 and name not in undecayed]
+    return decayed, [name for name in parameters if name not in decayed]
+
+
+def adamw(model: Trained, *, weight_decay: float) -> torch.optim.AdamW:
     """AdamW for a model that is where it will be trained; `set_rate` gives it its learning rate."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if decays(name, p)]
-    others = [p for name, p in named if not decays(name, p)]
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    decayed, others = ([named[name] for name in names] for names in in_groups(named, model.undecayed()))
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    device = named[0][1].device
+    device = next(iter(named.values())).device
     ahead = runs_ahead(device)
     rate = torch.zeros((), device=device) if ahead else 0.0
     # `capturable` keeps what a CUDA graph may not read on the host; the rate's place in memory stays what it is
@@ -104,15 +115,20 @@ def restore_moments(optimizer: AcceleratedOptimizer, model: nn.Module, tensors: 
         optimizer.state[parameter][moment] = kept
 
 
-def named_moments(stored: dict[str, Tensor], parameters: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def named_moments(
+    stored: dict[str, Tensor],
+    parameters: Iterable[tuple[str, Tensor]],
+    undecayed: Collection[str],
+) -> dict[str, Tensor]:
     """Moments of a checkpoint by the names of their parameters; until November 2026 these were numbered.
 
     Args:
         parameters: names and tensors in the order of the model that wrote them.
+        undecayed: names of those that it left alone, as `Trained.undecayed`.
     """
     if not all(re.fullmatch(r"\d+\.\w+", key) for key in stored):
         return stored
-    names = [name for name, p in parameters if decays(name, p)]
-    names += [name for name, p in parameters if not decays(name, p)]
+    decayed, others = in_groups(dict(parameters), undecayed)
+    names = decayed + others
     split = ((key.partition("."), value) for key, value in stored.items())
     return {f"{names[int(index)]}.{moment}": value for (index, _, moment), value in split}

@@ -4,7 +4,7 @@ import atexit
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -25,9 +25,17 @@ PATIENCE = timedelta(hours=4)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 
 _begun_with = devices.AUTO  # the word for the device
+_failed = False  # whether a command ended with another code than 0
+
+
+def note_end(code: int) -> None:
+    """Remember how a command ended: after a failure the other processes are not waited for."""
+    global _failed
+    _failed = code != 0
 
 
 def on_cpus() -> bool:
@@ -65,7 +73,7 @@ def _begin() -> None:
     elif device.type == "cuda":
         store = torch.distributed.distributed_c10d._get_default_store()
         devices.refuse_one_gpu_for_two(store, made.process_index, made.num_processes, made.device)
-    if device.type == "cuda" and made.num_processes == 1 and word != devices.AUTO:
+    if device.type == "cuda" and made.num_processes == 1:  # streams and events are those of the current device
         torch.cuda.set_device(device.index or 0)
 
 
@@ -90,7 +98,7 @@ def _change() -> None:
 
 def _leave() -> None:
     """Let go of the other processes, unless this one failed: the group's end would wait for them in vain."""
-    failed = getattr(sys, "last_value", None) is not None
+    failed = _failed or getattr(sys, "last_value", None) is not None
     if torch.distributed.is_initialized() and not failed:
         torch.distributed.destroy_process_group()
 
@@ -105,8 +113,9 @@ def device_of_process() -> torch.device:
     return state().device
 
 
-def device_for(asked: torch.device | str | None) -> torch.device:
-    """The device that a call names: in the words of --device, None for `auto`; one of torch's is taken as it is.
+def device_for(asked: torch.device | str | int | None) -> torch.device:
+    """The device that a call names: in the words of --device, None for `auto`, a number for a GPU; one of torch's is
+    taken as it is.
 
     Raises:
         UserError: there is no such word, or no such device here.
@@ -114,7 +123,9 @@ def device_for(asked: torch.device | str | None) -> torch.device:
     if isinstance(asked, torch.device):
         devices.compute_in_ieee()
         return asked
-    return device_of_process() if asked in (None, devices.AUTO) else devices.find(asked)
+    if asked in (None, devices.AUTO):
+        return device_of_process()
+    return devices.find(f"cuda:{asked}" if isinstance(asked, int) else str(asked))
 
 
 def is_main() -> bool:
@@ -160,12 +171,12 @@ def _in_words(error: UserError | OSError) -> str:
     return f"{error.strerror or error}{place}. What was on disk before is whole; make room or mend it, and type the same again"
 
 
-def on_main(work: Callable[[], Result]) -> Result:
-    """Do the work on the main process and give its result to all; if it fails, all fail with the same message."""
+def on_main(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    """`work(*args, **kwargs)` on the main process, its result to all; if it fails, all fail with the same message."""
     outcome: list = [None, None]
     if is_main():
         try:
-            outcome[0] = work()
+            outcome[0] = work(*args, **kwargs)
         except (UserError, OSError) as error:
             outcome[1] = _in_words(error)
     if state().num_processes > 1:
@@ -175,16 +186,16 @@ def on_main(work: Callable[[], Result]) -> Result:
     return outcome[0]
 
 
-def main_first(work: Callable[[], Result]) -> Result:
-    """The result of the work on each process, first on the main one: what it downloads is there for the others."""
+def main_first(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    """`work(*args, **kwargs)` on each process, first on the main one: what it downloads is there for the others."""
     result = None
 
     def keep() -> None:
         nonlocal result
-        result = work()
+        result = work(*args, **kwargs)
 
     on_main(keep)
-    return result if is_main() else work()
+    return result if is_main() else work(*args, **kwargs)
 
 
 def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str) -> None:

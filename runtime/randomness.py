@@ -9,6 +9,26 @@ import hashlib
 import torch
 from torch import Tensor
 
+
+class Stream:
+    """What is drawn by chance in a run: the part of every hash and seed that stands behind the run's seed.
+
+    The numbers stay what they are, since whatever was trained is a function of them. Where two are one they meet
+    nowhere: what is seeded with `STAGE1_WEIGHTS` is torch's own generator, and what `AUGMENTATION` hashes are places.
+    """
+
+    ORDER = 0
+    AUGMENTATION = 1
+    STAGE1_WEIGHTS = 1
+    KMEANS = 2
+    RESTARTS = 3
+    STAGE2_WEIGHTS = 4
+    DROPOUT = 5
+    HIDDEN_LABELS = 6
+    COPIES = 7  # the augmented versions that are encoded
+    SOME = 7  # items that `some_of` takes, under a seed of its own
+
+
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # the constants of SplitMix64, as signed 64-bit numbers
 MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 MIX_2 = 0x94D049BB133111EB - 2**64
@@ -68,7 +88,7 @@ def generator(*parts: int) -> torch.Generator:
 def some_of(items: int, count: int) -> torch.Tensor:
     """Up to `count` of the indices 0 to items-1, [n] int64 ascending: by chance, since many data sets are sorted by class,
     but always the same."""
-    return torch.randperm(items, generator=generator(0, 7))[:count].sort().values
+    return torch.randperm(items, generator=generator(0, Stream.SOME))[:count].sort().values
 
 
 def share_of(key: str) -> float:

@@ -7,11 +7,13 @@ Legend: B maps, K codes.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Drawing, Precision
 from vqprior.runtime.transfer import onto
 
 Setting = float | Tensor
@@ -41,7 +43,7 @@ def along(setting: Setting, logits: Tensor) -> Setting:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """How a code is chosen from logits: first the temperature, then top-k, then top-p.
+    """How a code is chosen from logits: after guidance first the temperature, then top-k, then top-p.
 
     Raises:
         UserError: a number out of its range.
@@ -50,8 +52,10 @@ class Choice:
     temperature: Setting = 1.0
     top_k: int | Tensor = 0  # 0: all codes
     top_p: Setting = 1.0  # 1: all codes
+    guidance: Setting = 1.0  # 1: the prior as it is; of logits before they come here (sampler.Guided)
 
     def __post_init__(self):
+        check("guidance", self.guidance, lambda g: g >= 0, "at least 0 (1 leaves the prior as it is)")
         check("temperature", self.temperature, lambda t: t > 0, "above 0 (1 leaves the prior as it is)")
         check("top_k", self.top_k, lambda k: k >= 0, "at least 1, or 0 for all codes")
         check("top_p", self.top_p, lambda p: (p > 0) & (p <= 1), "a probability in (0, 1]")
@@ -92,3 +96,19 @@ class Choice:
         where the two best perturbed logits tie.
         """
         return (self.restrict(logits) + noise).argmax(dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """All that images drawn from a prior depend on besides their numbers and labels, and how many are drawn at once."""
+
+    seed: int = 0
+    choice: Choice = Choice()
+    precision: Precision = "no"
+    batch_size: int = 64
+
+    @classmethod
+    def of(cls, settings: Drawing, batch_size: int) -> Self:
+        """As settings say that are the same for all images."""
+        choice = Choice(settings.temperature, settings.top_k, settings.top_p, settings.guidance)
+        return cls(settings.seed, choice, settings.precision, batch_size)

@@ -55,10 +55,10 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
     tokenizer, data = Tokenizer.from_run(run.path), run.config().data
     if settings.range:
         data = replace(data, range=settings.range)
-    pictures = on_main(lambda: _listed(Path(settings.pictures)))
-    asked = on_main(lambda: _asked(settings, run, data, tokenizer, pictures))
+    pictures = on_main(_listed, Path(settings.pictures))
+    asked = on_main(_asked, settings, run, data, tokenizer, pictures)
     unfinished = Unfinished(Path(settings.out), "codes.json", asked, "encode --pictures")
-    if on_main(lambda: unfinished.begin("codes.npz")):
+    if on_main(unfinished.begin, "codes.npz"):
         say(f"encode: done, the codes of {settings.pictures} are in {settings.out}")
         return unfinished.out
 
@@ -80,7 +80,7 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
 
     with threads:
         each_in_turn(chunks, encode, "encode")
-    on_main(lambda: _assemble(unfinished, tokenizer, pictures.keys, len(chunks)))
+    on_main(_assemble, unfinished, tokenizer, pictures.keys, len(chunks))
     return unfinished.out
 
 

@@ -8,6 +8,7 @@ OUT/
 It is a run directory itself: `sample`, `complete`, `encode`, `evaluate` and `Generator.from_run` take it.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from vqprior.runtime.files import write_file, write_json
 from vqprior.runtime.lineage import BEGUN_FROM
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import FORMAT, RunDir
-from vqprior.stage1_vqvae.vqvae import find_vqvae
+from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
 
 
 def export(settings: Export, run: RunDir) -> Path:
@@ -40,7 +41,9 @@ def export(settings: Export, run: RunDir) -> Path:
         raise UserError(f"{out.path} is not empty; give another folder with --out, or delete this one")
     prior = checkpoint.best(run.stage2)
     vqvae = find_vqvae(run.stage1, prior.meta["codes"]["vqvae"], warn=say)
-    fingerprint = _copy(vqvae, out.stage1, {}, half=settings.half).fingerprint
+    with torch.device("meta"):
+        exact = VQVAE(configs.from_tree(vqvae.meta["config"])).exact_tensors()
+    fingerprint = _copy(vqvae, out.stage1, {}, half=settings.half, exact=exact).fingerprint
     _copy(prior, out.stage2, {"codes": prior.meta["codes"] | {"vqvae": fingerprint}}, half=settings.half)
     write_json(out.record, {"format": FORMAT, "starts": [start | {"command": []} for start in run.starts()]})
     write_file(out.config_file, configs.dump(_anywhere(run.config())))  # last: with it, it is a run directory
@@ -49,11 +52,23 @@ def export(settings: Export, run: RunDir) -> Path:
     return out.path
 
 
-def _copy(found: Checkpoint, folder: Path, changed: dict[str, Any], *, half: bool) -> Checkpoint:
-    """Write the weights of a checkpoint that sampling uses into another folder."""
+def _copy(
+    found: Checkpoint,
+    folder: Path,
+    changed: dict[str, Any],
+    *,
+    half: bool,
+    exact: Collection[str] = (),
+) -> Checkpoint:
+    """Write the weights of a checkpoint that sampling uses into another folder.
+
+    Args:
+        half: in 16 bits.
+        exact: names of those that stay as they are.
+    """
     tensors = found.tensors(found.weights)
     if half:
-        tensors = {name: _half(name, tensor) for name, tensor in tensors.items()}
+        tensors = {name: tensor if name in exact else _half(tensor) for name, tensor in tensors.items()}
     kept = ("stage", "data_fingerprint", "codes", BEGUN_FROM)
     meta = {name: found.meta[name] for name in kept if name in found.meta} | changed
     meta["config"] = asdict(_anywhere(configs.from_tree(found.meta["config"])))
@@ -61,9 +76,8 @@ def _copy(found: Checkpoint, folder: Path, changed: dict[str, Any], *, half: boo
     return checkpoint.best(folder)
 
 
-def _half(name: str, tensor: Tensor) -> Tensor:
-    """Weights in 16 bits; the codebook, which is small and chooses codes, stays as it is."""
-    return tensor if name.startswith("quantizer.") or not tensor.is_floating_point() else tensor.to(torch.float16)
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float16) if tensor.is_floating_point() else tensor
 
 
 def _anywhere(config: Config) -> Config:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint
+from vqprior.runtime.devices import refuse_tf32
 from vqprior.runtime.files import move_folder, write_array, write_file
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.pictures import grid, save_png
@@ -33,8 +34,8 @@ from vqprior.runtime.processes import each_in_turn, on_main, say, share_of_proce
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import Unfinished
 
-from .generator import Generator
-from .sampler import Choice
+from .choice import Sampling
+from .networks import Networks
 
 SHOWN = 100  # images in the grid, at most
 
@@ -45,44 +46,44 @@ def generate(settings: Sample, run: RunDir) -> Path:
     Raises:
         UserError: a stage is missing, the two do not belong together, or there is no such class.
     """
-    generator = Generator.from_run(run.path)
+    networks = Networks.from_run(run.path)
     out = Path(settings.out) if settings.out else run.samples
     numbers = torch.arange(settings.images)
-    labels = generator.labels_for(numbers, settings.label)
-    generator.check_guidance(settings.guidance)
+    labels = networks.labels_for(numbers, settings.label)
+    networks.check_guidance(settings.guidance)
     asked = asdict(settings) | {"out": None, "prior": checkpoint.best(run.stage2).fingerprint}
     asked["n"] = asked.pop("images")  # as samples.json has always called it
     asked["label"] = settings.label or None  # and had it
-    asked["batch_size"] = on_main(lambda: _begun_batch_size(out, asked) or generator.batch_size_of(settings))
+    asked["batch_size"] = on_main(lambda: _begun_batch_size(out, asked) or networks.batch_size_of(settings))
     settings = replace(settings, batch_size=asked["batch_size"])
+    if settings.precision == "tf32":
+        refuse_tf32(networks.device)
     unfinished = Unfinished(out, "samples.json", asked, "sample")
-    if on_main(lambda: unfinished.begin("images", inside="images")):
+    if on_main(unfinished.begin, "images", inside="images"):
         say(f"sample: done, {settings.images} images in {out}")
         return out
 
-    choice = Choice(settings.temperature, settings.top_k, settings.top_p)
+    sampling = Sampling.of(settings, settings.batch_size)
     chunks = list(enumerate(numbers.split(settings.batch_size)))
     processes = share_of_process().processes
 
-    def draw(chunk: tuple[int, Tensor], behind: _Behind) -> None:
+    def draw(chunk: tuple[int, Tensor]) -> None:
         index, images = chunk
         if not unfinished.part(index).is_file():
-            drawn = generator.draw(
-                images, None if labels is None else labels[images], batch_size=settings.batch_size, seed=settings.seed,
-                choice=choice, guidance=settings.guidance, precision=settings.precision,
-            )  # fmt: skip
+            codes = networks.codes(images, None if labels is None else labels[images], sampling)
+            drawn = networks.decode(codes, sampling)
             behind.begin(lambda: _write(unfinished, index, images, drawn.permute(0, 2, 3, 1).numpy()))
         if index + processes >= len(chunks):  # the last one of this process, which hears here if it cannot be written
             behind.finish()
 
     with ThreadPoolExecutor(1) as thread:  # this ends once it is done with its work, also after an error or a signal
         behind = _Behind(thread)
-        each_in_turn(chunks, lambda chunk: draw(chunk, behind), "sample")
-    columns = len(generator.label_names) if generator.label_names and not settings.label else 8
+        each_in_turn(chunks, draw, "sample")
+    columns = len(networks.label_names) if networks.label_names and not settings.label else 8
     numbers = np.full(len(numbers), -1) if labels is None else labels.numpy()
-    names = np.array(generator.label_names, dtype=np.str_)
+    names = np.array(networks.label_names, dtype=np.str_)
     classes = {"labels": numbers.astype(np.int64), "label_names": names}
-    on_main(lambda: _assemble(unfinished, len(chunks), settings.npz_key, classes, min(columns, 16)))
+    on_main(_assemble, unfinished, len(chunks), settings.npz_key, classes, min(columns, 16))
     say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")
     return out
 

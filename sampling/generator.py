@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -10,13 +11,16 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision, Sample
+from vqprior.runtime.run_dir import RunDir
+from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage2_prior.prior import Prior
 
 from .arguments import Number, as_codes, as_images, as_mask, as_tensor, described, per_image
-from .choice import Choice, Setting
+from .choice import Choice, Sampling
 from .labels import Labels, label_list, label_numbers, listed
 from .masks import fill, hidden_codes
-from .stages import Stages
-from .tokenizer import in_chunks
+from .networks import Networks
+from .tokenizer import Tokenizer, in_chunks
 
 
 class Completions(NamedTuple):
@@ -29,7 +33,7 @@ class Completions(NamedTuple):
     known: np.ndarray  # bool [h, w], the codes that were kept
 
 
-class Generator(Stages):
+class Generator:
     """Draws images from a prior and decodes them; loaded once, it can be called again and again.
 
     A call changes nothing in it, and what comes out depends on the arguments alone. `Generator.from_run(run, device=None)`
@@ -44,11 +48,37 @@ class Generator(Stages):
         defaults: of the settings that a call does not give; those of the run's configuration in `from_run`.
     """
 
+    def __init__(
+        self,
+        vqvae: VQVAE | Tokenizer,
+        prior: Prior,
+        label_names: Sequence[str] = (),
+        *,
+        defaults: Sample | None = None,
+    ):
+        self.networks = Networks(vqvae, prior, label_names)
+        self.tokenizer, self.label_names = self.networks.tokenizer, self.networks.label_names
+        self.defaults = defaults or Sample()
+
+    @classmethod
+    def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
+        """The generator of a run directory; raises as `Networks.from_run`."""
+        loaded = Networks.from_run(run, device)
+        return cls(loaded.tokenizer, loaded.prior, loaded.label_names, defaults=RunDir(Path(run)).config().sample)
+
     def sample(
-        self, n: int | None = None, *, labels: Labels | None = None, seed: int = 0, guidance: Number | None = None,
-        temperature: Number | None = None, top_k: Sequence[int] | int | None = None, top_p: Number | None = None,
-        batch_size: int | None = None, precision: Precision | None = None,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        n: int | None = None,
+        *,
+        labels: Labels | None = None,
+        seed: int = 0,
+        guidance: Number | None = None,
+        temperature: Number | None = None,
+        top_k: Sequence[int] | int | None = None,
+        top_p: Number | None = None,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
         """Draw images 0 to n-1 of a seed: the same as `vqprior sample` writes.
 
         Args:
@@ -69,14 +99,13 @@ class Generator(Stages):
             if each is None:
                 raise UserError("say how many images: n, or one label for each image")
             n = len(each)
-        how = self._how(images=n, batch_size=batch_size, precision=precision)
+        settings = self._settings(images=n, batch_size=batch_size, precision=precision)
         numbers = torch.arange(n)
-        chosen = self.labels_for(numbers) if labels is None else label_numbers(labels, n, self.label_names)
-        choice, guided = self._settings(n, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
-        images = self.draw(
-            numbers, chosen, batch_size=how.batch_size, seed=seed, choice=choice, guidance=guided, precision=how.precision
-        )
-        return images.permute(0, 2, 3, 1).numpy()
+        in_turn = self.networks.labels_for(numbers)
+        chosen = in_turn if labels is None else label_numbers(labels, n, self.label_names)
+        choice = self._choice(n, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
+        sampling = Sampling(seed, choice, settings.precision, settings.batch_size)
+        return self.networks.draw(numbers, chosen, sampling).permute(0, 2, 3, 1).numpy()
 
     def encode(
         self,
@@ -109,11 +138,21 @@ class Generator(Stages):
         return self.tokenizer.reconstruct(images, batch_size=batch_size, precision=precision)
 
     def complete(
-        self, image: np.ndarray, mask: np.ndarray, *, n: int = 6, draws: int | None = None, labels: Labels | None = None,
-        seed: int = 0, guidance: Number | None = None, temperature: Number | None = None,
-        top_k: Sequence[int] | int | None = None, top_p: Number | None = None, batch_size: int = 16,
+        self,
+        image: np.ndarray,
+        mask: np.ndarray,
+        *,
+        n: int = 6,
+        draws: int | None = None,
+        labels: Labels | None = None,
+        seed: int = 0,
+        guidance: Number | None = None,
+        temperature: Number | None = None,
+        top_k: Sequence[int] | int | None = None,
+        top_p: Number | None = None,
+        batch_size: int = 16,
         precision: Precision | None = None,
-    ) -> Completions:  # fmt: skip
+    ) -> Completions:
         """Fill in the hidden pixels of a picture, several times.
 
         A code is kept where the mask covers nothing of its square; each other one is drawn given all codes before it in
@@ -135,30 +174,37 @@ class Generator(Stages):
         draws = n if draws is None else draws
         if not 1 <= n <= draws:
             raise UserError(f"n is {n} and draws is {draws}; n must be at least 1 and at most draws")
-        picture = as_images(as_tensor(image)[None], self.vqvae)[0]  # [C, H, W]
-        hidden = as_mask(mask, self.vqvae)
-        how = self._how(batch_size=batch_size, precision=precision)
+        vqvae = self.networks.vqvae
+        picture = as_images(as_tensor(image)[None], vqvae)[0]  # [C, H, W]
+        hidden = as_mask(mask, vqvae)
+        settings = self._settings(batch_size=batch_size, precision=precision)
         chosen = self._labels(labels, draws)
         guidance = 1.0 if labels is None else guidance
-        choice, guided = self._settings(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
+        choice = self._choice(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
 
-        kept = ~hidden_codes(hidden, self.vqvae.map_size, self.vqvae.codes_per_position)
-        seen = self.tokenizer.codes_of(fill(picture, hidden)[None], precision=how.precision)[0]  # [h, w]
-        codes = self.draw_codes(
-            torch.arange(draws), chosen, batch_size=batch_size, seed=seed, choice=choice, guidance=guided,
-            precision=how.precision, known=torch.where(kept, seen, -1).expand(draws, -1, -1),
-        ).cpu()  # fmt: skip
-        bits = -self.log2_prob(codes, chosen, batch_size=batch_size, precision=how.precision)
+        # Draw the codes that the mask covers anything of, and keep the others
+        kept = ~hidden_codes(hidden, vqvae.map_size, vqvae.codes_per_position)
+        seen = self.tokenizer.codes_of(fill(picture, hidden)[None], precision=settings.precision)[0]  # [h, w]
+        known = torch.where(kept, seen, -1).expand(draws, -1, -1)
+        sampling = Sampling(seed, choice, settings.precision, batch_size)
+        codes = self.networks.codes(torch.arange(draws), chosen, sampling, known).cpu()
+
+        # The likeliest whole maps, decoded
+        bits = -self.networks.log2_prob(codes, chosen, batch_size=batch_size, precision=settings.precision)
         best = bits.argsort(stable=True)[:n]
-        decode = lambda at: self.tokenizer.images_of(codes[best[at]], precision=how.precision)
+        decode = lambda at: self.tokenizer.images_of(codes[best[at]], precision=settings.precision)
         decoded = in_chunks(decode, n, batch_size)
         images = torch.where(hidden, decoded, picture).permute(0, 2, 3, 1)
         return Completions(*(x.numpy() for x in (images, codes[best], bits[best], best, kept)))
 
-    def log_prob(
-        self, given: np.ndarray, labels: Labels | None = None, *, batch_size: int | None = None,
+    def log2_prob(
+        self,
+        given: np.ndarray,
+        labels: Labels | None = None,
+        *,
+        batch_size: int | None = None,
         precision: Precision | None = None,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """log2 p(codes | label) of each image: at most 0, and minus it is what the codes cost, in bits an image.
 
         It is the likelihood of the codes, not of the pixels: two images with the same codes have the same.
@@ -174,14 +220,19 @@ class Generator(Stages):
         Raises:
             UserError: arrays of another shape, type or range, an unknown class, or none for a prior that was always told it.
         """
-        how = self._how(batch_size=batch_size, precision=precision)
-        codes = self._codes(given, how)
+        settings = self._settings(batch_size=batch_size, precision=precision)
+        codes = self._codes(given, settings)
         labels = self._labels(labels, len(codes))
-        return self.log2_prob(codes, labels, batch_size=how.batch_size, precision=how.precision).numpy()
+        passes = dict(batch_size=settings.batch_size, precision=settings.precision)
+        return self.networks.log2_prob(codes, labels, **passes).numpy()
 
     def posterior(
-        self, given: np.ndarray, *, batch_size: int | None = None, precision: Precision | None = None
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        given: np.ndarray,
+        *,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
         """p(label | codes) of each image by Bayes' rule, all classes being equally likely before.
 
         Args:
@@ -195,35 +246,37 @@ class Generator(Stages):
         """
         if not self.label_names:
             raise UserError("the prior is unconditional: its data had no classes to tell apart")
-        how = self._how(batch_size=batch_size, precision=precision)
-        codes = self._codes(given, how)
-        bits = [
-            self.log2_prob(codes, torch.full((len(codes),), label), batch_size=how.batch_size, precision=how.precision)
-            for label in range(len(self.label_names))
-        ]
+        settings = self._settings(batch_size=batch_size, precision=precision)
+        codes = self._codes(given, settings)
+        passes = dict(batch_size=settings.batch_size, precision=settings.precision)
+        labels = (torch.full((len(codes),), label) for label in range(len(self.label_names)))
+        bits = [self.networks.log2_prob(codes, label, **passes) for label in labels]
         return (torch.stack(bits, dim=1) * np.log(2)).softmax(dim=1).numpy()
 
     def classify(
-        self, given: np.ndarray, *, batch_size: int | None = None, precision: Precision | None = None
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        given: np.ndarray,
+        *,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> np.ndarray:
         """arg max over labels of p(codes | label), int64 [N]: a classifier for free; arguments as for `posterior`."""
         return self.posterior(given, batch_size=batch_size, precision=precision).argmax(axis=1)
 
-    def _how(self, **given: Any) -> Sample:
+    def _settings(self, **given: Any) -> Sample:
         """The defaults with what is given (not None) in its place, and a number of images drawn at once."""
         try:
-            how = replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+            settings = replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
         except (TypeError, ValueError) as error:
             raise UserError(str(error)) from error
-        return replace(how, batch_size=self.batch_size_of(how))
+        return replace(settings, batch_size=self.networks.batch_size_of(settings))
 
-    def _settings(self, count: int, *, guidance: Number | None, **given: Number | None) -> tuple[Choice, Setting]:
-        """Choice and guidance of `count` images, from one number or one for each; the defaults for None."""
+    def _choice(self, count: int, **given: Number | None) -> Choice:
+        """How the codes of `count` images are chosen, from one number or one for each; the defaults for None."""
         default = lambda name, value: getattr(self.defaults, name) if value is None else value
-        each = {name: per_image(name, default(name, value), count) for name, value in given.items()}
-        guided = per_image("guidance", default("guidance", guidance), count)
-        self.check_guidance(guided)
-        return Choice(**each), guided
+        choice = Choice(**{name: per_image(name, default(name, value), count) for name, value in given.items()})
+        self.networks.check_guidance(choice.guidance)
+        return choice
 
     def _labels(self, labels: Labels | None, count: int) -> Tensor | None:
         """The numbers [N] of classes; where none is given the one that says so, and None for an unconditional prior."""
@@ -231,21 +284,21 @@ class Generator(Stages):
             return label_numbers(labels, count, self.label_names)
         if not self.label_names:
             return None
-        if self.prior.null_label is None:
+        if self.networks.prior.null_label is None:
             raise UserError(
                 "the prior was told the class of every picture it learnt from (stage2.label_dropout 0), so it must be told "
                 f"here too: give a label, one of {listed(self.label_names)}"
             )
-        return torch.full((count,), self.prior.null_label)
+        return torch.full((count,), self.networks.prior.null_label)
 
-    def _codes(self, given: np.ndarray, how: Sample) -> Tensor:
+    def _codes(self, given: np.ndarray, settings: Sample) -> Tensor:
         """The codes [N, h, w] of images, which are encoded in chunks, or the codes that are given, checked."""
         array = as_tensor(given)
         if array.ndim not in (3, 4):
             expected = "images uint8 [N, H, W, C] or codes, integers [N, h, w]"
             raise UserError(f"got {described(array)}; it takes {expected}")
         if array.ndim == 3:
-            return as_codes(array, self.vqvae.map_size, self.prior.K)
-        images = as_images(array, self.vqvae)
-        encode = lambda at: self.tokenizer.codes_of(images[at], precision=how.precision)
-        return in_chunks(encode, len(images), how.batch_size)
+            return as_codes(array, self.tokenizer.map_size, self.tokenizer.K)
+        images = as_images(array, self.networks.vqvae)
+        encode = lambda at: self.tokenizer.codes_of(images[at], precision=settings.precision)
+        return in_chunks(encode, len(images), settings.batch_size)

@@ -1,21 +1,20 @@
 """Codes from a prior and given randomness: pure functions, no state, no files.
 
+There is one loop. It asks a cache of the prior for the logits of one place after the other (stage2_prior/prior.py), and
+knows neither the kind of prior nor guidance, which is a cache around a cache.
+
 Legend: B maps, h x w their size, K codes.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.prior import Cache
 
 from .choice import Choice, Setting, along
 from .noise import Noise
-from .workspace import Workspace
-
-Prior = Callable[[Tensor, Tensor | None], Tensor]
-"""codes [B, h, w], labels [B] or None -> logits [B, K, h, w], each of earlier codes alone."""
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: Setting) -> Tensor:
@@ -23,81 +22,77 @@ def guide(conditional: Tensor, unconditional: Tensor, guidance: Setting) -> Tens
     return unconditional + along(guidance, conditional) * (conditional - unconditional)
 
 
-def guided(prior: Prior, null_label: int, guidance: Setting) -> Prior:
-    """The prior whose logits are guided: two forwards in one."""
-
-    def forward(codes: Tensor, labels: Tensor | None) -> Tensor:
-        both = prior(codes.repeat(2, 1, 1), torch.cat([labels, torch.full_like(labels, null_label)]))
-        return guide(*both.chunk(2), guidance)
-
-    return forward
-
-
-def keep_known(known: Tensor | None, drawn: Tensor) -> Tensor:
-    """The codes [B] of a place: those known [B] there, and the drawn ones [B] where it says -1."""
-    return drawn if known is None else torch.where(known < 0, drawn, known)
-
-
-@torch.no_grad()
-def sample_by_full_forwards(
-    prior: Prior, labels: Tensor | None, noise: Noise, choice: Choice, *, maps: int, height: int, width: int,
-    device: torch.device, known: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Ancestral sampling, one full forward a code: slow, and plainly right.
+class Guided:
+    """A `Cache` whose logits are guided: of twice as many maps, the second half of which is told no label.
 
     Args:
-        prior: any function of that kind; nothing else of it is used.
-        labels: [B] int64, or None for an unconditional prior.
+        cache: of 2B maps.
+        null_label: that says so.
+        guidance: a number, or a tensor [B] on the device.
+    """
+
+    def __init__(self, cache: Cache, null_label: int, guidance: Setting):
+        self.cache, self.null_label, self.guidance = cache, null_label, guidance
+
+    def reset(self, labels: Tensor) -> None:
+        self.cache.reset(self.both(labels, self.null_label))
+
+    @staticmethod
+    def both(labels: Tensor, null_label: int) -> Tensor:
+        """The labels [B] of the maps, and of their doubles: [2B]."""
+        return torch.cat([labels, torch.full_like(labels, null_label)])
+
+    def begin_row(self, i: int) -> None:
+        self.cache.begin_row(i)
+
+    def logits(self, j: int) -> Tensor:
+        conditional, unconditional = self.cache.logits(j).chunk(2)
+        return guide(conditional, unconditional, self.guidance)
+
+    def put(self, j: int, codes: Tensor) -> None:
+        self.cache.put(j, codes.repeat(2))
+
+
+def is_guided(guidance: Setting) -> bool:
+    """Whether it is other than 1, which leaves the prior as it is."""
+    return isinstance(guidance, Tensor) or guidance != 1
+
+
+def rows(
+    cache: Cache,
+    noise: Noise,
+    choice: Choice,
+    memory: Tensor,
+    height: int,
+    known: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Ancestral sampling in raster order: the rows of B maps, [B, w] int64, one after the other; without gradients.
+
+    Args:
+        cache: at the beginning of its maps.
         noise: of the B maps, row by row.
         choice: with numbers, or with tensors on the device.
-        maps: B.
+        memory: [2, B, w] int64 on the device, which the rows are made in: a row is good until the next one.
+        height: h.
         known: codes [B, h, w] int64 that are kept, and -1 where one is to be drawn; without it all are drawn. A code is
             drawn given all codes before it in raster order, known and drawn, and no code after it.
-
-    Returns:
-        Codes [B, h, w] int64.
     """
-    codes = torch.zeros(maps, height, width, dtype=torch.int64, device=device)
+    row, known_row = memory
     for i in range(height):
-        row_noise = noise(i, width)
-        for j in range(width):
-            logits = prior(codes, labels)[:, :, i, j]
-            there = None if known is None else known[:, i, j]
-            codes[:, i, j] = keep_known(there, choice(logits, row_noise[:, j]))
-    return codes
+        chance = noise(i, row.shape[1])
+        cache.begin_row(i)
+        if known is not None:
+            known_row.copy_(known[:, i])
+        for j in range(row.shape[1]):
+            codes = choice(cache.logits(j), chance[:, j])
+            if known is not None:
+                codes = torch.where(known_row[:, j] < 0, codes, known_row[:, j])
+            row[:, j] = codes
+            cache.put(j, codes)
+        yield row
 
 
 @torch.no_grad()
-def sample_cached(
-    prior: PixelCNN, labels: Tensor | None, noise: Noise, choice: Choice, *, maps: int, height: int, width: int,
-    guidance: Setting = 1.0, dtype: torch.dtype | None = None, known: Tensor | None = None,
-    workspace: Workspace | None = None,
-) -> Tensor:  # fmt: skip
-    """The same codes as `sample_by_full_forwards`, for the multiply-adds of one forward instead of h * w.
-
-    Args:
-        prior: in evaluation mode.
-        guidance: a number, or a tensor [B] on the device; other than 1 takes a prior with a `null_label`, and twice the work.
-        dtype: that the prior computes in; its own unless given.
-        workspace: memory of an earlier call; what is in it does not matter.
-    """
-    twice = isinstance(guidance, Tensor) or guidance != 1
-    if twice:
-        labels = torch.cat([labels, torch.full_like(labels, prior.null_label)])
-    workspace = workspace or Workspace()
-    cache = workspace.cache(prior, labels, maps=maps * (1 + twice), width=width, dtype=dtype)
-    row, known_row = workspace.rows(maps)  # each [B, w]
-    codes = torch.empty(maps, height, width, dtype=torch.int64, device=prior.device)
-    for i in range(height):
-        row_noise = noise(i, width)
-        cache.begin_row()
-        if known is not None:
-            known_row.copy_(known[:, i])
-        for j in range(width):
-            logits = guide(*cache.logits(j).chunk(2), guidance) if twice else cache.logits(j)
-            there = None if known is None else known_row[:, j]
-            drawn = keep_known(there, choice(logits, row_noise[:, j]))
-            row[:, j] = drawn
-            cache.put(j, drawn.repeat(2) if twice else drawn)
-        codes[:, i] = row
-    return codes
+def map_of(drawn: Iterator[Tensor]) -> Tensor:
+    """The maps [B, h, w] of rows."""
+    return torch.stack([row.clone() for row in drawn], dim=1)

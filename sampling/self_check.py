@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.schema import Stage2
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.processes import say
 from vqprior.runtime.randomness import generator, hash64, uniform
-from vqprior.stage2_prior.cached import CachedPixelCNN
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 DOUBTED = ("mps",)  # kinds of devices
 TOLERANCE = 1e-3  # of logits about 1
@@ -52,7 +52,7 @@ def _small_prior() -> PixelCNN:
     """A prior with opinions, always the same; the state of torch's own generator stays what it is."""
     chance = generator(0, 8)
     with torch.random.fork_rng(devices=[]):
-        prior = PixelCNN(Stage2(channels=8, layers=2, head=8), K=8, classes=2).float().eval()
+        prior = PixelCNN(Stage2(channels=8, layers=2, head=8), Level(8, 4, 4), 2).float().eval()
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=chance)
     return prior.requires_grad_(False)
@@ -60,10 +60,10 @@ def _small_prior() -> PixelCNN:
 
 def _cached_logits(prior: PixelCNN, codes: Tensor, labels: Tensor) -> Tensor:
     """The logits [B, K, h, w] of codes [B, h, w] given labels [B], one place after the other."""
-    cache = CachedPixelCNN(prior, labels, maps=len(codes), width=codes.shape[2])
+    cache = prior.cache(labels, maps=len(codes))
     logits = torch.empty(len(codes), prior.K, *codes.shape[1:], device=codes.device)
     for i in range(codes.shape[1]):
-        cache.begin_row()
+        cache.begin_row(i)
         for j in range(codes.shape[2]):
             logits[:, :, i, j] = cache.logits(j)
             cache.put(j, codes[:, i, j])

@@ -9,38 +9,65 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from vqprior.stage2_prior.cached import CachedPixelCNN
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.prior import Cache, FullForwards, Prior
 
+from .choice import Choice
 from .noise import NoiseMemory
+from .sampler import Guided, is_guided
 
 
 class Workspace:
-    """The memory of one chunk of maps: for the activations of the prior, a row of codes, and the noise of a row."""
+    """The memory of one chunk of maps: for what the prior keeps of them, rows of codes, and the noise of a row."""
 
     def __init__(self) -> None:
         self.noise = NoiseMemory()
+        self.rows = torch.empty(0, dtype=torch.int64)
+        """[2, B, w]: see `sampler.rows`."""
         self._size: tuple[object, ...] = ()
-        self._cache: CachedPixelCNN | None = None
-        self._rows = torch.empty(0, dtype=torch.int64)
+        self._cache: Cache | None = None
 
     def cache(
-        self, prior: PixelCNN, labels: Tensor | None, *, maps: int, width: int, dtype: torch.dtype | None
-    ) -> CachedPixelCNN:
-        """A cache for maps of these labels, with the weights that the prior has now."""
-        size = (id(prior), prior.device, prior.embedding.weight.dtype, maps, width, dtype)
+        self,
+        prior: Prior,
+        labels: Tensor | None,
+        choice: Choice,
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+        in_full: bool = False,
+    ) -> Cache:
+        """A cache at the beginning of B maps, guided as the choice says, with the weights that the prior has now.
+
+        Args:
+            labels, maps, dtype: as for `Prior.cache`.
+            in_full: run the whole prior for each code, whatever cache it has of its own.
+        """
+        guided = is_guided(choice.guidance)
+        if guided:
+            labels = Guided.both(labels, prior.null_label)
+        cache = self._reset(prior, labels, maps=2 * maps if guided else maps, dtype=dtype, in_full=in_full)
+        if self.rows.shape[1:] != (maps, prior.level.width) or self.rows.device != prior.device:
+            self.rows = torch.empty(2, maps, prior.level.width, dtype=torch.int64, device=prior.device)
+        return Guided(cache, prior.null_label, choice.guidance) if guided else cache
+
+    def _reset(
+        self,
+        prior: Prior,
+        labels: Tensor | None,
+        *,
+        maps: int,
+        dtype: torch.dtype | None,
+        in_full: bool,
+    ) -> Cache:
+        """The cache that is there, if it is of this size, at the beginning of other maps; else a new one."""
+        size = (id(prior), prior.device, prior.dtype, maps, dtype, in_full)
         if self._cache is not None and size == self._size:
             self._cache.reset(labels)
         else:
             self._cache = None  # first give back what is there
-            self._cache = CachedPixelCNN(prior, labels, maps=maps, width=width, dtype=dtype)
-            self._rows = torch.empty(2, maps, width, dtype=torch.int64, device=prior.device)
-            self._size = size
+            make = FullForwards if in_full else type(prior).cache
+            self._cache, self._size = make(prior, labels, maps=maps, dtype=dtype), size
         return self._cache
-
-    def rows(self, maps: int) -> Tensor:
-        """Two rows of codes [2, maps, w] of the maps that the cache is for, or of the first of them."""
-        return self._rows[:, :maps]
 
 
 class Spare:

@@ -19,10 +19,13 @@ from .vqvae import VQVAE, vqvae_of
 
 FITTING = (
     "data.channels",
-    *(f"stage1.{name}" for name in ("K", "D", "codebook", "normalize", "codes_per_position")),
+    *(f"stage1.{name}" for name in ("K", "quantizer", "codebook.normalize", "fsq.levels")),
+    "stage1.codes_per_position",
     *(f"stage1.{name}" for name in ("factor", "width", "blocks", "block_width")),
 )
 """Settings that weights are bound to."""
+SHAPING = ("stage1.D", "stage1.likelihood")
+"""Settings that may differ where the shapes of the weights do not."""
 SAID = ("data.size", "data.crop", "data.range", "stage1.likelihood")
 """Settings under which the same weights mean something else, though they may be told to."""
 
@@ -42,7 +45,7 @@ def source_of(config: Config) -> Checkpoint | None:
         here = VQVAE(config).state_dict()
     there = found.tensors(found.weights)
     if {name: x.shape for name, x in there.items()} != {name: x.shape for name, x in here.items()}:
-        settings |= differing(from_tree(found.meta["config"]), config, ("stage1.likelihood",))
+        settings |= differing(from_tree(found.meta["config"]), config, SHAPING)
     refuse_misfits("stage1", init, settings, there, here)
     return found
 

@@ -21,7 +21,7 @@ from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import padded
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, each_in_turn, on_main, say
-from vqprior.runtime.randomness import seed_of
+from vqprior.runtime.randomness import Stream, seed_of
 from vqprior.runtime.run_dir import RunDir
 
 from .vqvae import VQVAE, load_vqvae
@@ -34,7 +34,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         UserError: there is no such checkpoint, it was trained on other pictures, or a prior was already trained on
             the code maps of another checkpoint.
     """
-    found = on_main(lambda: checkpoint.best(run.stage1))
+    found = on_main(checkpoint.best, run.stage1)
     if found.meta["data_fingerprint"] != data.fingerprint:
         raise UserError(f"{found.path} was trained on other pictures than {roots_of(config.data)} holds now")
     model = load_vqvae(found, device_of_process())
@@ -51,7 +51,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         sizes={name: len(data.split(name)) * (1 + config.data.copies * (name == "train")) for name in SPLITS},
         fp32_precision=fp32_precision(config.precision),
     )
-    if not on_main(lambda: _prepare(run, header)):
+    if not on_main(_prepare, run, header):
         return say(f"encode: done, {sum(header.sizes.values()):,} images in {run.codes}")
 
     partial = run.codes.with_name("codes.partial")
@@ -66,7 +66,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
             code_maps.write_shard(partial, header, split, start, codes, labels, images.names(originals))
 
     each_in_turn(code_maps.shard_starts(header), write, "encode")
-    on_main(lambda: _finish(run, header))
+    on_main(_finish, run, header)
     height, width = model.map_size
     say(f"encode: {sum(header.sizes.values()):,} images -> {height}x{width} codes of {model.K} in {run.codes}")
 
@@ -83,10 +83,12 @@ def _prepare(run: RunDir, header: Header) -> bool:
             f"Delete {run.stage2} to encode and train it again, or start a new run with --out"
         )
     begun = partial / "origin.json"
-    if _read_origin(begun) != header.origin():
+    # Shards of an earlier version, whose fp32 was TF32 on some GPUs, are not mixed with others
+    origin = header.origin() | {"fp32_precision": header.fp32_precision}
+    if _read_origin(begun) != origin:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write_json(begun, header.origin())
+        write_json(begun, origin)
     return True
 
 
@@ -115,7 +117,7 @@ def _codes(model: VQVAE, split: Split, indices: Tensor, config: Config) -> Itera
     for chunk in indices.split(config.inference_batch):
         places = padded(chunk, config.inference_batch)
         canvas = split.canvas(places % len(split))
-        varied = augment(canvas, config.data, seed_of(config.seed, 7), places)
+        varied = augment(canvas, config.data, seed_of(config.seed, Stream.COPIES), places)
         images = torch.where((places < len(split))[:, None, None, None], central(canvas, config.data), varied)
         x = to_float(images, model.device, channels_last=config.channels_last)
         with autocast(model.device, config.precision):

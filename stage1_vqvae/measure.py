@@ -9,6 +9,7 @@ from torch import Tensor
 from vqprior.configs.schema import Precision
 from vqprior.runtime.code_maps import CodeSplit
 from vqprior.runtime.data import Split
+from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import chunks, padded
 from vqprior.runtime.pictures import to_float
@@ -43,24 +44,23 @@ def measure(model: VQVAE, split: Split, *, batch: int, precision: Precision, cha
     device, share = model.device, share_of_process()
     counts = torch.zeros(model.K, dtype=torch.int64, device=device)
     error = loss = total = squares = pixels = 0.0
-    training = model.training
-    model.eval()
-    for chunk in chunks(len(split), batch, share):
-        x = to_float(split.images(padded(chunk, batch)), device, channels_last=channels_last)
-        with autocast(device, precision):
-            quantized = model.encode(x)
-            prediction = model.predict(quantized.z_q)
-        losses, x_hat = model.likelihood.loss(prediction, x), model.likelihood.image(prediction)
-        x, x_hat = x[: len(chunk)], x_hat[: len(chunk)].clamp(0, 1)
-        counts += torch.bincount(quantized.codes[: len(chunk)].flatten(), minlength=model.K)
-        sums = torch.stack([(x - x_hat).square().sum(), x.sum(), x.square().sum()])
-        found = torch.cat([sums, losses[: len(chunk)]]).cpu().double()  # one wait, and not every device has fp64
-        error += found[0].item()
-        total += found[1].item()
-        squares += found[2].item()
-        loss += found[3:].sum().item() * x[0].numel()
-        pixels += x.numel()
-    model.train(training)
+    with evaluating(model):
+        for chunk in chunks(len(split), batch, share):
+            x = to_float(split.images(padded(chunk, batch)), device, channels_last=channels_last)
+            with autocast(device, precision):
+                quantized = model.encode(x)
+                prediction = model.predict(quantized.z_q)
+            losses, x_hat = model.likelihood.loss(prediction, x), model.likelihood.image(prediction)
+            x, x_hat = x[: len(chunk)], x_hat[: len(chunk)].clamp(0, 1)
+            counts += torch.bincount(quantized.codes[: len(chunk)].flatten(), minlength=model.K)
+            sums = torch.stack([(x - x_hat).square().sum(), x.sum(), x.square().sum()])
+            # One wait, and not every device has fp64
+            found = torch.cat([sums, losses[: len(chunk)]]).cpu().double()
+            error += found[0].item()
+            total += found[1].item()
+            squares += found[2].item()
+            loss += found[3:].sum().item() * x[0].numel()
+            pixels += x.numel()
     counts = sum_tensor(counts).cpu()
     error, loss, total, squares, pixels = sum_numbers([error, loss, total, squares, pixels])
     mse, variance = error / pixels, squares / pixels - (total / pixels) ** 2

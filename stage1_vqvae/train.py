@@ -15,6 +15,7 @@ from vqprior.runtime import checkpoint, pictures
 from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.data import DataSet, roots_of
+from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
@@ -26,25 +27,27 @@ from vqprior.runtime.optimizer import (
     Rate,
     adamw,
     learning_rate,
-    moments,
-    named_moments,
     on_device,
-    restore_moments,
     set_rate,
     take_step,
 )
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor, sum_together
 from vqprior.runtime.progress import Progress
-from vqprior.runtime.randomness import generator, seed_of
+from vqprior.runtime.randomness import Stream, generator, seed_of
 from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.run_state import RunState
 from vqprior.runtime.tracker import Tracker
 from vqprior.runtime.transfer import onto
 
 from .begin import describe, source_of, take_over
 from .measure import measure
+from .objective import objective, total
 from .vqvae import VQVAE
 
 KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
+
+Learnt = tuple[tuple[str, ...], Tensor, Tensor, Tensor, Tensor]
+"""Of a step, see `learn`."""
 
 
 def train(config: Config, run: RunDir, data: DataSet) -> None:
@@ -57,13 +60,13 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     settings = config.stage1
     share = share_of_process()
     part = share.slice(settings.batch_size, settings.accumulate)
-    resumed = on_main(lambda: checkpoint.newest(run.stage1, warn=say))
+    resumed = on_main(checkpoint.newest, run.stage1, warn=say)
     start = resumed.step if resumed else 0
     if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
         raise UserError(f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now")
     if resumed and start >= settings.steps:
         return say(f"stage 1: done, {start} steps")
-    source = None if resumed else on_main(lambda: source_of(config))
+    source = None if resumed else on_main(source_of, config)
     origins = begun_from(resumed, source)
     if source and settings.steps == 0:
         return take_over(config, run, data, source)
@@ -71,26 +74,20 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
-    torch.manual_seed(seed_of(config.seed, 1))
+    torch.manual_seed(seed_of(config.seed, Stream.STAGE1_WEIGHTS))
     model = VQVAE(config).to(device)
     if source:
         model.load_state_dict(source.tensors(source.weights))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    if resumed:
-        model.load_state_dict(resumed.tensors("model"))
     average = WeightAverage(model, settings.average) if settings.average else None
     optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
-    if resumed:
-        stored = named_moments(resumed.tensors("optimizer"), [*model.named_parameters()])
-        restore_moments(optimizer, model, stored)
-        if average:
-            average.load(resumed.tensors("average"))
-        if accelerator.scaler:
-            accelerator.scaler.load_state_dict(resumed.meta["scaler"])
     writer = Writer(run.stage1, settings.keep)
-    guard = Guard(accelerator, writer, start, resumed.meta["guard"] if resumed else None)
+    guard = Guard(accelerator, writer, start)
+    state = RunState(accelerator, model, optimizer, average, guard)
+    if resumed:
+        state.restore(resumed)
 
     batches = image_batches(
         data.train,
@@ -101,10 +98,12 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         stop=settings.steps,
         part=part,
     )
-    likelihood, unit = model.likelihood, model.likelihood.unit(data_variance(data))
-    if settings.kmeans and not resumed and not source:
-        model.quantizer.initialize(first_vectors(model, data, config), generator(config.seed, 2))
-        for tensor in model.quantizer.state_dict().values():  # sums on GPUs have no fixed order: all take the main one's
+    likelihood, quantizer = model.likelihood, model.quantizer
+    weights = dict(likelihood=likelihood, variance=data_variance(data), beta=settings.beta)
+    if quantizer.starts_on_vectors and not resumed and not source:
+        quantizer.start(first_vectors(model, data, config), generator(config.seed, Stream.KMEANS))
+        # Sums on GPUs have no fixed order: all take the main one's
+        for tensor in quantizer.state_dict().values():
             tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
     tracker = Tracker(run.tensorboard / "stage1", step=start, active=is_main())
@@ -112,10 +111,11 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     shown = data.test.images(spread(len(data.test), 32))
     progress = Progress("stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
     progress.say(f"stage 1: {count_parameters(model):,} parameters, {len(data.train):,} images, on {device}")
+    progress.say(f"stage 1: {model.K} codes of {quantizer.D} numbers each, quantizer {settings.quantizer}")
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
-    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> Learnt:
         """One step, from pictures [n, C, H, W] uint8 on the device; on CUDA nothing in it is read by the host.
 
         Args:
@@ -123,52 +123,56 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             rate, weight: of the optimizer, and of the average.
 
         Returns:
-            The terms of each pass [passes, 5], the gradient's norm [], the guard's verdict, and the restarts [].
+            Names of the losses, these of each pass [passes, losses], the gradient's norm [], the guard's
+            verdict, and the restarts [].
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
-        terms, vectors, codes = [], [], []
+        passes, vectors, codes = [], [], []
         for index, part_of_images in enumerate(images.chunk(settings.accumulate)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 x = pictures.to_float(part_of_images, device, channels_last=config.channels_last)
                 prediction, quantized = network(x)
-                # Equation 3; the squared error is divided by the data's variance, so that beta means the same on all data
-                reconstruction = likelihood.loss(prediction, x).mean() / unit
-                loss = reconstruction + quantized.codebook_loss + settings.beta * quantized.commitment_loss
+                terms = objective(x, prediction, quantized, **weights)
+                loss = total(terms)
                 accelerator.backward(loss / settings.accumulate)
                 mse = F.mse_loss(likelihood.image(prediction.detach()), x)
-            losses = (loss, reconstruction, quantized.codebook_loss, quantized.commitment_loss, mse)
-            terms.append(torch.stack([term.detach() for term in losses]))
-            vectors.append(rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d"))
-            codes.append(quantized.codes.flatten())
+            curves = {f"loss/{name}": term for name, term in terms.items()}
+            losses = {"loss/total": loss, **curves, "train/mse": mse}
+            passes.append(torch.stack([value.detach() for value in losses.values()]))
+            if quantizer.moves:
+                vectors.append(rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d"))
+                codes.append(quantized.codes.flatten())
 
         # What all processes must know, in one sum
-        losses = torch.stack(terms)
-        seen = model.quantizer.observe(torch.cat(vectors), torch.cat(codes), drawn, share.rank, share.processes)
-        seen, reports = sum_together(seen, guard.report(losses))
+        names, stacked = tuple(losses), torch.stack(passes)
+        seen = stacked.new_zeros(0)
+        if quantizer.moves:
+            seen = quantizer.observe(torch.cat(vectors), torch.cat(codes), drawn, share.rank, share.processes)
+        seen, reports = sum_together(seen, guard.report(stacked))
 
-        # Step: the weights, then the codebook's own movement, then the average; all of it on sound numbers only
+        # Step: the weights, then what moves in the quantizer, then the average; all on sound numbers only
         norm = guard.clip(model, reports, settings.clip_norm)
         verdict = guard.judge(reports, norm)
         sound, unread = guard.decide(verdict)
-        restarted = torch.zeros_like(codes[0][0])
+        restarted = torch.zeros((), dtype=torch.int64, device=device)
         if sound or accelerator.scaler:  # fp16's scaler skips an overflow by itself
             take_step(optimizer, unread)
         if sound:
-            restarted = model.quantizer.update(seen, unread)
+            restarted = quantizer.update(seen, unread)
             if average:
                 average.update(weight, unread)
         optimizer.zero_grad()
-        return losses, norm, verdict, restarted
+        return names, stacked, norm, verdict, restarted
 
     take = recorded(learn, config, accelerator)
     vectors_of_step = settings.batch_size * model.map_size[0] * model.map_size[1]
     for step, batch in enumerate(fed(batches, device), start + 1):
         rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
-        drawn = torch.randint(vectors_of_step, (model.K,), generator=generator(config.seed, 3, step))
+        drawn = torch.randint(vectors_of_step, (model.K,), generator=generator(config.seed, Stream.RESTARTS, step))
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
-        terms, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
+        names, losses, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
         guard.note(verdict)
         progress.advance()
 
@@ -181,22 +185,18 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
 
         # Once in a while: log
         if logging:
-            means = terms.mean(0).tolist()
-            total, reconstruction, codebook, commitment, mse = (v / share.processes for v in sum_numbers(means))
-            values = {
-                "loss/total": total,
-                "loss/reconstruction": reconstruction,
-                "loss/codebook": codebook,
-                "loss/commitment": commitment,
-                "train/mse": mse,
+            means = [value / share.processes for value in sum_numbers(losses.mean(0).tolist())]
+            values = dict(zip(names, means, strict=True)) | {
                 "train/learning_rate": rate,
                 "train/gradient_norm": float(norm),
                 "train/skipped_steps": guard.skipped,
-                "train/restarted_codes": float(restarted),
                 "train/images_per_second": progress.images_per_second(),
             }
+            if quantizer.moves:
+                values["train/restarted_codes"] = float(restarted)
             tracker.scalars(step, values)
-            progress.show({"loss": total, "mse": mse, "img/s": values["train/images_per_second"]})
+            shown_beside = {"loss": "loss/total", "mse": "train/mse", "img/s": "train/images_per_second"}
+            progress.show({word: values[name] for word, name in shown_beside.items()})
 
         # Once in a while: evaluate
         score = None
@@ -224,18 +224,14 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         # Once in a while: checkpoint
         if saving:
             on_main(tracker.flush)
-            tensors = {"model": model.state_dict(), "optimizer": moments(optimizer, model)}
-            if average:
-                tensors["average"] = average.tensors
             meta = {
                 "stage": "stage1",
                 "config": asdict(config),
                 "data_fingerprint": data.fingerprint,
                 BEGUN_FROM: origins,
-                "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-                "guard": guard.state(),
+                **state.meta(),
             }
-            writer.save(step, tensors, meta, score)
+            writer.save(step, state.tensors(), meta, score)
         if signal and step < settings.steps:
             writer.finish()
             progress.close()
@@ -273,9 +269,7 @@ def first_vectors(model: VQVAE, data: DataSet, config: Config) -> Tensor:
 @torch.no_grad()
 def reconstruct(model: VQVAE, images: Tensor, config: Config) -> Tensor:
     """Images [N, C, H, W] uint8 above their reconstructions, as one picture."""
-    training = model.training
-    model.eval()
     x = pictures.to_float(images, model.device, channels_last=config.channels_last)
-    x_hat = pictures.to_uint8(model.decode(model.encode(x).z_q))
-    model.train(training)
+    with evaluating(model):
+        x_hat = pictures.to_uint8(model.decode(model.encode(x).z_q))
     return pictures.pairs(images, x_hat)

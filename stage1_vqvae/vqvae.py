@@ -1,4 +1,4 @@
-"""The VQ-VAE: an encoder, a codebook and a decoder.
+"""The VQ-VAE: an encoder, a quantizer and a decoder.
 
 Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 
@@ -26,7 +26,7 @@ from vqprior.runtime.run_dir import RunDir
 
 from .likelihood import LIKELIHOODS
 from .networks import Decoder, Encoder
-from .quantizer import CODEBOOKS, Quantized
+from .quantizers import QUANTIZERS, Quantized
 
 
 class VQVAEOutput(NamedTuple):
@@ -56,11 +56,11 @@ class VQVAE(nn.Module):
             blocks=stage1.blocks,
             block_width=stage1.block_width,
         )
-        self.encoder = Encoder(self.channels, n * stage1.D, **networks)
-        self.quantizer = CODEBOOKS[stage1.codebook](
-            stage1.K, stage1.D, normalize=stage1.normalize, decay=stage1.decay, restart=stage1.restart
-        )
-        self.decoder = Decoder(self.likelihood.outputs, n * stage1.D, **networks)
+        kind = QUANTIZERS[stage1.quantizer]
+        D = kind.code_size(stage1)
+        self.encoder = Encoder(self.channels, n * D, **networks)
+        self.quantizer = kind.build(stage1)
+        self.decoder = Decoder(self.likelihood.outputs, n * D, **networks)
 
     @property
     def K(self) -> int:
@@ -70,7 +70,15 @@ class VQVAE(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.quantizer.embedding.device
+        return next(self.parameters()).device
+
+    def undecayed(self) -> set[str]:
+        """Names of the parameters that weight decay leaves alone, biases aside: those of the quantizer."""
+        return {f"quantizer.{name}" for name, _ in self.quantizer.named_parameters()}
+
+    def exact_tensors(self) -> set[str]:
+        """Names of the tensors that an export in 16 bits leaves as they are: small, and they choose codes."""
+        return {f"quantizer.{name}" for name in self.quantizer.state_dict()}
 
     def encode(self, x: Tensor) -> Quantized:
         """Images [B, C, H, W] in [0, 1] -> their codes [B, h, w] and what comes with them.
@@ -108,7 +116,7 @@ class VQVAE(nn.Module):
         return self.decode(self.quantizer.embed(codes))
 
     def forward(self, x: Tensor) -> VQVAEOutput:
-        """Images [B, C, H, W] in [0, 1] -> predictions and the terms of Equation 3; changes no state.
+        """Images [B, C, H, W] in [0, 1] -> predictions and codes, for `objective`; changes no state.
 
         Raises:
             TypeError, ValueError: as `encode`.

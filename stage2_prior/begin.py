@@ -12,8 +12,8 @@ from vqprior.runtime.code_maps import Header, Level
 from vqprior.runtime.lineage import differing, lineage, refuse_misfits, source_run
 from vqprior.runtime.run_dir import RunDir
 
-from .former import tensors_of
-from .pixelcnn import PixelCNN
+from .prior import Prior
+from .priors import build
 
 FITTING = (
     *(f"stage1.{name}" for name in ("K", "codes_per_position")),
@@ -47,13 +47,9 @@ def source_of(config: Config, label_names: Sequence[str], origins: Sequence[str]
         settings |= differing(there, config, ("stage2.label_dropout",))
     stage1 = config.stage1
     with torch.device("meta"):
-        here = PixelCNN(
-            config.stage2,
-            K=stage1.K,
-            classes=len(label_names),
-            codes_per_position=stage1.codes_per_position,
-        )
-    refuse_misfits("stage2", init, settings, tensors_of(found, found.weights), here.state_dict())
+        here = build(config.stage2, Level(stage1.K, 1, 1, stage1.codes_per_position), len(label_names))
+    theirs = here.renamed(found.tensors(found.weights))
+    refuse_misfits("stage2", init, settings, theirs, here.state_dict())
     return found
 
 
@@ -90,15 +86,11 @@ def vqvae_origins(run: RunDir, fingerprint: str) -> list[str]:
     return next(map(lineage, same), [fingerprint])
 
 
-def weights_of(found: Checkpoint, label_names: Sequence[str], label_tensors: Sequence[str]) -> Tensors:
-    """The weights of a prior for one of the same classes, which may have another order.
-
-    Args:
-        label_tensors: the names of those whose rows are the classes in order (`PixelCNN.label_tensors`).
-    """
-    tensors, there = tensors_of(found, found.weights), found.meta["codes"]["label_names"]
+def weights_of(found: Checkpoint, label_names: Sequence[str], prior: Prior) -> Tensors:
+    """The weights of a checkpoint for a prior of the same classes, which may have another order."""
+    tensors, there = prior.renamed(found.tensors(found.weights)), found.meta["codes"]["label_names"]
     rows = [there.index(name) for name in label_names]
-    for name in label_tensors if list(there) != list(label_names) else ():
+    for name in prior.label_tensors() if list(there) != list(label_names) else ():
         table = tensors[name]
         tensors[name] = torch.cat([table[rows], table[len(rows) :]])  # the hidden label is the last
     return tensors

@@ -9,19 +9,25 @@ from torch import Tensor
 
 from vqprior.configs.schema import Precision
 from vqprior.runtime.code_maps import CodeSplit
+from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import chunks, padded
 from vqprior.runtime.processes import share_of_process, sum_numbers
 from vqprior.runtime.randomness import some_of
 from vqprior.runtime.transfer import onto
 
-from .pixelcnn import PixelCNN
+from .prior import Prior
 
 
 @torch.no_grad()
 def bits_by_position(
-    prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None
-) -> Tensor:  # fmt: skip
+    prior: Prior,
+    split: CodeSplit,
+    *,
+    batch: int,
+    precision: Precision,
+    images: int | None = None,
+) -> Tensor:
     """Mean negative log-likelihood, in bits, of the code at each place of a split's maps, [h, w] fp64.
 
     Args:
@@ -29,29 +35,27 @@ def bits_by_position(
     """
     device, chosen = prior.device, some_of(len(split), images or len(split))
     total = torch.zeros(split.shards[0].shape[1:], dtype=torch.float64)
-    training = prior.training
-    prior.eval()
-    for chunk in chunks(len(chosen), batch, share_of_process()):
-        indices = chosen[padded(chunk, batch)]
-        codes = onto(split.codes(indices), device)
-        labels = onto(split.labels[indices], device) if prior.classes else None
-        with autocast(device, precision):
-            logits = prior(codes, labels).float()
-        rows = rearrange(logits[: len(chunk)], "b k h w -> (b h w) k")
-        nats = F.cross_entropy(rows, codes[: len(chunk)].flatten(), reduction="none")
-        total += nats.view(len(chunk), *total.shape).cpu().double().sum(0)
-    prior.train(training)
+    with evaluating(prior):
+        for chunk in chunks(len(chosen), batch, share_of_process()):
+            indices = chosen[padded(chunk, batch)]
+            codes = onto(split.codes(indices), device)
+            labels = onto(split.labels[indices], device) if prior.classes else None
+            with autocast(device, precision):
+                logits = prior(codes, labels).float()
+            rows = rearrange(logits[: len(chunk)], "b k h w -> (b h w) k")
+            nats = F.cross_entropy(rows, codes[: len(chunk)].flatten(), reduction="none")
+            total += nats.view(len(chunk), *total.shape).cpu().double().sum(0)
     nats = torch.tensor(sum_numbers(total.flatten().tolist()), dtype=torch.float64)
     return nats.view_as(total) / len(chosen) / math.log(2)
 
 
-def bits_per_code(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None) -> float:
+def bits_per_code(prior: Prior, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None) -> float:
     """The mean of `bits_by_position` over the places, in bits a code."""
     return bits_by_position(prior, split, batch=batch, precision=precision, images=images).mean().item()
 
 
 @torch.no_grad()
-def posterior_accuracy(prior: PixelCNN, split: CodeSplit, *, batch: int, precision: Precision, images: int) -> float:
+def posterior_accuracy(prior: Prior, split: CodeSplit, *, batch: int, precision: Precision, images: int) -> float:
     """Share of so many of a split's maps (see `bits_by_position`) whose own label is arg max over y of p(codes | y): a
     classifier for free."""
     hits, chosen = 0, some_of(len(split), images)
@@ -66,7 +70,7 @@ def posterior_accuracy(prior: PixelCNN, split: CodeSplit, *, batch: int, precisi
 
 
 @torch.no_grad()
-def log2_prob(prior: PixelCNN, codes: Tensor, labels: Tensor | None, *, precision: Precision = "no") -> Tensor:
+def log2_prob(prior: Prior, codes: Tensor, labels: Tensor | None, *, precision: Precision = "no") -> Tensor:
     """log2 p(codes | label) of each map: codes [B, h, w] and labels [B] on the prior's device -> [B] fp64 on the CPU.
 
     It is at most 0; minus it is what the map costs, in bits.

@@ -24,20 +24,21 @@ from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import CodeBatch, code_batches
-from vqprior.runtime.optimizer import Rate, adamw, learning_rate, moments, on_device, restore_moments, set_rate, take_step
+from vqprior.runtime.optimizer import Rate, adamw, learning_rate, on_device, set_rate, take_step
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress
-from vqprior.runtime.randomness import hash64, seed_of, uniform
+from vqprior.runtime.randomness import Stream, hash64, seed_of, uniform
 from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.run_state import RunState
 from vqprior.runtime.tracker import Tracker
 
 from .begin import describe, source_of, vqvae_origins, weights_of
-from .former import moments_of, tensors_of
 from .measure import bits_per_code
-from .pixelcnn import PixelCNN, dropout, dropout_keys
+from .prior import Prior
+from .priors import build
 
 LN2 = math.log(2)
-Preview = Callable[[PixelCNN, int], Tensor]
+Preview = Callable[[Prior, int], Tensor]
 """Draws a picture [H, W, C] uint8 of samples from a prior at a step; the top layer hands it in."""
 
 
@@ -52,7 +53,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     share = share_of_process()
     part = share.slice(settings.batch_size, settings.accumulate)
     maps = CodeMaps(run.codes)
-    resumed = on_main(lambda: checkpoint.newest(run.stage2, warn=say))
+    resumed = on_main(checkpoint.newest, run.stage2, warn=say)
     start = resumed.step if resumed else 0
     if resumed and (old := resumed.meta["codes"]) != maps.header.origin():
         changed = [name for name, value in maps.header.origin().items() if old.get(name) != value]
@@ -64,34 +65,28 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     if start >= settings.steps:
         return say(f"stage 2: done, {start} steps")
     label_names = maps.header.label_names
-    vqvaes = on_main(lambda: vqvae_origins(run, maps.header.vqvae))
-    source = None if resumed else on_main(lambda: source_of(config, label_names, vqvaes))
+    vqvaes = on_main(vqvae_origins, run, maps.header.vqvae)
+    source = None if resumed else on_main(source_of, config, label_names, vqvaes)
     origins = begun_from(resumed, source)
 
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
     train_codes, validation = maps.split("train"), maps.split("validation")
-    torch.manual_seed(seed_of(config.seed, 4))
-    level, classes = maps.header.level, len(label_names)
-    model = PixelCNN(settings, K=level.K, classes=classes, codes_per_position=level.codes_per_position).to(device)
+    torch.manual_seed(seed_of(config.seed, Stream.STAGE2_WEIGHTS))
+    model = build(settings, maps.header.level, len(label_names)).to(device)
     if source:
-        model.load_state_dict(weights_of(source, label_names, model.label_tensors()))
+        model.load_state_dict(weights_of(source, label_names, model))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    if resumed:
-        model.load_state_dict(tensors_of(resumed, "model"))
     average = WeightAverage(model, settings.average) if settings.average else None
     optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
-    if resumed:
-        restore_moments(optimizer, model, moments_of(resumed, model))
-        if average:
-            average.load(tensors_of(resumed, "average"))
-        if accelerator.scaler:
-            accelerator.scaler.load_state_dict(resumed.meta["scaler"])
     writer = Writer(run.stage2, settings.keep)
-    guard = Guard(accelerator, writer, start, resumed.meta["guard"] if resumed else None)
+    guard = Guard(accelerator, writer, start)
+    state = RunState(accelerator, model, optimizer, average, guard, model.renamed, model.numbered)
+    if resumed:
+        state.restore(resumed)
 
     batches = code_batches(
         train_codes,
@@ -103,16 +98,16 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         part=part,
     )
 
-    def prepared(batch: CodeBatch) -> tuple[Tensor, Tensor | None, Tensor]:
+    def prepared(batch: CodeBatch) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Codes, labels some of which are hidden, and what dropout is drawn from.
 
         Both are functions of the places in the order of the run, like the batch itself.
         """
         codes, labels, positions = batch
         if labels is not None and model.null_label is not None:
-            hidden = uniform(hash64(config.seed, 6, positions)) < settings.label_dropout
+            hidden = uniform(hash64(config.seed, Stream.HIDDEN_LABELS, positions)) < settings.label_dropout
             labels = labels.masked_fill(hidden, model.null_label)
-        return codes, labels, dropout_keys(settings, config.seed, positions)
+        return codes, labels, model.dropout_keys(config.seed, positions)
 
     tracker = Tracker(run.tensorboard / "stage2", step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
@@ -124,7 +119,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     def learn(
         codes: Tensor,
         labels: Tensor | None,
-        keys: Tensor,
+        keys: Tensor | None,
         rate: Rate,
         weight: Rate,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +127,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
 
         Args:
             labels: [n] of the maps.
-            keys: what dropout is drawn from, [n, layers].
+            keys: what dropout is drawn from, [n, ...].
             rate, weight: of the optimizer, and of the average.
 
         Returns:
@@ -140,14 +135,14 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
-        kept = dropout(settings, keys)
-        parts = [[None] * settings.accumulate if t is None else t.chunk(settings.accumulate) for t in (codes, labels, kept)]
+        passes = settings.accumulate
+        parts = [[None] * passes if t is None else t.chunk(passes) for t in (codes, labels, keys)]
         terms = []
-        for index, (x, y, factors) in enumerate(zip(*parts, strict=True)):
+        for index, (x, y, drawn) in enumerate(zip(*parts, strict=True)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 # One row a code: the kernel for maps has no deterministic form on CUDA
-                logits = rearrange(network(x, y, factors), "b k h w -> (b h w) k")
+                logits = rearrange(network(x, y, model.dropout(drawn)), "b k h w -> (b h w) k")
                 loss = F.cross_entropy(logits, x.flatten())  # nats a code
                 accelerator.backward(loss / settings.accumulate)
             terms.append(loss.detach())
@@ -208,18 +203,14 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         # Once in a while: checkpoint
         if saving:
             on_main(tracker.flush)
-            tensors = {"model": model.state_dict(), "optimizer": moments(optimizer, model)}
-            if average:
-                tensors["average"] = average.tensors
             meta = {
                 "stage": "stage2",
                 "config": asdict(config),
                 "codes": maps.header.origin(),
                 BEGUN_FROM: origins,
-                "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-                "guard": guard.state(),
+                **state.meta(),
             }
-            writer.save(step, tensors, meta, score)
+            writer.save(step, state.tensors(), meta, score)
         if signal and step < settings.steps:
             writer.finish()
             progress.close()

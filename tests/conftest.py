@@ -23,6 +23,7 @@ TINY = [
     *("--stage1.log_every", "1", "--stage2.log_every", "1"),
     *("--inference_batch", "16", "--sample.images", "6", "--sample.batch_size", "4", "--precision", "no"),
 ]
+FSQ = ["--stage1.quantizer", "fsq", "--stage1.fsq.levels", "4", "4", "--stage1.K", "16"]
 
 
 @pytest.fixture(autouse=True, scope="session")

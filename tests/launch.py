@@ -6,6 +6,7 @@ Several commands with the word `then` between them share one start of the proces
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
@@ -111,19 +112,23 @@ def _compare_codebooks() -> None:
     from accelerate.utils import gather_object
 
     from vqprior.runtime.processes import say
-    from vqprior.stage1_vqvae.quantizer import Codebook
+    from vqprior.stage1_vqvae.quantizers import Quantizer
+    from vqprior.stage1_vqvae.quantizers.codebook import Codebook
 
-    real = Codebook.update
+    def watched(real: Callable[..., object]) -> Callable[..., object]:
+        def update(self: Quantizer, *arguments: object, **options: object) -> object:
+            restarted = real(self, *arguments, **options)
+            digest = lambda value: hashlib.sha256(value.numpy().tobytes()).hexdigest()
+            state = {name: digest(value) for name, value in self.state_dict().items()}
+            everywhere = gather_object([state])
+            assert all(other == state for other in everywhere), everywhere
+            say(f"{len(everywhere)} equal codebooks")
+            return restarted
 
-    def update(self: Codebook, *arguments: object, **options: object) -> object:
-        restarted = real(self, *arguments, **options)
-        state = {name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in self.state_dict().items()}
-        everywhere = gather_object([state])
-        assert all(other == state for other in everywhere), everywhere
-        say(f"{len(everywhere)} equal codebooks")
-        return restarted
+        return update
 
-    Codebook.update = update
+    for kind in (Quantizer, Codebook):
+        kind.update = watched(kind.update)
 
 
 def _steps(name: str) -> set[int]:

@@ -3,25 +3,27 @@
     with pretend("cuda") as gpu:
         cli.main(["run", ...])        # the whole command, with real numbers
     gpu.waits                         # {"copy train.py:68": 25, ...}: where the host waited for the device
-    gpu.operations                    # {"convolution": 40, ...}: what was launched, views and allocations left out
+    gpu.operations                    # {"convolution": 40, ...}: what was launched, without views
 
 It holds a program to what a real device asks of it:
 
-- Refused: tensors of two devices in one operation (a CPU tensor without axes may join), fp64 on MPS, `numpy()`,
-  pickling, a fused optimizer whose tensors differ in their layout, and an asynchronous copy to MPS, which reads its
-  source too late (pytorch#189690).
-- Counted as waits: reading a number back, copies from or to memory that is not pinned, operations whose result has a
-  size that only the device knows, `synchronize()` of a device, a stream or an event.
-- Late: an asynchronous copy to the CPU holds garbage until something has waited for it. Who reads too early, sees it.
-- Fast ways taken: torch's optimizers and its clipping choose their fused and foreach forms as on CUDA. A foreach
-  operation counts once where dtypes and strides agree; else once for each tensor, since CUDA then loops over them.
+- Refused: tensors of two devices in one operation (a CPU tensor without axes may join), fp64 on MPS,
+  `numpy()`, pickling, a fused optimizer whose tensors differ in their layout, and an asynchronous copy to
+  MPS, which reads its source too late (pytorch#189690).
+- Counted as waits: reading a number back, copies from or to memory that is not pinned, operations whose
+  result has a size that only the device knows, `synchronize()` of a device, a stream or an event.
+- Late: an asynchronous copy to the CPU holds garbage until something has waited for it. Who reads too
+  early, sees it.
+- Fast ways taken: torch's optimizers and its clipping choose their fused and foreach forms as on CUDA. A
+  foreach operation counts once where dtypes and strides agree; else once for each tensor, since CUDA then
+  loops over them.
 
 What it cannot see: kernels, the order of several streams, DDP, NCCL, CUDA graphs, speed.
 
-How it is made: a subclass of `torch.Tensor` that holds the CPU's tensor, a dispatch mode for operations that make
-new tensors on the device, a function mode for calls (autocast among them), and a small autograd engine in Python,
-since torch's own asks the driver for streams. Modes belong to a thread; threads that begin inside get their own.
-"""
+How it is made: a subclass of `torch.Tensor` that holds the CPU's tensor, a dispatch mode for operations
+that make new tensors on the device, a function mode for calls (autocast among them), and a small autograd
+engine in Python, since torch's own asks the driver for streams. Modes belong to a thread; threads that
+begin inside get their own."""
 
 import contextlib
 import os
@@ -49,18 +51,27 @@ from torch.utils._pytree import tree_leaves, tree_map
 MEMORY = 80 * 2**30  # bytes of the pretend device; three quarters of them are free
 
 # Operations that cannot return before the host knows something that the device has computed
-READ_BACK = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
-             "bincount"}  # fmt: skip
+READ_BACK = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive",
+             "equal", "bincount"}  # fmt: skip
 # Operations that launch nothing, besides views
-FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_local_scalar_dense",
-        "detach", "alias", "_unsafe_view", "is_same_size", "is_pinned", "record_stream"}  # fmt: skip
+FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh",
+        "_local_scalar_dense", "detach", "alias", "_unsafe_view", "is_same_size", "is_pinned", "record_stream"}  # fmt: skip
 # Operations that take tensors of two devices
 COPIES = {"_to_copy", "copy_"}
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
 # What CUDA's autocast computes in 16 bits, and what in fp32
-LOW_PRECISION = {F.conv1d, F.conv2d, F.conv_transpose2d, F.linear, torch.mm, torch.addmm, torch.bmm, torch.matmul}
-FULL_PRECISION = {F.cross_entropy, F.mse_loss, F.l1_loss, F.log_softmax, F.softmax, F.normalize, torch.softmax,
-                  torch.log_softmax, torch.exp, torch.log, torch.cumsum}  # fmt: skip
+LOW_PRECISION = {
+    F.conv1d,
+    F.conv2d,
+    F.conv_transpose2d,
+    F.linear,
+    torch.mm,
+    torch.addmm,
+    torch.bmm,
+    torch.matmul,
+}
+FULL_PRECISION = {F.cross_entropy, F.mse_loss, F.l1_loss, F.log_softmax, F.softmax, F.normalize,
+                  torch.softmax, torch.log_softmax, torch.exp, torch.log, torch.cumsum}  # fmt: skip
 
 
 class PretendDevice:
@@ -121,7 +132,8 @@ def _line_of_project() -> str:
         frame = frame.f_back
     if frame is None:
         frame = found
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("torch", "tests.pretend")):
+        ours = ("torch", "tests.pretend_device")
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(ours):
             frame = frame.f_back
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
@@ -166,7 +178,8 @@ class DeviceTensor(torch.Tensor):
         asked = args[0] if args else kwargs.get("device")
         if isinstance(asked, torch.Tensor):
             args, asked = (asked.device, asked.dtype, *args[1:]), asked.device
-        if kwargs.get("copy") or not isinstance(asked, (str, torch.device)) or torch.device(asked).type == "cpu":
+        named = isinstance(asked, (str, torch.device))
+        if kwargs.get("copy") or not named or torch.device(asked).type == "cpu":
             return super().to(*args, **kwargs)
         others = {name: value for name, value in kwargs.items() if name not in ("device", "non_blocking")}
         return super().to(*args[1:], **others) if args[1:] or others else self
@@ -187,7 +200,7 @@ def _is_there(value: Any) -> bool:
 
 def _refuse_dtype(dtype: torch.dtype) -> None:
     if _current.device.type == "mps" and dtype == torch.float64:
-        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        raise TypeError("cannot convert to float64: the MPS framework does not support it")
 
 
 def _dispatch(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -226,7 +239,7 @@ def _dispatch(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 
 def _on_cpu(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """An operation of CPU tensors alone; whether memory is pinned is remembered, since there is no driver to pin it."""
+    """An operation of CPU tensors alone; memory is not pinned, but remembered as if it were."""
     if _current is None or not (kwargs.get("pin_memory") or func._schema.name == "aten::is_pinned"):
         return func(*args, **kwargs)
     if func._schema.name == "aten::is_pinned":
@@ -257,7 +270,7 @@ def _check_devices(func: Callable, name: str, tensors: list[Tensor], there: list
     """Refuse tensors of two devices."""
     strangers = [tensor for tensor in tensors if not _is_there(tensor) and tensor.ndim]
     if there and strangers and name not in COPIES | INDEXED:
-        raise RuntimeError(f"{func}: expected all tensors to be on one device, found {_current.device} and cpu")
+        raise RuntimeError(f"{func}: expected all tensors on one device, found {_current.device} and cpu")
 
 
 def _layout(tensor: Tensor) -> tuple[int, ...]:
@@ -266,7 +279,7 @@ def _layout(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _agree(lists: list[list[Tensor]]) -> bool:
-    """Whether tensors that stand at one place of several lists have one layout: foreach's condition on CUDA."""
+    """Whether tensors at one place of several lists have one layout: foreach's condition on CUDA."""
     return all(len(set(map(_layout, together))) == 1 for together in zip(*lists, strict=True))
 
 
@@ -278,11 +291,11 @@ def _tensor_lists(args: tuple) -> list[list[Tensor]]:
 def _check_layouts(args: tuple) -> None:
     """Refuse what a fused optimizer on CUDA refuses; the CPU's would compute wrong numbers without a word."""
     if not _agree(_tensor_lists(args[:4])):
-        raise RuntimeError("params, grads, exp_avgs, and exp_avg_sqs must have same dtype, device, and layout")
+        raise RuntimeError("params, grads, exp_avgs, exp_avg_sqs must have the same dtype, device and layout")
 
 
 def _transfer(name: str, args: tuple, kwargs: dict[str, Any], to_device: bool) -> Callable | None:
-    """Count or refuse a copy between devices; for an asynchronous one to the CPU what gives `send` its arguments."""
+    """Count or refuse a copy between devices; what gives `send` its arguments, if it is to arrive later."""
     if name == "_to_copy":
         from_device, asynchronous, memory = _is_there(args[0]), kwargs.get("non_blocking"), args[0]
     else:
@@ -325,7 +338,7 @@ class _Dispatch(TorchDispatchMode):
 
 
 class _Calls(TorchFunctionMode):
-    """What torch's C++ would ask the driver, or a tensor's C++ side, for: the number of the current device, and autocast."""
+    """What torch's C++ would ask the driver or a tensor's C++ side: the current device, and autocast."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -410,8 +423,13 @@ def _call(node: Any, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...
 
 
 @torch.no_grad()
-def _backward(root: Tensor | tuple[Tensor, ...], gradient: Tensor | None = None, *unused: Any, **options: Any) -> None:
-    """`Tensor.backward` and `torch.autograd.backward` of one tensor; a CPU tensor's graph is walked the same way."""
+def _backward(
+    root: Tensor | tuple[Tensor, ...],
+    gradient: Tensor | None = None,
+    *unused: Any,
+    **options: Any,
+) -> None:
+    """`Tensor.backward` and `torch.autograd.backward` of one tensor, also of one on the CPU."""
     root = root if isinstance(root, torch.Tensor) else root[0]
     first = torch.ones_like(root) if gradient is None else gradient
     gradients: dict[Any, dict[int, Tensor]] = defaultdict(dict, {root.grad_fn: {root.output_nr: first}})
@@ -433,7 +451,12 @@ def _backward(root: Tensor | tuple[Tensor, ...], gradient: Tensor | None = None,
 # What is around tensors: modules, streams, events, memory, threads
 
 
-def _module_to(module: torch.nn.Module, *args: Any, to: Callable = torch.nn.Module.to, **kwargs: Any) -> torch.nn.Module:
+def _module_to(
+    module: torch.nn.Module,
+    *args: Any,
+    to: Callable = torch.nn.Module.to,
+    **kwargs: Any,
+) -> torch.nn.Module:
     """`Module.to`: a module that is there already keeps its parameters, as on a real device."""
     device, dtype, _, layout = torch._C._nn._parse_to(*args, **kwargs)
     stays = device is not None and device.type == _current.device.type and dtype is None and layout is None
@@ -519,11 +542,15 @@ def _patches(gpu: PretendDevice) -> Iterator[Any]:
     """Everything of torch that is replaced; what a version of torch lacks is left out."""
     synchronize = lambda *args, **kwargs: gpu.note_wait("synchronize")
     yes, nothing, zero = (lambda *a, **k: True), (lambda *a, **k: None), (lambda *a, **k: 0)
-    properties = SimpleNamespace(name="pretend", total_memory=MEMORY, major=8, minor=0, multi_processor_count=108)
+    properties = SimpleNamespace(name="pretend", total_memory=MEMORY, major=8, minor=0)
     kind, module = gpu.device.type, getattr(torch, gpu.device.type)
     replaced = {
         torch: {"Event": PretendEvent, "Stream": PretendStream},
-        torch.Tensor: {"backward": _backward, "pin_memory": _pin_memory, "is_pinned": lambda t, *a: gpu.is_pinned(t)},
+        torch.Tensor: {
+            "backward": _backward,
+            "pin_memory": _pin_memory,
+            "is_pinned": lambda t, *a: gpu.is_pinned(t),
+        },
         torch.autograd: {"backward": _backward},
         torch.nn.Module: {"to": _module_to},
         torch._C: {"_group_tensors_by_device_and_dtype": _group_by_dtype},

@@ -15,10 +15,11 @@ from tests.launch import run_processes
 from vqprior import CodeMaps, Generator, Tokenizer
 from vqprior.configs.schema import Stage2
 from vqprior.runtime import checkpoint
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.data import load
 from vqprior.runtime.run_dir import RunDir
 from vqprior.stage2_prior.begin import weights_of
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 STILL = 1e-30  # a learning rate that moves no weight
 
@@ -57,7 +58,8 @@ def begin(command, tmp_path, others):
 
 def test_stage_one_begins_with_all_weights_of_the_other(finished_run, begin):
     """A step that moves nothing leaves them, the codebook and its averages among them: no k-means."""
-    still = ["--stage1.learning_rate", STILL, "--stage1.decay", 1 - 1e-9, "--stage1.restart", 0]
+    still = ["--stage1.learning_rate", STILL]
+    still += ["--stage1.codebook.decay", 1 - 1e-9, "--stage1.codebook.restart", 0]
     still += ["--stage1.average", 0.9, "--stage1.steps", 1]
     run = begin("train-vqvae", "--stage1.init", finished_run, *still)
     source, here = evaluated(finished_run, "stage1"), evaluated(run, "stage1")
@@ -188,13 +190,13 @@ def test_classes_in_another_order_are_matched_by_name(finished_run, begin, tmp_p
 def test_a_prior_with_its_classes_in_another_order_gives_the_same_for_the_same_name():
     there, here = ["a", "b", "c"], ["c", "a", "b"]
     torch.manual_seed(0)
-    make = lambda: PixelCNN(Stage2(channels=4, layers=2, head=4, label_dropout=0.1), K=5, classes=3)
+    make = lambda: PixelCNN(Stage2(channels=4, layers=2, head=4, label_dropout=0.1), Level(5, 3, 3), 3)
     one, other = make(), make()
     for parameter in one.parameters():
         torch.nn.init.normal_(parameter)
     source = SimpleNamespace(weights="model", tensors=lambda name: dict(one.state_dict()), meta={"codes": {}})
     source.meta["codes"]["label_names"] = there
-    other.load_state_dict(weights_of(source, here, other.label_tensors()))
+    other.load_state_dict(weights_of(source, here, other))
     codes = torch.randint(5, (4, 3, 3))
     old, new = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2, 0, 3])  # a, b, c, and the hidden label
     assert torch.equal(one(codes, old), other(codes, new))
@@ -221,11 +223,11 @@ REFUSED = {
         "data.channels is 3 there and 1 here",
     ),
     "codes compared otherwise": (
-        ["--stage1.init", "SOURCE", "--stage1.normalize", "True"],
-        "stage1.normalize is False there and True here",
+        ["--stage1.init", "SOURCE", "--stage1.codebook.normalize", "True"],
+        "stage1.codebook.normalize is False there and True here",
     ),
     "another codebook": (
-        ["--stage1.init", "SOURCE", "--stage1.codebook", "gradient"],
+        ["--stage1.init", "SOURCE", "--stage1.quantizer", "gradient"],
         "quantizer.sums is [16, 4] there and missing here",
     ),
     "a decoder with other outputs": (

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu` in miniature, on the CPU and on a pretend GPU: the first person with a real one has one try."""
+"""`python -m benchmarks.gpu` in miniature: the first person with a real GPU has one try."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_a_batch_that_does_not_fit_is_halved():
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     settings = gpu.Settings(quick=True, minutes=1)
-    _, batch = gpu.fitting(train, gpu.config_of("mnist", *settings.flags), "stage1", settings)
+    _, batch = gpu.fitting(train, gpu.config_of("mnist", *settings.flags), "stage1", settings.seconds)
     assert (batch, tried) == (2, [8, 4, 2])
 
 
@@ -70,7 +70,8 @@ def test_memory_is_fixed_and_by_image(tmp_path):
     assert gpu_memory.need("mnist", "stage1", "bf16").image < 0.8 * need.image
     peak = gpu_memory.peak(config, "stage1", 100, 10, "fp32")
     assert peak == pytest.approx(need.fixed + 100 * need.image, rel=0.1)
-    assert Need(fixed=1000, image=100).largest_batch(8) == 51 and Need(fixed=1e6, image=1).largest_batch(8) == 0
+    assert Need(fixed=1000, image=100).largest_batch(8) == 51
+    assert Need(fixed=1e6, image=1).largest_batch(8) == 0
 
 
 def test_operations_are_those_of_the_table(capsys, tmp_path):

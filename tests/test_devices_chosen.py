@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import types
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.conftest import TINY
-from vqprior import Generator, Tokenizer, cli
+from vqprior import Generator, Tokenizer, cli, pipeline
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import devices, launch, processes
@@ -170,6 +171,36 @@ def test_what_accelerate_is_told_counts_where_nothing_is_chosen(machine, monkeyp
     assert processes.device_of_process() == torch.device("cuda", 1)
 
 
+def test_a_device_that_accelerate_is_told_and_that_is_not_here_is_refused(machine, monkeypatch):
+    machine(1)
+    for told in ("cuda:3", "mps"):
+        monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", told)
+        with pytest.raises(UserError, match=r"ACCELERATE_TORCH_DEVICE is .*this machine has cuda, cuda:0, cpu"):
+            devices.find("auto")
+
+
+def test_commands_in_threads_take_one_device_at_a_time():
+    with devices.choose("cpu"):
+        with devices.choose("cpu"):
+            assert devices.chosen() == "cpu"
+        assert devices.chosen() == "cpu"
+        with pytest.raises(UserError, match="running with --device cpu, and this one takes auto"), devices.choose("auto"):
+            pass
+    assert devices.chosen() == devices.AUTO
+    with devices.choose("mps"):
+        assert devices.chosen() == "mps"
+
+
+@pytest.mark.parametrize("arguments", [("--device=cpu", "export"), ("--device", "cpu", "export")])
+def test_the_flag_may_stand_before_the_command(arguments, command, finished_run, tmp_path):
+    assert command(*arguments, finished_run, "--out", tmp_path / "shared")[0] == 0
+
+
+def test_a_flag_is_no_device(command):
+    code, printed = command("train-vqvae", "folder", "--device", "--help")
+    assert code == 2 and "--device says nothing" in printed
+
+
 def test_commands_of_one_python_may_choose_different_devices(machine, monkeypatch, command, finished_run):
     """Up to where the networks would be put on a GPU, which is not here."""
     machine(2)
@@ -186,7 +217,7 @@ def test_commands_of_one_python_may_choose_different_devices(machine, monkeypatc
         assert code == 0, printed
     expected = [torch.device(word) for word in ("cpu", "cuda:1", "cuda", "cuda", "cpu")]
     assert seen == [(device, device) for device in expected]
-    assert moved == [1, 0]  # and "cuda" is where "auto" was already
+    assert moved == [1, 0, 0]  # back from GPU 1, and to where "auto" looks; "cuda" is there already
 
 
 def test_several_processes_stay_on_the_devices_they_have_met_on(machine, monkeypatch):
@@ -285,13 +316,63 @@ def test_tf32_on_a_cpu_is_refused_by_every_command_that_takes_a_precision(comman
         assert code == 2 and "precision tf32 needs an NVIDIA GPU" in printed, printed
 
 
+def test_tf32_for_samples_alone_is_refused_before_anything_is_trained_or_stored(command, pictures, tmp_path):
+    code, printed = command(
+        "run", "folder", *TINY, "--sample.precision", "tf32", "--data.root", pictures, "--out", tmp_path / "run"
+    )
+    assert code == 2 and "take --sample.precision no" in printed
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_threads_with_another_precision_wait_for_each_other(machine):
+    """What fp32 means is one setting of the process: nobody's convolutions may change in the middle."""
+    machine(1)
+    devices.compute_in_ieee()
+    cuda, seen = torch.device("cuda"), []
+
+    def other() -> None:
+        with devices.convolutions(cuda, "no"):
+            seen.append(conv())
+
+    with devices.convolutions(cuda, "tf32"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        assert not seen and conv() == "tf32"
+    thread.join()
+    assert seen == ["ieee"] and conv() == "ieee"
+
+
 def test_accelerate_hears_no_autocast_for_tf32(machine, monkeypatch):
     machine(1)
     AcceleratorState._reset_state(reset_partial_state=True)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     accelerator = launch.accelerator_for(Config(precision="tf32"))
     assert accelerator.mixed_precision == "no" and accelerator.device.type == "cuda"
-    assert torch.backends.cudnn.benchmark
+
+
+def test_kernels_are_tried_out_in_training_and_nowhere_else(machine):
+    machine(1)
+    cuda, cudnn = torch.device("cuda"), torch.backends.cudnn
+    assert not cudnn.benchmark
+    with pipeline.training_on(cuda, Config()):
+        assert cudnn.benchmark
+        with launch.autocast(cuda, "no"):  # an evaluation in the middle
+            assert not cudnn.benchmark
+        assert cudnn.benchmark
+    with pipeline.training_on(cuda, Config(deterministic=True)):
+        assert not cudnn.benchmark
+    assert not cudnn.benchmark
+
+
+def test_the_current_device_is_that_of_the_networks(machine, monkeypatch):
+    """Streams and events are the current device's: on another one nothing would be waited for."""
+    machine(2)
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cuda:1")
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert processes.device_of_process() == torch.device("cuda", 1)
+    assert taken[-1] == 1
 
 
 def test_what_was_measured_and_encoded_says_what_fp32_was(finished_run):

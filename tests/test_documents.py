@@ -191,7 +191,8 @@ def parse_only(command: str, words: list[str], monkeypatch) -> None:
             for table in (pipeline.STEPS, pipeline.MEASURES):
                 for name in table:
                     patch.setitem(table, name, nothing)
-            for name in ("sample", "complete", "export"):
+            patch.setattr("vqprior.sampling.generate.generate", nothing)
+            for name in ("complete", "export"):
                 patch.setattr(pipeline, name, nothing)
             assert call(words[1:]) == 0, command
 

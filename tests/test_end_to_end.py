@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import TINY, write_pictures
+from tests.conftest import FSQ, TINY, write_pictures
 from tests.launch import ROOT, environment
 from vqprior.runtime.code_maps import CodeMaps
 
@@ -39,7 +39,7 @@ def test_a_run_leaves_what_it_promises(finished_run):
 
 def test_the_curves_have_each_step_once(finished_run):
     for stage, tags in {
-        "stage1": ["loss/total", "loss/reconstruction", "loss/codebook", "loss/commitment", "train/learning_rate",
+        "stage1": ["loss/total", "loss/reconstruction", "loss/commitment", "train/learning_rate",
                    "train/gradient_norm", "train/images_per_second"],
         "stage2": ["train/bits_per_code", "train/learning_rate", "train/gradient_norm", "train/images_per_second"],
     }.items():  # fmt: skip
@@ -50,6 +50,7 @@ def test_the_curves_have_each_step_once(finished_run):
     first = EventAccumulator(str(finished_run / "tensorboard" / "stage1")).Reload()
     assert first.Tags()["images"] == ["test/reconstructions"]
     assert {"validation/perplexity", "validation/usage", "validation/mse"} <= set(first.Tags()["scalars"])
+    assert "loss/codebook" not in first.Tags()["scalars"]  # moving averages have no such term
 
 
 def test_the_same_command_again_says_that_all_is_done(finished_run, tmp_path, command):
@@ -108,15 +109,19 @@ def test_sample_writes_where_it_is_told(finished_run, tmp_path, command):
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
 
+NEITHER_KMEANS_NOR_RESTART = ["--stage1.codebook.kmeans", "False", "--stage1.codebook.restart", "0"]
+
+
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--stage1.codebook", "gradient"],
-        ["--stage1.normalize", "True", "--stage1.average", "0.9"],
+        ["--stage1.quantizer", "gradient"],
+        ["--stage1.codebook.normalize", "True", "--stage1.average", "0.9"],
         ["--precision", "bf16"],
         ["--stage1.accumulate", "2", "--stage2.accumulate", "4", "--channels_last", "False"],
         ["--data.size", "8", "16", "--data.channels", "1", "--stage1.factor", "2", "--data.flip", "True", "--data.margin", "2"],
-        ["--stage1.kmeans", "False", "--stage1.restart", "0", "--stage2.average", "0", "--data.memory_gb", "0"],
+        ["--stage2.average", 0, "--data.memory_gb", 0, *NEITHER_KMEANS_NOR_RESTART],
+        [*FSQ, "--stage1.average", "0.9"],
         ["--data.labels", "False"],
     ],
     ids=lambda flags: flags[0],
@@ -143,9 +148,10 @@ def test_accumulation_gives_the_same_update(tmp_path, command):
     try:
         for codebook in ("ema", "gradient"):
             for passes in (1, 4):
-                flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes, "--stage1.codebook", codebook]
+                flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes]
+                flags += ["--stage1.quantizer", codebook]
                 flags += ["--stage2.dropout", 0.3, "--stage2.label_dropout", 0.3]
-                flags += ["--stage1.restart", 0.9, "--data.root", pictures]
+                flags += ["--stage1.codebook.restart", 0.9, "--data.root", pictures]
                 assert command("run", "folder", *TINY, *flags, "--out", tmp_path / f"{codebook}{passes}")[0] == 0
     finally:
         torch.set_default_dtype(torch.float32)

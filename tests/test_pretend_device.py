@@ -1,4 +1,4 @@
-"""Whole commands on a pretend GPU and a pretend Mac: right as on the CPU, few waits, few operations; see pretend_device.py."""
+"""Whole commands on a pretend GPU and a pretend Mac: right as on the CPU, few waits, few operations."""
 
 import json
 import pickle
@@ -23,14 +23,13 @@ from tests.pretend_device import DeviceTensor, pretend
 from vqprior import Generator
 from vqprior.cli import main
 from vqprior.configs.schema import Stage2
-from vqprior.runtime import lock, processes
+from vqprior.runtime import lock, processes, run_state
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.processes import Share
-from vqprior.stage1_vqvae import train as stage1
-from vqprior.stage2_prior import train as stage2
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout, dropout_keys
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
-# A run on CUDA against the CPU's, the largest difference of any number of the checkpoints. With torch's own AdamW in
-# place of the fused one, whose products are rounded in another order, they are equal bit for bit.
+# A run on CUDA against the CPU's, the largest difference of any number of the checkpoints. With torch's own AdamW
+# in place of the fused one, whose products are rounded in another order, they are equal bit for bit.
 FUSED_TOLERANCE = 1e-5
 
 # Waits and operations of a training step at most, as counted; whoever saves some lowers them
@@ -62,8 +61,11 @@ def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -
 
 
 def differences(run: Path, expected: Path) -> dict[str, float]:
-    """The largest difference of each tensor of all checkpoints, where there is any."""
+    """The largest difference of each tensor of all checkpoints, where there is any; no step was skipped."""
     found = {}
+    manifests = [*run.glob("stage*/step-*/manifest.json")]
+    assert manifests
+    assert all(json.loads(file.read_text())["meta"]["guard"]["skipped"] == 0 for file in manifests)
     for file in sorted(expected.glob("stage*/step-*/*.safetensors")):
         ours, theirs = load_file(run / file.relative_to(expected)), load_file(file)
         assert ours.keys() == theirs.keys()
@@ -99,12 +101,12 @@ def cuda_run(flags, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(cuda_run, flags, tmp_path_factory) -> dict[str, Path]:
-    """Finished tiny runs by device."""
-    mac = tmp_path_factory.mktemp("mps") / "run"
+def mps_run(flags, tmp_path_factory) -> Path:
+    """The same on a pretend Mac."""
+    run = tmp_path_factory.mktemp("mps") / "run"
     with pretend("mps"):
-        completed("run", "folder", *flags, "--out", mac)
-    return {"cuda": cuda_run, "mps": mac}
+        completed("run", "folder", *flags, "--out", run)
+    return run
 
 
 # The device itself
@@ -114,16 +116,17 @@ def test_tensors_say_where_they_are_and_are_computed_by_the_cpu():
     numbers = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     with pretend("cuda"):
         there = numbers.to("cuda")
-        assert there.device == torch.device("cuda:0") and there.is_cuda and not there.is_cpu and not there.is_meta
+        assert there.device == torch.device("cuda:0")
+        assert there.is_cuda and not there.is_cpu and not there.is_meta
         assert torch.equal((there @ there.T).softmax(1).cpu(), (numbers @ numbers.T).softmax(1))
-        assert torch.zeros(2, device="cuda").device.type == "cuda" and (there + torch.tensor(1.0)).device.type == "cuda"
+        assert torch.zeros(2, device="cuda").device.type == (there + torch.tensor(1.0)).device.type == "cuda"
         assert there.to("cuda:0") is there
 
 
 @pytest.mark.parametrize(
     ("kind", "wrong", "words"),
     [
-        ("cuda", lambda x: x + torch.ones(3), "expected all tensors to be on one device"),
+        ("cuda", lambda x: x + torch.ones(3), "expected all tensors on one device"),
         ("cuda", lambda x: x.numpy(), "copy it to the CPU first"),
         ("cuda", lambda x: np.asarray(x), "copy it to the CPU first"),
         ("cuda", lambda x: pickle.dumps(x), "pickled"),
@@ -227,12 +230,16 @@ def test_optimizers_and_clipping_take_their_fast_ways_and_compute_what_the_cpu_c
 def test_a_fused_optimizer_skips_by_a_tensor_and_refuses_moments_of_another_layout():
     with pretend("cuda"):
         weight = nn.Parameter(torch.ones(2, 3, 2, 2).to("cuda", memory_format=torch.channels_last))
-        optimizer = torch.optim.AdamW([weight], lr=torch.tensor(0.1, device="cuda"), fused=True, capturable=True)
+        rate = torch.tensor(0.1, device="cuda")
+        optimizer = torch.optim.AdamW([weight], lr=rate, fused=True, capturable=True)
         weight.grad = torch.ones_like(weight)
         for found_inf, moved in ((1.0, False), (0.0, True)):
             optimizer.found_inf = torch.tensor(found_inf, device="cuda")
             optimizer.step()
-            assert ((weight != 1).any().item(), optimizer.state[weight]["step"].item()) == (moved, float(moved))
+            assert ((weight != 1).any().item(), optimizer.state[weight]["step"].item()) == (
+                moved,
+                float(moved),
+            )
         optimizer.state[weight]["exp_avg"] = optimizer.state[weight]["exp_avg"].contiguous()
         with pytest.raises(RuntimeError, match="layout"):
             optimizer.step()
@@ -259,7 +266,7 @@ def test_a_run_is_that_of_the_cpu_up_to_the_rounding_of_the_fused_optimizer(fini
     assert max(gaps.values(), default=0) <= FUSED_TOLERANCE, gaps
 
 
-def test_a_run_with_the_optimizer_of_the_cpu_is_its_run_bit_for_bit(finished_run, flags, tmp_path, monkeypatch):
+def test_a_run_with_the_cpus_optimizer_is_its_run_bit_for_bit(finished_run, flags, tmp_path, monkeypatch):
     """All tensors of all checkpoints, the code maps and the samples."""
     replace_everywhere(monkeypatch, "runs_ahead", lambda device: False)
     with pretend("cuda"):
@@ -270,25 +277,25 @@ def test_a_run_with_the_optimizer_of_the_cpu_is_its_run_bit_for_bit(finished_run
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_resumed_run_is_the_unbroken_one_and_as_fast(stage, cuda_run, tmp_path, monkeypatch):
-    """Stopped after 2 of 4 steps: same bits; the moments have the strides of their weights, which are channels_last."""
-    loop, optimizers = {"stage1": stage1, "stage2": stage2}[stage], []
-    restore = loop.restore_moments
+    """Stopped after 2 of 4 steps: same bits, and moments with the strides of their weights."""
+    optimizers, restore = [], run_state.restore_moments
 
     def remembered(optimizer: Any, *arguments: Any) -> None:
         optimizers.append(optimizer.optimizer)
         restore(optimizer, *arguments)
 
-    monkeypatch.setattr(loop, "restore_moments", remembered)
+    monkeypatch.setattr(run_state, "restore_moments", remembered)
     shutil.copytree(cuda_run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / stage / "step-00000004")
     with pretend("cuda") as gpu:
         completed({"stage1": "train-vqvae", "stage2": "train-prior"}[stage], tmp_path / "run")
         (optimizer,) = optimizers
-        layouts = [(p.stride(), s["exp_avg"].stride(), s["exp_avg_sq"].stride()) for p, s in optimizer.state.items()]
+        moments = ("exp_avg", "exp_avg_sq")
+        layouts = [(p.stride(), *(s[m].stride() for m in moments)) for p, s in optimizer.state.items()]
         read_back = [place for place in gpu.waits if place.startswith("_local_scalar_dense adam")]
     assert not differences(tmp_path / "run", cuda_run)
     assert all(len(set(strides)) == 1 for strides in layouts) and not read_back
-    assert any(torch.empty(p.shape).stride() != p.stride() for p in optimizer.state)  # some are indeed not contiguous
+    assert any(torch.empty(p.shape).stride() != p.stride() for p in optimizer.state)  # channels_last
 
 
 def everything(run: Path, out: Path, pictures: Path) -> list[list[object]]:
@@ -297,7 +304,20 @@ def everything(run: Path, out: Path, pictures: Path) -> list[list[object]]:
     drawing = ["--temperature", 0.8, "--top_k", 5, "--top_p", 0.9]
     return [
         ["sample", run, "--images", 5, "--seed", 1, "--label", "ant", *drawing, "--out", out / "samples"],
-        ["complete", run, *picture, "--label", "ant", "--draws", 4, "--images", 2, *drawing, "--out", out / "done"],
+        [
+            "complete",
+            run,
+            *picture,
+            "--label",
+            "ant",
+            "--draws",
+            4,
+            "--images",
+            2,
+            *drawing,
+            "--out",
+            out / "done",
+        ],
         ["evaluate", run, "--classifier_steps", 2],
         ["report", run],
         ["encode", run, "--pictures", pictures, "--out", out / "encoded"],
@@ -306,8 +326,8 @@ def everything(run: Path, out: Path, pictures: Path) -> list[list[object]]:
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_every_command_ends_well(kind, runs, finished_run, tmp_path):
-    shutil.copytree(runs[kind], tmp_path / "run")
+def test_every_command_ends_well(kind, request, finished_run, tmp_path):
+    shutil.copytree(request.getfixturevalue(f"{kind}_run"), tmp_path / "run")
     with pretend(kind):
         for arguments in everything(tmp_path / "run", tmp_path, finished_run.parent / "pictures"):
             completed(*arguments)
@@ -318,11 +338,11 @@ def test_every_command_ends_well(kind, runs, finished_run, tmp_path):
 @pytest.mark.parametrize(
     "flags_besides",
     [
-        ["--precision", "bf16", "--stage1.codebook", "gradient", "--data.flip", "True", "--data.copies", "1"],
+        "--precision bf16 --stage1.quantizer gradient --data.flip True --data.copies 1".split(),
         ["--precision", "fp16", "--stage1.accumulate", "2", "--stage2.accumulate", "2", "--stage1.average", "0.9"],
         ["--stage1.likelihood", "logistic", "--stage1.codes_per_position", "2", "--stage2.label_dropout", "0.2",
          "--stage2.dropout", "0.1", "--sample.guidance", "2"],
-        ["--data.labels", "False", "--channels_last", "False", "--stage1.normalize", "True"],
+        ["--data.labels", "False", "--channels_last", "False", "--stage1.codebook.normalize", "True"],
     ],
     ids=["bf16", "fp16", "logistic", "unconditional"],
 )  # fmt: skip
@@ -349,7 +369,7 @@ def test_a_generator_gives_on_each_device_what_it_gives_on_the_cpu(kind, finishe
 
 
 class Collectives:
-    """Stands in for a second process that has the same to say, and looks at what the collectives are given."""
+    """A second process that has the same to say, as far as the collectives can tell."""
 
     def __init__(self, kind: str):
         self.kind, self.tensors, self.objects = kind, 0, 0
@@ -458,8 +478,8 @@ def test_a_step_after_a_resume_waits_and_launches_as_often(command, cuda_run, fl
 def test_a_prior_keeps_16_bits_for_its_backward_under_autocast(classes):
     """All but the parameters and their casts' sources, and dropout's factors: two of them a layer and map."""
     settings = Stage2(channels=8, layers=3, head=8, dropout=0.5)
-    model, kept = PixelCNN(settings, K=5, classes=classes), []
-    factors = dropout(settings, dropout_keys(settings, 0, torch.arange(2)))
+    model, kept = PixelCNN(settings, Level(5, 6, 6), classes), []
+    factors = model.dropout(model.dropout_keys(0, torch.arange(2)))
     own = {parameter.untyped_storage().data_ptr() for parameter in [*model.parameters(), factors]}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -467,7 +487,13 @@ def test_a_prior_keeps_16_bits_for_its_backward_under_autocast(classes):
             kept.append(tuple(tensor.shape))
         return tensor
 
-    codes, labels = torch.zeros(2, 6, 6, dtype=torch.int64), torch.zeros(2, dtype=torch.int64) if classes else None
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+    codes, labels = (
+        torch.zeros(2, 6, 6, dtype=torch.int64),
+        torch.zeros(2, dtype=torch.int64) if classes else None,
+    )
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
         logits = model(codes, labels, factors)
     assert logits.requires_grad and not kept

@@ -15,7 +15,7 @@ _HOMES = {
     "CodeMaps": "vqprior.runtime.code_maps",
     "Config": "vqprior.configs",
     "Generator": "vqprior.sampling.generator",
-    "PixelCNN": "vqprior.stage2_prior.pixelcnn",
+    "PixelCNN": "vqprior.stage2_prior.gated_pixelcnn.model",
     "Tokenizer": "vqprior.sampling.tokenizer",
     "UserError": "vqprior.configs",
     "VQVAE": "vqprior.stage1_vqvae.vqvae",

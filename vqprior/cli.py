@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from vqprior import configs
 from vqprior.configs import Config
@@ -16,7 +16,10 @@ from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime import devices
-from vqprior.runtime.interrupt import Interrupted
+from vqprior.runtime.interrupt import Interrupted, heeded
+
+if TYPE_CHECKING:
+    from vqprior.runtime.run_dir import RunDir
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ def _sample(name: str, target: str | None, flags: list[str]) -> None:
     stored = _stored(target)
     settings = configs.parse_options(Sample, flags, default=stored.sample, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
-    need_run(stored)
-    from vqprior import pipeline
+    run = need_run(stored)
+    from vqprior.sampling.generate import generate
 
-    pipeline.sample(stored, settings)
+    with heeded():
+        generate(settings, run)
 
 
 def _complete(name: str, target: str | None, flags: list[str]) -> None:
@@ -132,11 +136,11 @@ def _need_target(name: str, target: str | None) -> None:
         raise UserError(f"vqprior {name} needs a preset or a run directory first: vqprior {name} mnist5k")
 
 
-def need_run(config: Config) -> None:
-    """Refuse what takes a run where there is none, before torch is waited for."""
+def need_run(config: Config) -> "RunDir":
+    """The run that a command takes; refuses, before torch is waited for, where there is none."""
     from vqprior.runtime import run_dir
 
-    run_dir.existing(config)
+    return run_dir.existing(config)
 
 
 def _stored(target: str | None) -> Config:
@@ -173,29 +177,37 @@ def _device(words: list[str]) -> tuple[str, list[str]]:
         flag, equals, value = word.partition("=")
         if flag != "--device":
             rest.append(word)
-        elif not (found := value if equals else next(left, "")):
+            continue
+        found = value if equals else next(left, "")
+        if not found or found.startswith("-"):
             raise UserError(f"--device says nothing; it is one of {devices.EXPECTED}: --device cpu")
     return found, rest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, in any thread; the exit code: 0 for success, 2 for a user's mistake."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        from vqprior.runtime.run_dir import package_version
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    if processes := sys.modules.get("vqprior.runtime.processes"):
+        processes.note_end(code)
+    return code
 
-        print(package_version())
-        return 0
-    name, *rest = arguments
+
+def _run(arguments: list[str]) -> int:
     try:
+        device, words = _device(arguments)
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(usage(), flush=True)
+            return 0 if words else 2
+        if words[0] == "--version":
+            from vqprior.runtime.run_dir import package_version
+
+            print(package_version(), flush=True)
+            return 0
+        name, *rest = words
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
             raise UserError(f"there is no command {name!r}; {hint}")
-        device, rest = _device(rest)
         target = rest.pop(0) if rest and not rest[0].startswith("-") else None
         with devices.choose(device):
             COMMANDS[name].call(name, target, rest)

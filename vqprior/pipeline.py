@@ -4,6 +4,7 @@ Each imports what only it needs: the networks of the other steps, and their libr
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vqprior.configs import Config, dump
 from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation, Export, Report
-from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.files import write_file
@@ -21,10 +21,11 @@ from vqprior.runtime.processes import device_of_process, on_main, say, share_of_
 from vqprior.runtime.run_dir import RunDir
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from vqprior.runtime.data import DataSet
-    from vqprior.stage2_prior.pixelcnn import PixelCNN
+    from vqprior.stage2_prior.prior import Prior
     from vqprior.stage2_prior.train import Preview
 
 PREVIEW_SEED = 0
@@ -36,10 +37,12 @@ def _settled(config: Settings) -> Settings:
     from vqprior.runtime.launch import computes_bf16, settled
 
     device, stored = device_of_process(), RunDir(Path(config.out))
-    if config.data.range == "auto" and on_main(lambda: run_dir.is_run_dir(stored.path)):
+    if config.data.range == "auto" and on_main(run_dir.is_run_dir, stored.path):
         config = replace(config, data=replace(config.data, range=on_main(lambda: stored.config().data.range)))
-    begun = lambda: config.precision == "auto" and run_dir.is_run_dir(stored.path)
-    chosen = on_main(lambda: stored.config().precision if begun() else settled(config, device).precision)
+    begun = on_main(lambda: config.precision == "auto" and run_dir.is_run_dir(stored.path))
+    if begun:
+        config = replace(config, precision=on_main(lambda: stored.config().precision))
+    chosen = settled(config, device).precision
     if chosen == "bf16" and not computes_bf16(device):
         say(f"bf16 is emulated on this {device.type}, far slower than fp32; a new run takes --precision no (or auto)")
     return replace(config, precision=chosen)
@@ -47,14 +50,14 @@ def _settled(config: Settings) -> Settings:
 
 def _start(config: Config) -> tuple[Config, RunDir]:
     config = _settled(config)
-    return config, on_main(lambda: run_dir.start(config))
+    return config, on_main(run_dir.start, config)
 
 
 def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
     """Begin or go on with a run, and load its pictures; the range that was measured is kept with the settings."""
     from vqprior.runtime.data import refuse_blank
 
-    on_main(lambda: _refuse_misfits(config))
+    on_main(_refuse_misfits, config)
     config, run = _start(config)
     data = _data(config, run)
     if not run.stage1.exists():
@@ -92,7 +95,7 @@ def _data(config: Config, run: RunDir) -> "DataSet":
     """
     from vqprior.runtime.data import load
 
-    newest = on_main(lambda: checkpoint.newest(run.stage1))
+    newest = on_main(checkpoint.newest, run.stage1)
     expected = newest.meta["data_fingerprint"] if newest else None
     loaded: list[DataSet] = []
     begun = newest is not None  # before anything was learnt, other settings may choose other pictures
@@ -107,8 +110,13 @@ def _tell_skipped(run: RunDir) -> None:
     """Say how many pictures the run went on without."""
     from vqprior.runtime.data.record import SKIPPED, noted
 
-    if found := on_main(lambda: noted(run.path / SKIPPED)):
+    if found := on_main(noted, run.path / SKIPPED):
         say(f"{len(found):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
+
+
+def training_on(device: "torch.device", config: Config) -> AbstractContextManager[None]:
+    """How convolutions are computed in the training loops."""
+    return convolutions(device, config.precision, tried=not config.deterministic)
 
 
 def train_vqvae(config: Config) -> None:
@@ -116,7 +124,7 @@ def train_vqvae(config: Config) -> None:
     from vqprior.stage1_vqvae.train import train
 
     config, run, data = _start_with_data(config)
-    with heeded(), convolutions(device_of_process(), config.precision):
+    with heeded(), training_on(device_of_process(), config):
         train(config, run, data)
     _tell_skipped(run)
 
@@ -127,7 +135,7 @@ def encode(config: Config) -> None:
 
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    on_main(lambda: lock(run.path))
+    on_main(lock, run.path)
     data = _data(config, run)
     with heeded():
         encode_images(config, run, data)
@@ -150,17 +158,8 @@ def train_prior(config: Config) -> None:
     run_dir.existing(config)  # refuses a run that was never begun
     config, run = _start(config)
     preview = preview_for(config, run)
-    with heeded(), convolutions(device_of_process(), config.precision):
+    with heeded(), training_on(device_of_process(), config):
         train(config, run, preview)
-
-
-def sample(config: Config, settings: Sample) -> None:
-    """Draw images."""
-    from vqprior.sampling.generate import generate
-
-    run = run_dir.existing(config)
-    with heeded():
-        generate(settings, run)
 
 
 def complete(config: Config, settings: Complete) -> None:
@@ -168,7 +167,7 @@ def complete(config: Config, settings: Complete) -> None:
     from vqprior.sampling.complete import complete as complete_picture
 
     run = run_dir.existing(config)
-    on_main(lambda: complete_picture(settings, run))
+    on_main(complete_picture, settings, run)
 
 
 def evaluate(config: Evaluation) -> None:
@@ -185,7 +184,7 @@ def check(config: Check) -> None:
     """Look at the pictures of a run, or of one that is to begin."""
     from vqprior.runtime.data.check import check as check_pictures
 
-    on_main(lambda: check_pictures(config))
+    on_main(check_pictures, config)
 
 
 def report(config: Report) -> None:
@@ -202,7 +201,7 @@ def export(config: Config, settings: Export) -> None:
     from vqprior.sampling.export import export as export_run
 
     run = run_dir.existing(config)
-    on_main(lambda: export_run(settings, run))
+    on_main(export_run, settings, run)
 
 
 def run(config: Config) -> None:
@@ -220,8 +219,8 @@ def run(config: Config) -> None:
     inference = config.for_inference()
     if config.sample.label:
         label_of_text(config.sample.label, data.label_names)
-    on_main(lambda: _refuse_prior(config, run, data.label_names))
-    in_training = partial(convolutions, device_of_process(), config.precision)
+    on_main(_refuse_prior, config, run, data.label_names)
+    in_training = partial(training_on, device_of_process(), config)
     with heeded():
         with in_training():
             train_stage1(config, run, data)
@@ -232,7 +231,7 @@ def run(config: Config) -> None:
     measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
     _tell_skipped(run)
     reconstructions = run.path / "reconstructions.png"
-    on_main(lambda: save_reconstructions(inference, run, data, reconstructions))
+    on_main(save_reconstructions, inference, run, data, reconstructions)
     say(
         f"\nsamples          {pictures / 'grid.png'}\nreconstructions  {reconstructions}\n"
         f"metrics          {run.metrics}; of the samples too: vqprior evaluate {run.path}\n"
@@ -255,23 +254,23 @@ def preview_for(config: Config, run: RunDir) -> "Preview":
     import torch
 
     from vqprior.runtime.code_maps import CodeMaps
+    from vqprior.runtime.evaluating import evaluating
     from vqprior.runtime.pictures import grid
-    from vqprior.sampling.generator import Generator
+    from vqprior.sampling.choice import Sampling
+    from vqprior.sampling.networks import Networks
     from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
 
     header = CodeMaps(run.codes, verify=False).header
     vqvae = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
 
     @torch.no_grad()
-    def preview(prior: "PixelCNN", step: int) -> "Tensor":
-        training = prior.training
-        prior.eval()
-        generator = Generator(vqvae, prior, header.label_names)
+    def preview(prior: "Prior", step: int) -> "Tensor":
+        networks = Networks(vqvae, prior, header.label_names)
         columns = min(len(header.label_names) or 8, 16)
         numbers = torch.arange(columns * 4)
-        images = generator.draw(numbers, generator.labels_for(numbers), batch_size=len(numbers), seed=PREVIEW_SEED)
-        prior.train(training)
-        return grid(images, columns)
+        sampling = Sampling(PREVIEW_SEED, batch_size=len(numbers))
+        with evaluating(prior):
+            return grid(networks.draw(numbers, networks.labels_for(numbers), sampling), columns)
 
     return preview
 

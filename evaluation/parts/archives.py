@@ -40,7 +40,7 @@ def archive_part(path: Path) -> Part:
     Raises:
         UserError: there is no such file.
     """
-    content = on_main(partial(content_of, "--archives", path, EXPECTED))
+    content = on_main(content_of, "--archives", path, EXPECTED)
     of_file = {"file": str(path), "archive": content}
     name = f"{PREFIX}{digest(of_file)}"
     return Part(
@@ -73,7 +73,7 @@ def archive(path: Path, name: str, content: str, subject: Subject) -> Figures:
     real = features_of_row(subject, "test")
     fake = Features(features_of(extractor, own_images, count, batch))
     figures: Figures = {"images": count, "features": extractor.name, "distance": extractor.distance}
-    figures |= on_main(partial(compare, real, fake))
+    figures |= on_main(compare, real, fake)
     if own_labels is None:
         return figures
 

@@ -1,7 +1,6 @@
 """Whether samples are nearer to training images than new real images are, in pixels and in features."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ ROWS = (
 def copies(subject: Subject) -> Figures:
     """The nearest training image of each sample, and of as many test images."""
     batch, count, train = subject.config.inference_batch, subject.n, subject.data.train
-    device = subject.stages.device
+    device = subject.networks.device
 
     # Samples, then test images: the training images are read once for both
     queries = _joined(subject.row("samples"), subject.row("test"), count)
@@ -48,7 +47,7 @@ def copies(subject: Subject) -> Figures:
             "nearest": which[:count][:PAGE].tolist(),
         }
         picture = pairs(subject.row("samples")(page), train.images(which[page]))
-        on_main(partial(save_png, subject.folder / f"nearest_{space}.png", picture))
+        on_main(save_png, subject.folder / f"nearest_{space}.png", picture)
     return figures
 
 

@@ -6,7 +6,7 @@ A metric is a function of two sets of features and a line of METRICS, which `--a
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -103,7 +103,7 @@ def ladder(subject: Subject) -> Figures:
     rows = {}
     for name in ROWS:
         fake = features_of_row(subject, name)
-        rows[name] = on_main(partial(compare, real, fake))
+        rows[name] = on_main(compare, real, fake)
     extractor = subject.extractor
     return {"features": extractor.name, "distance": extractor.distance, "images": subject.n, "rows": rows}
 

@@ -41,7 +41,7 @@ def reconstruction(subject: Subject) -> Figures:
 
 def mean_ssim(subject: Subject) -> float:
     """The mean SSIM of test images and their reconstructions."""
-    test, batch, device = subject.data.test, subject.config.inference_batch, subject.stages.device
+    test, batch, device = subject.data.test, subject.config.inference_batch, subject.networks.device
     total = 0.0
     for chunk in chunks(len(test), batch, share_of_process()):
         images = test.images(padded(chunk, batch))

@@ -8,7 +8,7 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from ..randomness import hash64
+from ..randomness import Stream, hash64
 from ..transfer import onto
 from . import value_range
 from .decode import Decoded
@@ -93,7 +93,7 @@ def augment(images: Tensor, data: Data, seed: int, positions: Tensor) -> Tensor:
     """
     if not data.margin and not data.flip:
         return images
-    bits = hash64(seed, 1, positions)
+    bits = hash64(seed, Stream.AUGMENTATION, positions)
     tops = (bits & 0xFFFF) % (data.margin + 1)
     lefts = ((bits >> 16) & 0xFFFF) % (data.margin + 1)
     mirrored = (bits >> 32) & int(data.flip)

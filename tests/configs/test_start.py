@@ -5,7 +5,8 @@ import pytest
 from tests.conftest import write_pictures
 from vqprior import configs
 
-ONE_STEP = "--stage1.steps 1 --stage1.batch_size 2 --stage1.kmeans False --stage2.steps 1 --stage2.batch_size 2"
+ONE_STEP = "--stage1.steps 1 --stage1.batch_size 2 --stage1.codebook.kmeans False"
+ONE_STEP += " --stage2.steps 1 --stage2.batch_size 2"
 FEW = "--data.source folder --data.validation 0.2 --data.test 0.2 --data.workers 0 --sample.images 2 --sample.batch_size 2"
 FEW += " --inference_batch 2 --data.crop 0"  # the pictures are smaller than CelebA's
 

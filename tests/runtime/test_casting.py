@@ -31,6 +31,15 @@ def test_numbers_and_gradients_are_those_of_autocast(dtype, together, monkeypatc
         assert b.grad.stride() == b.stride()  # as the optimizer's kernels want it
 
 
+def test_a_layer_that_nothing_used_gets_no_gradient():
+    model = network()
+    model.spare = nn.Linear(2, 2)
+    model.forward = lambda x: model[0](x)
+    with torch.autocast("cpu", torch.bfloat16):
+        CastTogether(model, torch.bfloat16)(torch.randn(2, 3, 6, 6)).float().sum().backward()
+    assert model[0].weight.grad is not None and model[5].weight.grad is None and model.spare.weight.grad is None
+
+
 def test_layers_keep_their_parameters_and_what_autocast_leaves_alone_stays(monkeypatch):
     model = network()
     names = [name for group in CastTogether(model, torch.bfloat16)._groups for name, _ in group]

@@ -17,8 +17,12 @@ CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda:0", "mps:0"))
 HOW = dict(seed=5, batch_size=6, start=1, stop=5, part=slice(0, 6))
 
 
-def compare(make, monkeypatch, *, kind: str = "cuda", room: bool = True, waits: int = 0) -> None:
-    """What `make` gives for a device, on the device, is what it gives for the CPU."""
+def compare(make, monkeypatch, *, room: bool = True, parts: int = 1) -> None:
+    """What `make` gives for a GPU, there, is what it gives for the CPU.
+
+    Nothing waits for a batch; where all lies on the GPU each of so many parts was waited for once.
+    """
+    kind, waits = "cuda", parts if room else 0
     expected = [*fed(make(CPU), CPU)]
     monkeypatch.setattr(loader, "has_room", lambda device, size: room and device.type == "cuda")
     device = torch.device(kind, 0)
@@ -35,12 +39,12 @@ def compare(make, monkeypatch, *, kind: str = "cuda", room: bool = True, waits: 
 @pytest.mark.parametrize("settings", [{}, {"flip": True, "margin": 3}])
 def test_pictures_on_a_device_are_those_of_the_cpu(tiny, monkeypatch, room, settings):
     split = load(replace(tiny.data, **settings)).train
-    compare(lambda device: image_batches(split, device, **HOW), monkeypatch, room=room, waits=0)
+    compare(lambda device: image_batches(split, device, **HOW), monkeypatch, room=room)
 
 
 def test_streamed_pictures_are_those_of_the_cpu(tiny, monkeypatch):
     split = load(replace(tiny.data, flip=True, memory_gb=0, workers=2)).train
-    compare(lambda device: image_batches(split, device, **HOW), monkeypatch, waits=0)
+    compare(lambda device: image_batches(split, device, **HOW), monkeypatch, room=False)
 
 
 @pytest.mark.parametrize("room", [True, False])
@@ -51,7 +55,7 @@ def test_codes_on_a_device_are_those_of_the_cpu(monkeypatch, room, dtype):
     maps[0, 0, 0] = np.iinfo(dtype).max
     monkeypatch.setattr("vqprior.runtime.code_maps.SHARD", 4)
     split = CodeSplit([maps[:4], maps[4:8], maps[8:]], torch.arange(11))
-    compare(lambda device: code_batches(split, device, **HOW), monkeypatch, room=room, waits=0)
+    compare(lambda device: code_batches(split, device, **HOW), monkeypatch, room=room, parts=3)
 
 
 def test_codes_on_a_mac_are_copied_as_they_are_needed(monkeypatch):

@@ -69,14 +69,17 @@ def stand_in(monkeypatch):
     for module in ("vqprior.stage1_vqvae.train", "vqprior.stage2_prior.train"):
         monkeypatch.setattr(f"{module}.fed", lambda batches, device: iter(batches))
     monkeypatch.setattr("vqprior.runtime.loader.has_room", lambda device, size: False)
-    event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    event = SimpleNamespace(record=lambda stream: None, synchronize=lambda: None)
     monkeypatch.setattr(torch, "Event", lambda device: event)
-    monkeypatch.setattr(graph, "apart", lambda work, given: work(*given))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "a stream")
+    monkeypatch.setattr(graph, "apart", lambda work, given, stream: work(*given))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: "a stream")
     monkeypatch.setattr(graph, "record", record)
 
 
 def test_a_recorded_function_is_replayed_with_new_inputs(monkeypatch):
-    monkeypatch.setattr(graph, "apart", lambda work, given: work(*given))
+    monkeypatch.setattr(graph, "apart", lambda work, given, stream: work(*given))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: "a stream")
     monkeypatch.setattr(graph, "record", record)
     total, calls = torch.zeros(3), []
     State.of = [total]
@@ -97,7 +100,8 @@ def test_a_recorded_function_is_replayed_with_new_inputs(monkeypatch):
 def test_a_run_with_recorded_steps_is_one_with_plain_steps(tmp_path, command, stand_in, monkeypatch, flags):
     """Rates, draws, labels and dropout change with the step; whatever were baked into the record would differ."""
     pictures = write_pictures(tmp_path / "pictures")
-    flags = [*flags, "--stage1.steps", 9, "--stage2.steps", 9, "--stage1.restart", 0.5, "--stage2.label_dropout", 0.3]
+    flags = [*flags, "--stage1.steps", 9, "--stage2.steps", 9]
+    flags += ["--stage1.codebook.restart", 0.5, "--stage2.label_dropout", 0.3]
     flags += ["--stage1.save_every", 9, "--stage1.eval_every", 9, "--stage2.save_every", 9, "--stage2.eval_every", 9]
     base = ["run", "folder", *TINY, *flags, "--data.root", pictures]
     assert command(*base, "--out", tmp_path / "plain")[0] == 0

@@ -21,7 +21,7 @@ class Event:
     def __init__(self, device: torch.device):
         pass
 
-    def record(self) -> None:
+    def record(self, stream: object) -> None:
         pass
 
     def synchronize(self) -> None:
@@ -33,6 +33,7 @@ def ahead(monkeypatch) -> None:
     """The CPU is treated like a CUDA device."""
     monkeypatch.setattr(module, "runs_ahead", lambda device: True)
     monkeypatch.setattr(torch, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "a stream")
     Event.waited = 0
 
 

@@ -24,10 +24,17 @@ def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
 
 
+class Network(nn.Sequential):
+    """Of whose weights all are decayed."""
+
+    def undecayed(self) -> tuple[str, ...]:
+        return ()
+
+
 def network() -> nn.Module:
     """Layers whose weights in channels_last have other strides than contiguous ones."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(16, 5))
+    model = Network(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(16, 5))
     return model.to(memory_format=torch.channels_last)
 
 
@@ -103,7 +110,15 @@ def test_numbered_moments_of_earlier_versions_get_the_names_of_their_parameters(
     """Decayed ones were counted first: matrices and kernels, then biases."""
     model = network()
     stored = {f"{index}.exp_avg": torch.tensor(float(index)) for index in range(6)}
-    named = named_moments(stored, [*model.named_parameters()])
+    named = named_moments(stored, model.named_parameters(), model.undecayed())
     order = ["0.weight", "2.weight", "4.weight", "0.bias", "2.bias", "4.bias"]
     assert {name: value.item() for name, value in named.items()} == {f"{n}.exp_avg": i for i, n in enumerate(order)}
-    assert named_moments(named, []) is named
+    assert named_moments(named, [], ()) is named
+
+
+def test_parameters_of_one_axis_and_those_that_a_model_names_are_not_decayed():
+    model = network()
+    model.undecayed = lambda: {"2.weight"}
+    decayed, others = (group["params"] for group in adamw(model, weight_decay=0.5).param_groups)
+    assert [p.shape for p in decayed] == [(8, 3, 3, 3), (5, 16)]
+    assert [p.shape for p in others] == [(8,), (4, 8, 3, 3), (4,), (5,)]

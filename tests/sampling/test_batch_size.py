@@ -7,9 +7,9 @@ from tests.pretend_device import MEMORY, pretend
 from tests.sampling.tiny import tiny_generator
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Sample, Stage2
+from vqprior.runtime.code_maps import Level
 from vqprior.sampling import batch_size
-from vqprior.stage2_prior.cached import CachedPixelCNN
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 
 def tensors_of(thing: object) -> dict[int, int]:
@@ -26,13 +26,13 @@ def tensors_of(thing: object) -> dict[int, int]:
 
 @pytest.mark.parametrize("classes", [0, 3])
 def test_the_cache_is_counted(classes):
-    prior = PixelCNN(Stage2(channels=10, layers=3, kernel=5, head=12), K=9, classes=classes).eval()
+    prior = PixelCNN(Stage2(channels=10, layers=3, kernel=5, head=12), Level(9, 5, 7), classes).eval()
     held = []
     for maps in (2, 3):
         labels = torch.zeros(maps, dtype=torch.int64) if classes else None
-        held.append(sum(tensors_of(CachedPixelCNN(prior, labels, maps=maps, width=7)).values()))
+        held.append(sum(tensors_of(prior.cache(labels, maps=maps)).values()))
     passing = 4 * 7 * 10  # a vertical stack's output, and its copy
-    assert batch_size.cached_numbers(prior, 7) == pytest.approx(held[1] - held[0] + passing, rel=0.02)
+    assert prior.cached_numbers() == pytest.approx(held[1] - held[0] + passing, rel=0.02)
 
 
 @pytest.mark.parametrize(("gigabytes", "each", "expected"), [
@@ -42,7 +42,7 @@ def test_a_power_of_two_whose_maps_take_at_most_a_quarter(monkeypatch, gigabytes
     generator = tiny_generator()
     monkeypatch.setattr(batch_size, "total_memory", lambda device: int(gigabytes * 2**30))
     monkeypatch.setattr(batch_size, "bytes_of_map", lambda prior, vqvae: int(each))
-    assert batch_size.automatic(generator.prior, generator.vqvae) == expected
+    assert batch_size.automatic(generator.networks.prior, generator.networks.vqvae) == expected
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
@@ -53,7 +53,7 @@ def test_the_memory_of_a_device(kind):
 
 def test_auto_is_64_on_a_cpu_and_a_number_is_that_number():
     generator = tiny_generator()
-    assert generator.batch_size_of(Sample()) == 64
-    assert generator.batch_size_of(Sample(batch_size=3)) == 3
+    assert generator.networks.batch_size_of(Sample()) == 64
+    assert generator.networks.batch_size_of(Sample(batch_size=3)) == 3
     with pytest.raises(UserError, match="at least 1, or auto"):
         generator.sample(2, batch_size=0)

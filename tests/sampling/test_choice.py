@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from tests.sampling.drawing import Fake, drawn
 from tests.sampling.test_sampler import P, chi_square
 from vqprior.configs import UserError
+from vqprior.runtime.code_maps import Level
 from vqprior.sampling.arguments import per_image
 from vqprior.sampling.choice import Choice, along, of_maps
 from vqprior.sampling.noise import gumbel_noise
-from vqprior.sampling.sampler import sample_by_full_forwards
 
 TEMPERATURES, TOP_K, TOP_P = torch.tensor([1.0, 0.5, 2.0, 1.0]), torch.tensor([0, 2, 99, 1]), torch.tensor([0.7, 1.0, 0.3, 1.0])
 
@@ -43,10 +44,8 @@ def test_frequencies_of_maps_with_settings_of_their_own():
     kind = torch.arange(maps) % len(settings)
     default = dict(temperature=1.0, top_k=0, top_p=1.0)
     each = {name: torch.tensor([given.get(name, value) for given, _ in settings])[kind] for name, value in default.items()}
-    codes = sample_by_full_forwards(
-        prior, None, gumbel_noise(0, torch.arange(maps), 4), Choice(**each), maps=maps, height=2, width=3,
-        device=torch.device("cpu"),
-    )  # fmt: skip
+    noise = gumbel_noise(0, torch.arange(maps), 4)
+    codes = drawn(Fake(prior, Level(4, 2, 3)), None, noise, Choice(**each), maps=maps)
     for number, (_, expected) in enumerate(settings):
         assert chi_square(codes[kind == number].flatten(), torch.tensor(expected)) < 16.3  # once in 1000 seeds
 

@@ -70,7 +70,7 @@ def test_the_likeliest_come_first_and_are_kept(generator):
     assert (np.diff(each.bits) >= 0).all() and len(set(each.bits)) > 10
     for name in ("images", "codes", "bits", "draws"):
         assert np.array_equal(getattr(some, name), getattr(each, name)[:3]), name
-    assert np.allclose(each.bits, -generator.log_prob(each.codes, "c"), rtol=1e-6)
+    assert np.allclose(each.bits, -generator.log2_prob(each.codes, "c"), rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 50])

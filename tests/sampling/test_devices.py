@@ -11,7 +11,8 @@ from tests.sampling.tiny import tiny_generator
 from vqprior import Generator
 from vqprior.runtime.randomness import hash64
 from vqprior.sampling import noise, self_check
-from vqprior.stage2_prior.cached import CachedPixelCNN
+from vqprior.sampling.choice import Choice, Sampling
+from vqprior.stage2_prior.gated_pixelcnn.cache import CachedPixelCNN
 
 EACH = dict(guidance=[1.0, 2.0, 0.0], temperature=[1.0, 0.5, 1.3], top_k=[0, 3, 5], top_p=[1.0, 0.9, 0.8])
 MASK = np.arange(16)[:, None].repeat(20, 1) > 7
@@ -29,7 +30,7 @@ def first_use() -> Iterator[None]:
 
 def generator_on(kind: str, size: tuple[int, int] = (16, 20)) -> Generator:
     generator = tiny_generator(size=size)
-    for network in (generator.vqvae, generator.prior):
+    for network in (generator.networks.vqvae, generator.networks.prior):
         network.to(f"{kind}:0")
     return generator
 
@@ -46,8 +47,8 @@ def everything(generator: Generator) -> list[np.ndarray]:
         generator.sample(4, guidance=2.5, temperature=0.8, top_k=4, top_p=0.9),
         generator.decode(codes),
         generator.reconstruct(images),
-        generator.log_prob(images, "b", batch_size=3),
-        generator.log_prob(codes),
+        generator.log2_prob(images, "b", batch_size=3),
+        generator.log2_prob(codes),
         generator.posterior(codes),
         generator.classify(images),
         *completed,
@@ -78,11 +79,12 @@ def test_a_row_and_a_code_wait_for_nothing(kind):
     def waits(size: tuple[int, int]) -> dict[str, int]:
         with pretend(kind) as gpu:
             generator = generator_on(kind, size)
-            settings = dict(seed=0, guidance=2.0, known=torch.full((2, size[0] // 4, size[1] // 4), -1))
+            settings = Sampling(choice=Choice(guidance=2.0), batch_size=2)
+            known = torch.full((2, size[0] // 4, size[1] // 4), -1)
             numbers, labels = torch.arange(2), torch.tensor([0, 1])
-            generator.sample_codes(numbers, labels, **settings)
+            generator.networks.codes(numbers, labels, settings, known)
             gpu.reset()
-            generator.sample_codes(numbers, labels, **settings)
+            generator.networks.codes(numbers, labels, settings, known)
             return dict(gpu.waits)
 
     few, many = waits((8, 8)), waits((24, 20))
@@ -107,7 +109,7 @@ def test_where_whole_numbers_are_wrong_the_noise_is_that_of_the_cpu(on_cpu, caps
     with pretend("mps"):
         generator = generator_on("mps")
         found = everything(generator)
-        assert not self_check.hashes(generator.device) and self_check.caches(generator.device)
+        assert not self_check.hashes(generator.networks.device) and self_check.caches(generator.networks.device)
     assert same(found, on_cpu)
     assert capsys.readouterr().out.count("the noise is made on the CPU") == 1
 
@@ -125,7 +127,7 @@ def test_where_the_cache_is_wrong_each_code_takes_a_full_forward(on_cpu, capsys,
     with pretend("mps"):
         generator = generator_on("mps")
         found = everything(generator)
-        assert not self_check.caches(generator.device) and self_check.hashes(generator.device)
+        assert not self_check.caches(generator.networks.device) and self_check.hashes(generator.networks.device)
     assert same(found, on_cpu)
     assert capsys.readouterr().out.count("each code takes a full forward") == 1
 

@@ -107,7 +107,7 @@ def test_without_classes_there_is_none_to_name():
 def named(names: tuple[str, ...]) -> Generator:
     """The tiny generator, with other names for its classes."""
     tiny = tiny_generator()
-    return Generator(tiny.vqvae, tiny.prior, names)
+    return Generator(tiny.tokenizer, tiny.networks.prior, names)
 
 
 def test_all_calls_agree_on_classes_called_by_digits_in_another_order():
@@ -116,7 +116,7 @@ def test_all_calls_agree_on_classes_called_by_digits_in_another_order():
     calls = {
         "sample": lambda generator, label: generator.sample(4, labels=label),
         "complete": lambda generator, label: generator.complete(image, mask, n=2, labels=label).codes,
-        "log_prob": lambda generator, label: generator.log_prob(image[None], label),
+        "log2_prob": lambda generator, label: generator.log2_prob(image[None], label),
     }
     for name, call in calls.items():
         for number, (letter, digit) in enumerate(zip("abc", "312", strict=True)):

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from tests.sampling.drawing import Fake, drawn
+from vqprior.runtime.code_maps import Level
+from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
-from vqprior.sampling.sampler import Choice, sample_by_full_forwards
 
 P = torch.tensor([0.4, 0.3, 0.2, 0.1])
 
@@ -71,9 +73,8 @@ def chain(codes: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
 
 def sample(prior, images: torch.Tensor, labels=None, **choice) -> torch.Tensor:
     noise = gumbel_noise(0, images, 4)
-    return sample_by_full_forwards(
-        prior, labels, noise, Choice(**choice), maps=len(images), height=3, width=5, device=torch.device("cpu")
-    )
+    fake = Fake(prior, Level(4, 3, 5))
+    return drawn(fake, labels, noise, Choice(**choice), maps=len(images))
 
 
 def test_codes_are_drawn_in_raster_order_given_the_earlier_ones():

@@ -54,7 +54,7 @@ def test_the_generator_has_the_same_three(tokenizer, finished_run, pictures):
     assert np.array_equal(generator.reconstruct(pictures), tokenizer.reconstruct(pictures))
     codes = tokenizer.encode(pictures)
     assert np.array_equal(generator.decode(codes), tokenizer.decode(codes))
-    assert np.allclose(generator.log_prob(pictures, 0), generator.log_prob(codes, 0))
+    assert np.allclose(generator.log2_prob(pictures, 0), generator.log2_prob(codes, 0))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])

@@ -7,8 +7,9 @@ import torch
 from vqprior import Generator
 from vqprior.configs import Config
 from vqprior.configs.schema import Data, Stage1, Stage2
+from vqprior.runtime.code_maps import Level
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 
 def tiny_generator(
@@ -18,7 +19,8 @@ def tiny_generator(
     torch.manual_seed(0)
     stage1 = Stage1(K=K, D=3, width=8, blocks=1, block_width=4, factor=4)
     vqvae = VQVAE(replace(Config(), data=Data(size=size, channels=channels), stage1=stage1)).eval().requires_grad_(False)
-    prior = PixelCNN(Stage2(channels=6, layers=3, head=8, label_dropout=label_dropout), K=K, classes=classes).eval()
+    level = Level(K, *vqvae.map_size)
+    prior = PixelCNN(Stage2(channels=6, layers=3, head=8, label_dropout=label_dropout), level, classes).eval()
     torch.nn.init.normal_(vqvae.quantizer.embedding)
     for parameter in [*vqvae.parameters(), *prior.parameters()]:
         torch.nn.init.normal_(parameter, std=0.5)

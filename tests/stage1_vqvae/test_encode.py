@@ -74,7 +74,7 @@ def test_a_killed_dump_goes_on_with_the_shards_it_lacks(trained, monkeypatch):
     monkeypatch.setattr(code_maps, "SHARD", 5)
     encode(config, trained, data)
     whole = {path.name: path.read_bytes() for path in trained.codes.iterdir()}
-    origin = CodeMaps(trained.codes).header.origin()
+    origin = CodeMaps(trained.codes).header.origin() | {"fp32_precision": "ieee"}
     partial = trained.path / "codes.partial"
     trained.codes.rename(partial)
     (partial / "header.json").unlink()
@@ -87,6 +87,20 @@ def test_a_killed_dump_goes_on_with_the_shards_it_lacks(trained, monkeypatch):
     assert {p.name: p.read_bytes() for p in trained.codes.iterdir() if p.name != "origin.json"} == {
         name: content for name, content in whole.items() if name != "origin.json"
     }
+
+
+def test_shards_of_a_version_that_did_not_say_what_fp32_was_are_encoded_anew(trained, monkeypatch):
+    """Convolutions of an earlier version were TF32 on some GPUs: no dump may hold both."""
+    config, data = trained.config().for_inference(), load(trained.config().data)
+    encode(config, trained, data)
+    whole = (trained.codes / "train-00000.codes.npy").read_bytes()
+    partial = trained.path / "codes.partial"
+    trained.codes.rename(partial)
+    (partial / "origin.json").write_text(json.dumps(CodeMaps(partial).header.origin()))
+    (partial / "header.json").unlink()
+    (partial / "train-00000.codes.npy").write_bytes(whole[:-1] + b"\0")
+    encode(config, trained, data)
+    assert (trained.codes / "train-00000.codes.npy").read_bytes() == whole
 
 
 @pytest.mark.parametrize("origin", ["{}", "torn {"])

@@ -7,10 +7,11 @@ import torch
 
 from vqprior.configs import Config
 from vqprior.configs.schema import Data, Stage1, Stage2
+from vqprior.runtime.code_maps import Level
 from vqprior.stage1_vqvae.likelihood import L1, LIKELIHOODS, MIXTURES, MSE, Categorical, Logistic
 from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 from vqprior.stage2_prior.measure import log2_prob
-from vqprior.stage2_prior.pixelcnn import PixelCNN
 
 
 def prediction(likelihood, images: int = 1, size: tuple[int, int] = (1, 1), scale: float = 1.5) -> torch.Tensor:
@@ -120,7 +121,8 @@ def test_the_bound_is_its_two_terms_and_no_smaller_than_the_sum_over_all_maps(na
     K, stage1 = 3, Stage1(K=3, D=2, width=4, blocks=0, factor=2, likelihood=name, codes_per_position=codes_per_position)
     config = replace(Config(), data=Data(size=(2, 4), channels=1), stage1=stage1)
     vqvae = VQVAE(config).double().eval()
-    prior = PixelCNN(Stage2(channels=4, layers=2, head=4), K=K, classes=0, codes_per_position=codes_per_position)
+    level = Level(K, *vqvae.map_size, codes_per_position)
+    prior = PixelCNN(Stage2(channels=4, layers=2, head=4), level, 0)
     prior = prior.double().eval()
     for parameter in [*vqvae.parameters(), *prior.parameters()]:
         torch.nn.init.normal_(parameter, std=0.7)

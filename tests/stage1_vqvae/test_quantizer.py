@@ -1,17 +1,34 @@
+"""Properties of every quantizer, and of those with a codebook."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from vqprior.configs.schema import FSQ, Codebook, Stage1
 from vqprior.runtime.randomness import generator
-from vqprior.stage1_vqvae import quantizer
-from vqprior.stage1_vqvae.quantizer import CODEBOOKS, EMACodebook, GradientCodebook, kmeans, nearest_codes
+from vqprior.stage1_vqvae.quantizers import QUANTIZERS, Quantizer
+from vqprior.stage1_vqvae.quantizers import codebook as module
+from vqprior.stage1_vqvae.quantizers.codebook import kmeans, nearest_codes
+from vqprior.stage1_vqvae.quantizers.ema import EMACodebook
+from vqprior.stage1_vqvae.quantizers.gradient import GradientCodebook
 
+ALL = pytest.mark.parametrize("kind", sorted(QUANTIZERS))
+CODEBOOKS = {"gradient": GradientCodebook, "ema": EMACodebook}
 BOTH = pytest.mark.parametrize("kind", sorted(CODEBOOKS))
+K, D = 30, 3
+
+
+def built(kind: str, **codebook: float) -> Quantizer:
+    """30 codes of 3 numbers, under the settings of a run."""
+    of_codebook = Codebook(**codebook) if kind in CODEBOOKS else Codebook()
+    levels = FSQ((5, 2, 3)) if kind == "fsq" else FSQ()
+    torch.manual_seed(0)
+    return QUANTIZERS[kind].build(Stage1(K=K, D=D, quantizer=kind, codebook=of_codebook, fsq=levels))
 
 
 def move(book, vectors, codes, step: int, unsound: torch.Tensor | None = None) -> torch.Tensor:
-    """One step of a codebook on one process, as the loop does it."""
+    """One step of a quantizer on one process, as the loop does it."""
     drawn = torch.randint(len(vectors), (book.K,), generator=generator(step))
     return book.update(book.observe(vectors, codes, drawn), unsound)
 
@@ -20,51 +37,69 @@ def flat(z: torch.Tensor) -> torch.Tensor:
     return rearrange(z, "b d h w -> (b h w) d")
 
 
+def every_vector(book: Quantizer) -> torch.Tensor:
+    """The vectors [K, D] of all codes."""
+    return flat(book.embed(torch.arange(book.K).view(book.K, 1, 1)))
+
+
 def test_nearest_code_is_that_of_brute_force(monkeypatch):
-    monkeypatch.setattr(quantizer, "DISTANCES", 7 * 11)  # several chunks
+    monkeypatch.setattr(module, "DISTANCES", 7 * 11)  # several chunks
     vectors, codebook = torch.randn(50, 5, dtype=torch.float64), torch.randn(11, 5, dtype=torch.float64)
     distances = (vectors[:, None] - codebook[None]).norm(dim=2)
     assert torch.equal(nearest_codes(vectors, codebook), distances.argmin(1))
 
 
-@BOTH
+@ALL
+def test_a_quantizer_has_as_many_codes_as_asked_for_all_different(kind):
+    book = built(kind)
+    assert (book.K, book.D) == (K, D) == (len(every_vector(book).unique(dim=0)), every_vector(book).shape[1])
+
+
+@ALL
 def test_quantized_is_the_nearest_code_vector_at_each_place(kind):
-    book = CODEBOOKS[kind](6, 3)
-    z_e = torch.randn(2, 3, 4, 5)
-    out = book(z_e)
+    book = built(kind)
+    out = book(2 * torch.randn(2, D, 4, 5))
     assert torch.allclose(out.z_q, book.embed(out.codes), atol=1e-6)
-    expected = torch.cdist(flat(z_e), book.vectors()).argmin(1).view(2, 4, 5)
+    expected = torch.cdist(flat(out.z_e), every_vector(book)).argmin(1).view(2, 4, 5)
     assert torch.equal(out.codes, expected)
 
 
-@BOTH
+@ALL
 def test_gradient_goes_straight_through(kind):
-    book = CODEBOOKS[kind](6, 3)
-    z_e = torch.randn(2, 3, 4, 5, requires_grad=True)
-    weight = torch.randn(2, 3, 4, 5)
-    (book(z_e).z_q * weight).sum().backward()
-    assert torch.equal(z_e.grad, weight)
+    book = built(kind)
+    z = torch.randn(2, D, 4, 5, requires_grad=True)
+    out, weight = book(z), torch.randn(2, D, 4, 5)
+    (through,) = torch.autograd.grad((out.z_q * weight).sum(), out.z_e, retain_graph=True)
+    assert torch.equal(through, weight)
+    (to_encoder,) = torch.autograd.grad((out.z_q * weight).sum(), z)
+    assert (to_encoder * weight > 0).all()
 
 
 def test_each_loss_moves_its_own_side_only():
-    """Equation 3: sg[z_e] in the codebook term, sg[e] in the commitment term."""
+    """VQ-VAE, Equation 3: sg[z_e] in the codebook term, sg[e] in the commitment term."""
     book = GradientCodebook(6, 3)
     z_e = torch.randn(2, 3, 4, 5, requires_grad=True)
-    book(z_e).codebook_loss.backward()
+    book(z_e).terms["codebook"].backward()
     assert z_e.grad is None and book.embedding.grad.abs().sum() > 0
     book.embedding.grad = None
     out = book(z_e)
-    out.commitment_loss.backward()
+    out.terms["commitment"].backward()
     assert z_e.grad.abs().sum() > 0 and book.embedding.grad is None
-    assert torch.allclose(out.codebook_loss, F.mse_loss(book.embed(out.codes), z_e))
+    assert torch.allclose(out.terms["codebook"], F.mse_loss(book.embed(out.codes), z_e))
 
 
-@BOTH
+def test_a_quantizer_without_a_term_has_no_such_key():
+    names = {kind: {*built(kind)(torch.randn(2, D, 4, 5)).terms} for kind in ("gradient", "ema", "fsq")}
+    assert names == {"gradient": {"codebook", "commitment"}, "ema": {"commitment"}, "fsq": set()}
+
+
+@ALL
 def test_forward_changes_no_state(kind):
-    book = CODEBOOKS[kind](6, 3).train()
-    before = {name: value.clone() for name, value in book.state_dict().items()}
-    book(torch.randn(2, 3, 4, 5))
-    assert all(torch.equal(value, before[name]) for name, value in book.state_dict().items())
+    book = built(kind).train()
+    tensors = {**book.state_dict(), **dict(book.named_buffers())}
+    before = {name: value.clone() for name, value in tensors.items()}
+    book(torch.randn(2, D, 4, 5))
+    assert all(torch.equal(value, before[name]) for name, value in tensors.items())
 
 
 def test_ema_against_an_example_by_hand():
@@ -112,21 +147,18 @@ def test_dead_codes_are_restarted_on_encoder_outputs(kind):
         assert torch.equal(book.embedding[:3], before[:3])
 
 
-@BOTH
+@ALL
 def test_several_processes_update_like_one(kind):
     """Each of three processes holds a third of the vectors; all get the sum of what the three saw."""
-    vectors, codes = torch.randn(30, 2, dtype=torch.float64), torch.randint(3, (30,))
-    one = CODEBOOKS[kind](8, 2, restart=0.2).double()
-    many = [CODEBOOKS[kind](8, 2, restart=0.2).double() for _ in range(3)]
-    for book in many:
-        book.load_state_dict(one.state_dict())
+    vectors, codes = torch.randn(30, D, dtype=torch.float64), torch.randint(3, (30,))
+    one = built(kind, restart=0.2).double()
+    many = [built(kind, restart=0.2).double() for _ in range(3)]
     for step in range(60):
         move(one, vectors, codes, step)
-        drawn = torch.randint(30, (8,), generator=generator(step))
+        drawn = torch.randint(30, (K,), generator=generator(step))
         parts = [slice(rank * 10, rank * 10 + 10) for rank in range(3)]
-        saw = [
-            book.observe(vectors[p], codes[p], drawn, rank, 3) for rank, (book, p) in enumerate(zip(many, parts, strict=True))
-        ]
+        ranks = enumerate(zip(many, parts, strict=True))
+        saw = [book.observe(vectors[part], codes[part], drawn, rank, 3) for rank, (book, part) in ranks]
         for book in many:
             book.update(sum(saw))
     for book in many:
@@ -134,19 +166,35 @@ def test_several_processes_update_like_one(kind):
             assert torch.allclose(book.state_dict()[name], value, atol=1e-12), name
 
 
-@BOTH
+@ALL
 def test_an_unsound_step_moves_nothing_and_a_sound_one_what_it_would_have(kind):
     """Where the host runs ahead a tensor decides, whatever numbers the step is made of."""
-    vectors, codes = torch.randn(20, 2), torch.randint(3, (20,))
-    book, free = (CODEBOOKS[kind](4, 2, restart=0.5) for _ in range(2))
-    free.load_state_dict(book.state_dict())
+    vectors, codes = torch.randn(20, D), torch.randint(3, (20,))
+    book, free = built(kind, restart=0.5), built(kind, restart=0.5)
     before = {name: value.clone() for name, value in book.state_dict().items()}
     move(book, vectors * float("nan"), codes, 0, torch.tensor(1.0))
     assert all(torch.equal(value, before[name]) for name, value in book.state_dict().items())
-    move(book, vectors, codes, 0, torch.tensor(0.0))
-    move(free, vectors, codes, 0)
+    restarted = move(book, vectors, codes, 0, torch.tensor(0.0))
+    assert torch.equal(restarted, move(free, vectors, codes, 0)) and restarted.dtype == torch.int64
     assert all(torch.equal(value, free.state_dict()[name]) for name, value in book.state_dict().items())
-    assert not torch.equal(book.usage, before["usage"])
+    still = [name for name, value in book.state_dict().items() if torch.equal(value, before[name])]
+    assert book.moves == (still != [*before])
+
+
+@ALL
+def test_a_start_is_the_same_for_the_same_vectors_and_moves_only_what_moves(kind):
+    vectors = torch.randn(200, D)
+    book, other = built(kind), built(kind)
+    before = every_vector(book).clone()
+    for each in (book, other):
+        each.start(vectors, generator(0))
+    assert torch.equal(every_vector(book), every_vector(other))
+    assert book.moves == (not torch.equal(every_vector(book), before)) == book.starts_on_vectors
+
+
+@BOTH
+def test_the_loop_is_told_whether_to_start_with_kmeans(kind):
+    assert not built(kind, kmeans=False).starts_on_vectors
 
 
 def test_kmeans_finds_separated_clusters():
@@ -174,9 +222,12 @@ def test_normalized_codes_compare_directions(kind):
     assert torch.equal(out.codes.flatten(), similarity.argmax(1))
 
 
+@ALL
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_distances_are_in_fp32_at_least(dtype):
-    book = EMACodebook(6, 3).to(torch.promote_types(dtype, torch.float32))
+def test_all_is_in_fp32_at_least(kind, dtype):
+    expected = torch.promote_types(dtype, torch.float32)
+    book = built(kind).to(expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = book(torch.randn(1, 3, 4, 5).to(dtype))
-    assert out.z_q.dtype == out.commitment_loss.dtype == torch.promote_types(dtype, torch.float32)
+        out = book(torch.randn(1, D, 4, 5).to(dtype))
+        assert book.embed(out.codes).dtype == expected
+    assert {out.z_q.dtype, out.z_e.dtype, *(term.dtype for term in out.terms.values())} == {expected}

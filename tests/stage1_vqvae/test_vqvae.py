@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
+from tests.conftest import FSQ
 from vqprior import configs
 from vqprior.stage1_vqvae.vqvae import VQVAE
 
@@ -53,18 +52,30 @@ def test_one_image_does_not_depend_on_the_others():
     assert torch.allclose(whole, alone, atol=1e-12)
 
 
-def test_every_parameter_gets_a_gradient():
-    for codebook in ("ema", "gradient"):
-        vqvae = model("--stage1.codebook", codebook)
-        out = vqvae(torch.rand(2, 3, 16, 24))
-        (out.prediction.square().mean() + out.quantized.codebook_loss + out.quantized.commitment_loss).backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in vqvae.parameters())
+@pytest.mark.parametrize("flags", [["--stage1.quantizer", "ema"], ["--stage1.quantizer", "gradient"], FSQ])
+def test_every_parameter_gets_a_gradient(flags):
+    vqvae = model(*flags)
+    vqvae.encoder.project.bias.data.fill_(1.0)  # fsq would round all that a new encoder says to zero
+    out = vqvae(torch.rand(2, 3, 16, 24))
+    (out.prediction.square().mean() + sum(out.quantized.terms.values())).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in vqvae.parameters())
 
 
-def test_the_codebook_is_a_field():
-    assert "quantizer.embedding" in dict(model("--stage1.codebook", "gradient").named_parameters())
-    assert "quantizer.embedding" in dict(model("--stage1.codebook", "ema").named_buffers())
-    assert replace(configs.Config().stage1, codebook="gradient").codebook == "gradient"
+def test_the_quantizer_is_a_field():
+    assert "quantizer.embedding" in dict(model("--stage1.quantizer", "gradient").named_parameters())
+    assert "quantizer.embedding" in dict(model("--stage1.quantizer", "ema").named_buffers())
+    assert not [name for name in model(*FSQ).state_dict() if name.startswith("quantizer.")]
+
+
+def test_the_model_says_what_is_not_decayed_and_what_stays_exact():
+    kinds = {"ema": ["--stage1.quantizer", "ema"], "gradient": ["--stage1.quantizer", "gradient"], "fsq": FSQ}
+    models = {kind: model(*flags) for kind, flags in kinds.items()}
+    undecayed = {kind: vqvae.undecayed() for kind, vqvae in models.items()}
+    assert undecayed == {"ema": set(), "gradient": {"quantizer.embedding"}, "fsq": set()}
+    exact = {kind: vqvae.exact_tensors() for kind, vqvae in models.items()}
+    codebook = {"quantizer.embedding", "quantizer.usage"}
+    assert exact == {"ema": codebook | {"quantizer.sums"}, "gradient": codebook, "fsq": set()}
+    assert all(exact[kind] <= models[kind].state_dict().keys() for kind in models)
 
 
 def test_whole_numbers_and_other_shapes_are_refused():

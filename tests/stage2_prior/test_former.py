@@ -8,9 +8,11 @@ from safetensors.torch import load_file
 
 from vqprior.configs.schema import Stage2
 from vqprior.runtime import checkpoint
+from vqprior.runtime.code_maps import Level
 from vqprior.runtime.optimizer import adamw
-from vqprior.stage2_prior.former import moments_of, tensors_of
-from vqprior.stage2_prior.pixelcnn import PixelCNN, load_prior
+from vqprior.runtime.run_state import moments_of
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
+from vqprior.stage2_prior.priors import load_prior
 
 MNIST = Path(__file__).parents[2] / "models" / "mnist" / "stage2"
 
@@ -31,7 +33,7 @@ def taken_apart(model: PixelCNN, tensors: dict[str, torch.Tensor]) -> dict[str, 
 
 def prior() -> PixelCNN:
     torch.manual_seed(0)
-    return PixelCNN(Stage2(channels=4, layers=12, head=4), K=5, classes=3)
+    return PixelCNN(Stage2(channels=4, layers=12, head=4), Level(5, 3, 3), 3)
 
 
 def test_the_model_that_ships_has_such_tables_and_they_become_one():
@@ -63,10 +65,10 @@ def test_weights_and_numbered_moments_of_earlier_versions_find_their_parameters(
         },
     }
     found = SimpleNamespace(tensors=files.__getitem__)
-    joined = tensors_of(found, "model")
+    joined = model.renamed(found.tensors("model"))
     assert joined.keys() == expected.keys()
     assert all(torch.equal(joined[name], tensor) for name, tensor in expected.items())
-    named = moments_of(found, model)
+    named = moments_of(found, model.numbered(), model.renamed, model.undecayed())
     assert named.keys() == {f"{name}.{moment}" for name in expected for moment in moments}
     assert all(torch.equal(named[f"{name}.exp_avg"], tensor) for name, tensor in expected.items())
     assert all(named[f"{name}.step"] == 7 for name in expected)
@@ -76,8 +78,9 @@ def test_what_todays_version_writes_is_read_as_it_is():
     model = prior()
     named = {f"{name}.exp_avg": p for name, p in model.named_parameters()}
     found = SimpleNamespace(tensors={"model": dict(model.state_dict()), "optimizer": named}.__getitem__)
-    assert tensors_of(found, "model").keys() == model.state_dict().keys()
-    assert all(moments_of(found, model)[name] is tensor for name, tensor in named.items())
+    assert model.renamed(found.tensors("model")).keys() == model.state_dict().keys()
+    read = moments_of(found, model.numbered(), model.renamed, model.undecayed())
+    assert all(read[name] is tensor for name, tensor in named.items())
 
 
 def test_an_optimizer_decays_the_table_as_it_did_its_parts():

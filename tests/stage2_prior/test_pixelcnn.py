@@ -2,12 +2,14 @@ import pytest
 import torch
 
 from vqprior.configs.schema import Stage2
-from vqprior.stage2_prior.pixelcnn import PixelCNN, dropout, dropout_keys
+from vqprior.runtime.code_maps import Level
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 
 def prior(kernel: int = 3, layers: int = 8, classes: int = 0, **settings) -> PixelCNN:
     torch.manual_seed(0)
-    model = PixelCNN(Stage2(channels=6, layers=layers, kernel=kernel, head=8, **settings), K=7, classes=classes).double().eval()
+    config = Stage2(channels=6, layers=layers, kernel=kernel, head=8, **settings)
+    model = PixelCNN(config, Level(7, 3, 3), classes).double().eval()
     torch.nn.init.normal_(model.logits.weight)  # it starts at zero, which would hide every dependence
     return model
 
@@ -55,13 +57,14 @@ def test_labels_and_classes_must_agree():
 
 
 def test_it_starts_as_the_uniform_prior():
-    model = PixelCNN(Stage2(channels=6, layers=2, head=8), K=7, classes=0)
+    model = PixelCNN(Stage2(channels=6, layers=2, head=8), Level(7, 3, 3), 0)
     assert (model(torch.randint(7, (2, 3, 3))) == 0).all()
 
 
 def drawn(config: Stage2, seed: int, positions: torch.Tensor) -> torch.Tensor | None:
     """Dropout's factors of the maps at these positions."""
-    return dropout(config, dropout_keys(config, seed, positions))
+    model = PixelCNN(config, Level(7, 3, 3), 0)
+    return model.dropout(model.dropout_keys(seed, positions))
 
 
 def test_dropout_is_a_function_of_the_place_in_the_run_and_keeps_the_mean():
@@ -98,7 +101,7 @@ def test_every_parameter_gets_a_gradient():
 
 def test_codes_of_one_position_are_told_apart_and_seen_in_order():
     torch.manual_seed(0)
-    model = PixelCNN(Stage2(channels=6, layers=8, head=8), K=7, classes=0, codes_per_position=3).double().eval()
+    model = PixelCNN(Stage2(channels=6, layers=8, head=8), Level(7, 3, 3, 3), 0).double().eval()
     torch.nn.init.normal_(model.logits.weight)
     gradient = dependence(model, 3, 6)
     earlier = torch.ones_like(gradient).tril(-1).bool()

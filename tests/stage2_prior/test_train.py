@@ -6,7 +6,7 @@ from tests.conftest import TINY, write_pictures
 from tests.stage2_prior.test_pixelcnn import drawn
 from vqprior import configs
 from vqprior.runtime.loader import batch_positions
-from vqprior.stage2_prior.pixelcnn import PixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 
 def test_each_step_drops_other_channels_and_hides_other_labels(tmp_path, command, monkeypatch):

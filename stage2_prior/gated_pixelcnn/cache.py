@@ -13,12 +13,16 @@ nothing here waits for the device.
 Legend: B maps, C channels, h x w the map, k the kernel size, r = k // 2 its reach, K codes.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import GatedLayer, gate
-from .pixelcnn import PixelCNN
+
+if TYPE_CHECKING:
+    from .model import PixelCNN
 
 
 def _matrix(kernel: Tensor) -> Tensor:
@@ -116,23 +120,24 @@ class _CachedLayer:
 
 
 class CachedPixelCNN:
-    """Logits of one place after the other, in raster order.
-
-    For each row: `begin_row()`, then for each column j `logits(j)` and `put(j, codes)`; for other maps of the same size
-    first `reset(labels)`.
+    """The `Cache` of a `PixelCNN`.
 
     Args:
         prior: in evaluation mode; its weights are read here and in each `reset`.
-        labels: [B] int64, or None for an unconditional prior.
-        maps: B.
-        width: w of the maps.
-        dtype: of weights and activations; that of the prior unless given.
+        labels, maps, dtype: as for `Prior.cache`.
     """
 
-    def __init__(self, prior: PixelCNN, labels: Tensor | None, *, maps: int, width: int, dtype: torch.dtype | None = None):
-        dtype, self.prior = dtype or prior.embedding.weight.dtype, prior
+    def __init__(
+        self,
+        prior: "PixelCNN",
+        labels: Tensor | None,
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+    ):
+        dtype, self.prior, width = dtype or prior.dtype, prior, prior.level.width
         embedding = torch.empty_like(prior.embedding.weight, dtype=dtype)
-        self.embeddings = embedding.chunk(prior.codes_per_position)  # of the first, second, ... code of a position
+        self.embeddings = embedding.chunk(prior.level.codes_per_position)  # of the first, second, ... code of a position
         self.layers = [_CachedLayer(layer, prior.classes > 0, maps, width, dtype) for layer in prior.layers]
         self.features = torch.empty(maps, embedding.shape[1], dtype=dtype, device=prior.device)  # of the last layer
         self.hidden, self.head = _Product(prior.hidden, dtype), _Product(prior.logits, dtype)
@@ -142,15 +147,15 @@ class CachedPixelCNN:
     def reset(self, labels: Tensor | None) -> None:
         """Begin B maps of these labels [B], or of none for an unconditional prior, in the memory of those before."""
         prior = self.prior
-        for own, codes in zip(self.embeddings, prior.embedding.weight.chunk(prior.codes_per_position), strict=True):
+        for own, codes in zip(self.embeddings, prior.embedding.weight.chunk(prior.level.codes_per_position), strict=True):
             own.copy_(codes)
         for own, layer, label_bias in zip(self.layers, prior.layers, prior.label_biases(labels), strict=True):
             own.reset(layer, label_bias)
         self.hidden.read(prior.hidden)
         self.head.read(prior.logits)
 
-    def begin_row(self) -> None:
-        """Everything of the next row that no code of that row has a part in."""
+    def begin_row(self, i: int) -> None:
+        """Everything of the row that no code of that row has a part in."""
         for layer, following in zip(self.layers, [*self.layers[1:], None]):
             layer.begin_row(following and following.newest())
 

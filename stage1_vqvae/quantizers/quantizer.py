@@ -1,0 +1,97 @@
+"""What every quantizer is: the discrete bottleneck between the encoder and the decoder.
+
+`forward` changes no state. What moves by itself (a codebook, counts of how often its codes are used) moves in
+`update`, which the training loop calls once an optimizer step with what `observe` saw of the vectors of the
+whole step, summed over the processes: gradient accumulation and several processes change nothing.
+
+Legend: B images, N vectors (B*h*w), K codes, D size of a code, h x w the code map.
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from vqprior.configs.schema import Stage1
+
+
+class Quantized(NamedTuple):
+    """What a quantizer makes of encoder outputs."""
+
+    z_q: Tensor  # [B, D, h, w] the vectors of the codes; their gradient goes on to z_e, see `carry`
+    z_e: Tensor  # [B, D, h, w] the encoder outputs as they were compared with the codes
+    codes: Tensor  # [B, h, w] int64 in [0, K)
+    terms: dict[str, Tensor]  # what it adds to the loss, [] each, by name; objective.py has their weights
+
+
+def carry(z_e: Tensor, z_q: Tensor) -> Tensor:
+    """The value of z_q with the gradient of z_e: straight through, as in VQ-VAE, section 3.2."""
+    return z_e + (z_q - z_e).detach()
+
+
+class Quantizer(nn.Module, ABC):
+    """Vectors -> codes -> vectors.
+
+    Attributes:
+        K: number of codes.
+        D: size of a code.
+        moves: whether anything here moves by itself, so that the loop has to call `observe`.
+        starts_on_vectors: whether `start` wants encoder outputs.
+    """
+
+    moves = False
+    starts_on_vectors = False
+
+    def __init__(self, K: int, D: int):
+        super().__init__()
+        self.K, self.D = K, D
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Stage1) -> Self:
+        """The quantizer that the settings ask for."""
+
+    @staticmethod
+    def code_size(settings: Stage1) -> int:
+        """D under these settings, which the networks around it must know before it is built."""
+        return settings.D
+
+    def forward(self, z_e: Tensor) -> Quantized:
+        """Quantize encoder outputs [B, D, h, w]; in fp32 at least, under autocast too. Changes no state."""
+        with torch.autocast(z_e.device.type, enabled=False):
+            return self.quantize(z_e.to(torch.promote_types(z_e.dtype, torch.float32)))
+
+    @abstractmethod
+    def quantize(self, z_e: Tensor) -> Quantized:
+        """`forward` without autocast, of [B, D, h, w] in fp32 or fp64."""
+
+    @abstractmethod
+    def embed(self, codes: Tensor) -> Tensor:
+        """The vectors [B, D, h, w] of the codes [B, h, w]."""
+
+    def start(self, vectors: Tensor, generator: torch.Generator) -> None:
+        """Before the first step, set what moves by encoder outputs [N, D], the same on all processes."""
+
+    def observe(self, z_e: Tensor, codes: Tensor, drawn: Tensor, rank: int = 0, processes: int = 1) -> Tensor:
+        """What this process has to say of a step, [M], to be summed over all for `update`: here nothing.
+
+        Args:
+            z_e: encoder outputs [N, D] of this process in this step; the processes' vectors in the order of
+                their ranks are the step's vectors, and each process holds equally many.
+            codes: [N] the codes they chose.
+            drawn: [K] int64, for each code one of the step's vectors by chance, the same on all processes.
+            rank, processes: which process of how many this is.
+        """
+        return z_e.new_zeros(0)
+
+    def update(self, seen: Tensor, unsound: Tensor | None = None) -> Tensor:
+        """Move what moves by itself, once an optimizer step; the number of restarted codes, [] int64.
+
+        Nothing here may wait for the device.
+
+        Args:
+            seen: the sum over all processes of what `observe` gives.
+            unsound: [] on the device, 1 where the step was skipped and nothing may move.
+        """
+        return seen.new_zeros((), dtype=torch.int64)

@@ -1,0 +1,126 @@
+"""Gated PixelCNN: the prior over code maps.
+
+Conditional Image Generation with PixelCNN Decoders, van den Oord et al. 2016, https://arxiv.org/abs/1606.05328.
+
+What is done differently here, and why:
+- The kernels have only the taps they may use (see layers.py), so there is no mask to get wrong.
+- The first vertical layer looks at the rows above only, so the vertical features need no shift before they join the
+  horizontal stack.
+
+Legend: B maps, C channels, h x w the map, K codes.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqprior.configs.schema import Stage2
+from vqprior.runtime.checkpoint import Tensors
+from vqprior.runtime.code_maps import Level
+from vqprior.runtime.randomness import Stream, hash64, uniform
+from vqprior.runtime.transfer import onto
+
+from ..prior import Prior
+from . import former
+from .cache import CachedPixelCNN
+from .layers import GatedLayer
+
+
+class PixelCNN(Prior):
+    """The Gated PixelCNN.
+
+    Where each n columns are codes of one square of pixels (codes_per_position), the first, second, ... of them are
+    embedded each in its own way, so that the prior can tell them apart.
+
+    Args:
+        config: channels, layers, kernel, head and dropout.
+        level: of the maps.
+        classes: number of labels, 0 for an unconditional prior.
+    """
+
+    def __init__(self, config: Stage2, level: Level, classes: int):
+        super().__init__(level, classes, hides_labels=config.label_dropout > 0)
+        self.config = config
+        self.embedding = nn.Embedding(level.codes_per_position * level.K, config.channels)
+        self.layers = nn.ModuleList(
+            GatedLayer(config.channels, config.kernel, first=index == 0) for index in range(config.layers)
+        )
+        # Equation 4's biases of all layers, side by side: one lookup and one cast instead of one a layer
+        rows = self.labels
+        self.label_bias = nn.Embedding(rows, config.layers * 4 * config.channels) if rows else None
+        self.hidden = nn.Conv2d(config.channels, config.head, 1)
+        self.logits = nn.Conv2d(config.head, level.K, 1)
+        nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
+        nn.init.zeros_(self.logits.bias)
+
+    def undecayed(self) -> list[str]:
+        return ["embedding.weight"]
+
+    def label_tensors(self) -> list[str]:
+        return [former.TABLE] if self.classes else []
+
+    def renamed(self, tensors: Tensors) -> Tensors:
+        return former.joined(tensors)
+
+    def numbered(self) -> list[tuple[str, Tensor]]:
+        return former.parameters(self)
+
+    def label_biases(self, labels: Tensor | None) -> list[Tensor | None]:
+        """For each layer what the labels [B] add to its features, [B, 4C]; None without classes."""
+        if self.label_bias is None:
+            return [None] * len(self.layers)
+        biases = self.label_bias(labels)
+        # In the type of what they are added to: a sum of bf16 and fp32 would be fp32, and so would all that follows
+        if torch.is_autocast_enabled(self.device.type):
+            biases = biases.to(torch.get_autocast_dtype(self.device.type))
+        return list(biases.chunk(len(self.layers), dim=1))
+
+    def forward(self, codes: Tensor, labels: Tensor | None = None, dropped: Tensor | None = None) -> Tensor:
+        """See `Prior.forward`; `dropped` are the factors [B, layers, C] of the gated channels."""
+        self.check_labels(labels)
+        column = torch.arange(codes.shape[-1], device=codes.device)
+        which = column % self.level.codes_per_position  # of the codes of a square
+        x = rearrange(self.embedding(codes + which * self.K), "b h w c -> b c h w")
+        v = h = x  # [B, C, h, w]
+        biases = self.label_biases(labels)
+        factors = [None] * len(self.layers) if dropped is None else dropped.unbind(1)
+        for layer, bias, factor in zip(self.layers, biases, factors, strict=True):
+            v, h = layer(v, h, bias, factor)
+        return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
+
+    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
+        """[B, layers] int64: little work, for the CPU."""
+        if not self.config.dropout:
+            return None
+        return hash64(seed, Stream.DROPOUT, positions[:, None], torch.arange(len(self.layers)))
+
+    def dropout(self, keys: Tensor | None) -> Tensor | None:
+        """Factors [B, layers, C] of the gated channels: 0 for a share `config.dropout` of them, and more than 1 for the
+        others, so that the mean stays. Whole channels are as good here as single features, and much cheaper to draw.
+        """
+        if keys is None:
+            return None
+        if keys.device.type == "mps":  # whose arithmetic on 64 bits is not relied on (see sampling/self_check.py)
+            return onto(self.dropout(keys.cpu()), keys.device)
+        channel = torch.arange(self.config.channels, device=keys.device)
+        chance = uniform(hash64(channel, after=keys[:, :, None]))
+        return (chance >= self.config.dropout).float() / (1 - self.config.dropout)
+
+    def cache(self, labels: Tensor | None, *, maps: int, dtype: torch.dtype | None = None) -> CachedPixelCNN:
+        return CachedPixelCNN(self, labels, maps=maps, dtype=dtype)
+
+    def forward_numbers(self) -> int:
+        places = self.level.height * self.level.width
+        return super().forward_numbers() + 12 * self.config.channels * places
+
+    def cached_numbers(self) -> int:
+        width = self.level.width
+        numbers = 1 + 4 * width  # the last features, and a vertical stack's output and its copy
+        for layer in self.layers:
+            reach = layer.horizontal.reach
+            slots = reach if layer.first else reach + 1
+            ring, row, context = slots * (width + 2 * reach), reach + width, 2 * width
+            biases = 4 if self.classes else 0
+            numbers += ring + row + context + 1 + biases
+        return numbers * self.config.channels

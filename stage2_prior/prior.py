@@ -1,0 +1,170 @@
+"""What a prior over maps of codes is, and the logits of one place after the other, which sampling takes from it.
+
+    prior = build(config.stage2, level, classes)
+    logits = prior(codes, labels)                    # [B, K, h, w], each of earlier codes alone: training, likelihood
+    cache = prior.cache(labels, maps=B)              # sampling: see sampling/sampler.py
+    for i in range(h):
+        cache.begin_row(i)
+        for j in range(w):
+            cache.put(j, drawn_from(cache.logits(j)))
+
+A prior is a folder here with a subclass of `Prior`, and a line in `priors.py`.
+
+Legend: B maps, K codes, h x w the map.
+"""
+
+from abc import abstractmethod
+from collections.abc import Collection
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vqprior.runtime.checkpoint import Tensors
+from vqprior.runtime.code_maps import Level
+
+
+class Cache(Protocol):
+    """Logits of one place after the other of B maps, in raster order: nothing that a prior's later codes could change."""
+
+    def reset(self, labels: Tensor | None) -> None:
+        """Begin other maps, of these labels [B] or of none, in the same memory, with the weights of now."""
+
+    def begin_row(self, i: int) -> None:
+        """Go on to row i; all rows above are put."""
+
+    def logits(self, j: int) -> Tensor:
+        """Logits [B, K] of column j of the row, given all codes put so far."""
+
+    def put(self, j: int, codes: Tensor) -> None:
+        """Make known the codes [B] of column j."""
+
+
+class Prior(nn.Module):
+    """p(codes | label) as a product over places in raster order.
+
+    Args:
+        level: of the maps; a prior may be asked for maps of other sizes.
+        classes: number of labels, 0 for an unconditional prior.
+        hides_labels: whether labels are hidden in training: label number `classes` then stands for a hidden one. It is
+            `null_label`, and None where the prior knows no such label.
+    """
+
+    def __init__(self, level: Level, classes: int, *, hides_labels: bool):
+        super().__init__()
+        self.level, self.classes = level, classes
+        self.null_label = classes if classes and hides_labels else None
+
+    @property
+    def K(self) -> int:
+        """Number of codes."""
+        return self.level.K
+
+    @property
+    def labels(self) -> int:
+        """Number of labels with the hidden one."""
+        return self.classes + (1 if self.null_label is not None else 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @abstractmethod
+    def forward(self, codes: Tensor, labels: Tensor | None = None, dropped: Any = None) -> Tensor:
+        """Logits [B, K, h, w] of codes [B, h, w] int64 in [0, K), each given all earlier codes and labels [B] int64.
+
+        Args:
+            dropped: in training, what `dropout` gives; without it nothing is dropped.
+
+        Raises:
+            ValueError: labels given to an unconditional prior, or none to a conditional one.
+        """
+
+    def check_labels(self, labels: Tensor | None) -> None:
+        """Raise what `forward` raises of labels."""
+        if (labels is None) != (self.classes == 0):
+            raise ValueError(f"the prior has {self.classes} classes, but labels are {labels}")
+
+    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
+        """What `dropout` is drawn from, [B, ...] on the CPU, for maps at these positions [B] in the order of a run.
+
+        A function of the seed and the positions, of no state and no number of processes; None where nothing is dropped.
+        """
+        return None
+
+    def dropout(self, keys: Tensor | None) -> Any:
+        """What `forward` takes as `dropped`, made where the keys are; the training loop only hands it on."""
+        return None
+
+    def cache(self, labels: Tensor | None, *, maps: int, dtype: torch.dtype | None = None) -> Cache:
+        """Logits place by place of maps with these labels [B], or None for an unconditional prior.
+
+        Args:
+            maps: B.
+            dtype: that the prior computes in; its own unless given.
+        """
+        return FullForwards(self, labels, maps=maps, dtype=dtype)
+
+    def forward_numbers(self) -> int:
+        """About how many numbers a forward without gradient holds at once for a map: to choose how many go together."""
+        return 3 * self.K * self.level.height * self.level.width
+
+    def cached_numbers(self) -> int:
+        """About how many numbers its cache holds for a map, and what passes through it."""
+        return self.forward_numbers()
+
+    def undecayed(self) -> Collection[str]:
+        """Names of parameters of two and more axes that weight decay must leave alone."""
+        return ()
+
+    def label_tensors(self) -> list[str]:
+        """Names of the tensors whose rows are the classes in order, and then the hidden label."""
+        return []
+
+    def renamed(self, tensors: Tensors) -> Tensors:
+        """Tensors by name that earlier versions wrote, under the names of today."""
+        return tensors
+
+    def numbered(self) -> list[tuple[str, Tensor]]:
+        """The parameters in the order in which earlier versions numbered their moments."""
+        return [*self.named_parameters()]
+
+
+class FullForwards:
+    """A `Cache` that runs the whole prior for each code: slow, plainly right, and what every other cache is held against.
+
+    Args:
+        prior: in evaluation mode.
+        labels, maps, dtype: as for `Prior.cache`; another type than the prior's own is that of autocast.
+    """
+
+    def __init__(self, prior: Prior, labels: Tensor | None, *, maps: int, dtype: torch.dtype | None = None):
+        self.prior, self.labels, self.dtype, self.i = prior, labels, dtype, 0
+        size = (maps, prior.level.height, prior.level.width)
+        self.codes = torch.zeros(size, dtype=torch.int64, device=prior.device)
+
+    def reset(self, labels: Tensor | None) -> None:
+        self.labels = labels
+        self.codes.zero_()
+
+    def begin_row(self, i: int) -> None:
+        self.i = i
+
+    @torch.no_grad()
+    def logits(self, j: int) -> Tensor:
+        with self._computing():
+            return self.prior(self.codes, self.labels)[:, :, self.i, j]
+
+    def put(self, j: int, codes: Tensor) -> None:
+        self.codes[:, self.i, j] = codes
+
+    def _computing(self) -> Any:
+        plain = self.dtype in (None, self.prior.dtype)
+        return nullcontext() if plain else torch.autocast(self.codes.device.type, self.dtype)
