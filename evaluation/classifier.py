@@ -7,19 +7,14 @@ Legend: B images, C channels, H x W their size.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vqprior.runtime.files import write_file
-from vqprior.runtime.kept import Kept
 from vqprior.runtime.loader import Order, batch_positions
 from vqprior.runtime.pictures import to_float
-from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.randomness import hash64, seed_of, uniform
 from vqprior.runtime.transfer import onto
 
@@ -105,36 +100,3 @@ def train_classifier(
         F.cross_entropy(model(x), onto(data.labels[indices], device)).backward()
         optimizer.step()
     return model.eval().requires_grad_(False)
-
-
-def kept_classifier(
-    file: Kept,
-    learning: Callable[[], Labelled],
-    shape: tuple[int, int, int],
-    classes: int,
-    *,
-    steps: int,
-    seed: int,
-    device: torch.device,
-    what: str,
-) -> Classifier:
-    """The classifier in a file; if there is none the main process trains it, in place of others of the name.
-
-    Args:
-        learning: what it learns from, made on all processes.
-        what: it is, in words.
-    """
-
-    def train(data: Labelled) -> None:
-        file.make_room()
-        model = train_classifier(data, shape, classes, steps=steps, seed=seed, device=device)
-        tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
-        write_file(file.path, partial(save_file, tensors))
-
-    if not on_main(file.path.is_file):
-        data = learning()
-        say(f"evaluate: train a classifier on {what}, {steps} steps")
-        on_main(train, data)
-    model = Classifier(shape[0], shape[1:], classes)
-    model.load_state_dict(load_file(file.path))
-    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

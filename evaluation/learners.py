@@ -4,11 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vqprior.configs.errors import UserError
-from vqprior.runtime.kept import Kept
-from vqprior.runtime.processes import main_first
+import torch
+from safetensors.torch import load_file, save_file
 
-from .classifier import RECIPE, SEED, Classifier, Labelled, kept_classifier
+from vqprior.configs.errors import UserError
+from vqprior.runtime.files import write_file
+from vqprior.runtime.kept import Kept
+from vqprior.runtime.processes import main_first, on_main, say
+
+from .classifier import RECIPE, SEED, Classifier, Labelled, train_classifier
 from .features import CLASSIFIER, Extractor, of_classifier, of_torch_fidelity
 
 if TYPE_CHECKING:
@@ -46,7 +50,7 @@ def classifier_of(
     settings: dict[str, Any],
     what: str,
 ) -> Classifier:
-    """The classifier that learnt from some images, trained where it is not there yet.
+    """The classifier that learnt from some images; the main process trains it where it is not there yet.
 
     Args:
         name: of its file; one of the same name that learnt from others makes room for it.
@@ -54,18 +58,27 @@ def classifier_of(
         settings: what they depend on, besides the data.
         what: they are, in words.
     """
-    data, steps = subject.config.data, subject.config.classifier_steps
+    data, steps, device = subject.config.data, subject.config.classifier_steps, subject.networks.device
     recipe = {"recipe": RECIPE, "steps": steps, "seed": SEED, "data": subject.data.fingerprint}
-    return kept_classifier(
-        Kept(subject.folder, f"classifier-{name}", ".safetensors", recipe | settings),
-        images,
-        (data.channels, *data.size),
-        len(subject.label_names),
-        steps=steps,
-        seed=SEED,
-        device=subject.networks.device,
-        what=what,
-    )
+    file = Kept(subject.folder, f"classifier-{name}", ".safetensors", recipe | settings)
+    shape, classes = (data.channels, *data.size), len(subject.label_names)
+
+    def train(learnt: Labelled) -> None:
+        file.make_room()
+        model = train_classifier(learnt, shape, classes, steps=steps, seed=SEED, device=device)
+        tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
+        write_file(file.path, partial(save_file, tensors))
+
+    # All processes make the images, the main one learns from them
+    if not on_main(file.path.is_file):
+        learnt = images()
+        say(f"evaluate: train a classifier on {what}, {steps} steps")
+        on_main(train, learnt)
+
+    # All read what it has learnt
+    model = Classifier(data.channels, data.size, classes)
+    model.load_state_dict(load_file(file.path))
+    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def extractor_of(subject: "Subject") -> Extractor:

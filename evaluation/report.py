@@ -3,9 +3,9 @@
 import base64
 import io
 import json
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -22,22 +22,13 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.labels import label_of_text
 from vqprior.sampling.tokenizer import in_chunks
 
-from .parts import PARTS, Metrics, shown
+from .parts import PARTS, Metrics, shown, tables
 from .plots import plots
 from .subject import Subject
 from .tables import Row, Table, filled, given
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
 ACROSS = 8  # test images in a row above their reconstructions
-
-
-class Section(NamedTuple):
-    """What the page shows of one part of an evaluation."""
-
-    name: str
-    heading: str
-    tables: list[Table]
-    drawn: str  # how the samples were drawn that it looks at
 
 
 def report(config: Report, run: RunDir, data: DataSet) -> Path:
@@ -64,7 +55,7 @@ def _page(subject: Subject) -> str:
     if not run.metrics.is_file():
         raise UserError(f"{run.path} has no figures yet: vqprior evaluate {run.path}")
     metrics = _metrics(subject)
-    protocol, sections = metrics["protocol"], _sections(metrics)
+    protocol, measured_as = metrics["protocol"], metrics["protocol"].get("parts", {})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -76,10 +67,11 @@ def _page(subject: Subject) -> str:
         name=run.path.resolve().name,
         images=filled("{images:,}", protocol),
         tiles=_tiles(metrics),
-        sections=sections,
+        sections=[*shown(metrics)],
+        drawn_for={name: _drawn(part.get("drawing", {})) for name, part in measured_as.items()},
         classes=_classes(subject),
         drawn=_drawn(subject.drawing()),
-        pictures=_pictures(subject, sections),
+        pictures=_pictures(subject, tables(metrics)),
         plots=plots(run, metrics),
         config=dump(run.config()),
         environment=_environment(run, protocol),
@@ -116,15 +108,6 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str]]:
     return tiles
 
 
-def _sections(metrics: Metrics) -> list[Section]:
-    """A section for each part that was measured."""
-    protocols = metrics["protocol"].get("parts", {})
-    return [
-        Section(name, heading, tables, _drawn(protocols.get(name, {}).get("drawing", {})))
-        for name, heading, tables in shown(metrics)
-    ]
-
-
 def _classes(subject: Subject) -> str:
     """Whose samples are shown, in words."""
     names, one = subject.label_names, subject.config.sample.label
@@ -138,7 +121,7 @@ def _drawn(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
-def _pictures(subject: Subject, sections: list[Section]) -> dict[str, str]:
+def _pictures(subject: Subject, tables: Iterable[Table]) -> dict[str, str]:
     """The images of the page as data URLs, by name: what the networks make, and pictures of the parts."""
     test, sample = subject.data.test, subject.config.sample
 
@@ -159,7 +142,7 @@ def _pictures(subject: Subject, sections: list[Section]) -> dict[str, str]:
         "reconstructions": _png(grid(torch.cat(three), across)),
         "codebook": _png(_codebook(subject)),
     }
-    for table in chain.from_iterable(section.tables for section in sections):
+    for table in tables:
         for name, _ in table.pictures:
             if (file := subject.folder / name).is_file():
                 pictures[name] = _url(file.read_bytes())

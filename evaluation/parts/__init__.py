@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from vqprior.configs import commands
 
@@ -18,13 +18,21 @@ PARTS: dict[str, Part] = {name: import_module(f"{__name__}.{name}").PART for nam
 
 def tables(metrics: Metrics) -> list[Table]:
     """The tables of all parts that were measured."""
-    return [table for _, _, of_part in shown(metrics) for table in of_part]
+    return [table for part in shown(metrics) for table in part.tables]
 
 
-def shown(metrics: Metrics) -> Iterator[tuple[str, str, list[Table]]]:
-    """Name, heading and tables of each part that was measured, and of the archives."""
+class Shown(NamedTuple):
+    """What is shown of a part that was measured."""
+
+    name: str
+    heading: str
+    tables: list[Table]
+
+
+def shown(metrics: Metrics) -> Iterator[Shown]:
+    """What is shown of each part that was measured, and of the archives."""
     for part in PARTS.values():
         if part.key_of_metrics in metrics:
-            yield part.name, part.heading, part.tables(metrics[part.key_of_metrics])
+            yield Shown(part.name, part.heading, part.tables(metrics[part.key_of_metrics]))
     if "archives" in metrics:
-        yield "archives", archives.HEADING, archives.tables(metrics["archives"])
+        yield Shown("archives", archives.HEADING, archives.tables(metrics["archives"]))

@@ -12,9 +12,9 @@ import pytest
 from tests.launch import run_processes
 from vqprior.configs.commands import Part
 from vqprior.evaluation import parts
-from vqprior.evaluation.parts import PARTS, tables
+from vqprior.evaluation.parts import PARTS, shown, tables
 from vqprior.evaluation.plots import plots
-from vqprior.evaluation.report import _environment, _sections, _tiles
+from vqprior.evaluation.report import _environment, _tiles
 from vqprior.evaluation.tables import text
 from vqprior.runtime.run_dir import RunDir
 
@@ -85,7 +85,7 @@ def test_whatever_is_missing_text_and_page_are_made_without_it(evaluated):
         trimmed = without(metrics, path)
         printed, protocol = text(tables(trimmed)), trimmed["protocol"]
         assert all(len(figure) for _, figure in _tiles(trimmed))
-        assert len(_sections(trimmed)) == len(_sections(metrics)) - (len(path) == 1)
+        assert len([*shown(trimmed)]) == len([*shown(metrics)]) - (1 if len(path) == 1 else 0)
         if path[0] == "protocol":
             assert len(_environment(run, protocol)) == 7
         elif len(path) > 1 and printed != whole:
