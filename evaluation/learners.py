@@ -69,10 +69,13 @@ def classifier_of(
         tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
         write_file(file.path, partial(save_file, tensors))
 
+    # All processes make the images, the main one learns from them
     if not on_main(file.path.is_file):
         learnt = images()
         say(f"evaluate: train a classifier on {what}, {steps} steps")
         on_main(lambda: train(learnt))
+
+    # All read what it has learnt
     model = Classifier(data.channels, data.size, classes)
     model.load_state_dict(load_file(file.path))
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
