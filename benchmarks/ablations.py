@@ -1,13 +1,15 @@
-"""One setting changed at a time: each variant of a preset is trained and measured, and the figures stand side by side.
+"""One setting changed at a time: each variant of a preset is trained and measured, and the figures stand side
+by side.
 
     python -m benchmarks.ablations mnist5k --out ablations
-    python -m benchmarks.ablations mnist5k --out ablations --variants preset K-32 l2 --flags --stage2.steps 600
+    python -m benchmarks.ablations mnist5k --out ablations --variants preset K-32 l2 --flags --stage2.steps
+    600
 
-Each variant is a run of its own in OUT, so the same command again goes on where it stopped, and `vqprior report OUT/NAME`
-shows any of them. Where OUT/preset is there, a variant takes from it what is the same in both: the classifiers of real images
-and, if only settings of the prior differ, the VQ-VAE and the codes. Prints a table of all variants in OUT that were measured
-with the same settings, and writes OUT/ablations.json. The data need classes. `--flags`, which come last, are given to every
-run.
+Each variant is a run of its own in OUT, so the same command again goes on where it stopped, and `vqprior
+report OUT/NAME` shows any of them. Where OUT/preset is there, a variant takes from it what is the same in
+both: the classifiers of real images and, if only settings of the prior differ, the VQ-VAE and the codes.
+Prints a table of all variants in OUT that were measured with the same settings, and writes
+OUT/ablations.json. The data need classes. `--flags`, which come last, are given to every run.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +86,9 @@ def vqprior(*arguments: object) -> None:
 
 def measured(out: Path, given: dict[str, Config], classifier_steps: int) -> dict[str, dict[str, Any]]:
     """The figures of all variants that are measured with these settings, by an earlier call too."""
-    return {name: row for name, config in given.items() if (row := figures(out / name, config, classifier_steps))}
+    return {
+        name: row for name, config in given.items() if (row := figures(out / name, config, classifier_steps))
+    }
 
 
 def settings(preset: str, flags: Sequence[str]) -> Config:
@@ -93,11 +98,19 @@ def settings(preset: str, flags: Sequence[str]) -> Config:
 
 def of_stage_one(config: Config) -> tuple[object, ...]:
     """The settings that the VQ-VAE and the codes are a function of."""
-    return (config.data, config.stage1, config.seed, config.precision, config.channels_last, config.deterministic)
+    return (
+        config.data,
+        config.stage1,
+        config.seed,
+        config.precision,
+        config.channels_last,
+        config.deterministic,
+    )
 
 
 def share(preset: Path, run: Path, config: Config) -> None:
-    """Copy from the preset's run what is the same in a variant's: classifiers of real images; the VQ-VAE with its codes."""
+    """Copy from the preset's run what is the same in a variant's: classifiers of real images; the VQ-VAE with
+    its codes."""
     for file in [*preset.glob("evaluation/classifier-all-*"), *preset.glob("evaluation/classifier-train-*")]:
         target = run / file.relative_to(preset)  # its name tells what it learnt from
         if not target.exists():
@@ -108,12 +121,14 @@ def share(preset: Path, run: Path, config: Config) -> None:
         for name in ("stage1", "codes"):
             if not (run / name).exists():
                 run.mkdir(parents=True, exist_ok=True)
-                write_folder(run / name, lambda folder: shutil.copytree(preset / name, folder, dirs_exist_ok=True))
+                write_folder(run / name, partial(shutil.copytree, preset / name, dirs_exist_ok=True))
 
 
 def main() -> None:
     """Train, measure, tabulate."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("preset")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])

@@ -68,7 +68,18 @@ WAYS = {
 }
 WITHOUT_BF16 = {"fp32": WAYS["fp32"], "fp16": ("--precision", "fp16")}  # T4, V100, Macs
 FEW = 4  # images of a step that is hardly any arithmetic
-COLUMNS = ("way", "batch", "steps/s", "images/s", "step ms", "kernels ms", "few ms", "kernels", "waits", "MiB")
+COLUMNS = (
+    "way",
+    "batch",
+    "steps/s",
+    "images/s",
+    "step ms",
+    "kernels ms",
+    "few ms",
+    "kernels",
+    "waits",
+    "MiB",
+)
 LOOKED_AT = 3  # steps under the profiler, and as many under torch's debug mode for waits
 
 QUICK = ("--data.size", "16", "16", "--data.margin", "0", "--data.crop", "0", "--inference_batch", "4")
@@ -469,7 +480,9 @@ def measure(presets: tuple[str, ...], settings: Settings) -> dict[str, Any]:
     """Every figure; what failed is in words where its figures would be."""
     found: dict[str, Any] = {"about": about(), "checks": attempted(self_checks), "training": []}
     found["codes"] = attempted(lambda: {"rows": codes_equal_the_cpus(settings.compared)})
-    found["encoding"] = [{"preset": preset} | attempted(lambda preset=preset: encoding(preset, settings)) for preset in presets]
+    found["encoding"] = [
+        {"preset": preset} | attempted(lambda preset=preset: encoding(preset, settings)) for preset in presets
+    ]
     found["sampling"] = [
         {"preset": preset, "batch": batch} | attempted(lambda p=preset, b=batch: sampling(p, b, settings))
         for preset in presets
@@ -496,7 +509,8 @@ def as_markdown(found: dict[str, Any]) -> str:
         "|---|---|" + "---|" * len(COLUMNS),
         *map(_training_line, found["training"]),
         "",
-        "A step of 4 images (few) is the host's time to launch one. Kernels, their time and the waits are of steps",
+        "A step of 4 images (few) is the host's time to launch one. Kernels, their time and the waits are of "
+        "steps",
         "apart, which the profiler slows. Where kernels run for much less than a step, launches bound it.",
         "Waits for events are left out.",
         "",

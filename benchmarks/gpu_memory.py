@@ -162,7 +162,8 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     """The table: MiB, and the largest batch of each card in bf16 and, in brackets, in fp32."""
     cards = " | ".join(f"{card} GB" for card in CARDS)
     lines = [
-        f"| preset | stage | fixed MiB | MiB an image, bf16 | fp32 | preset's batch | takes, bf16 | {cards} |",
+        f"| preset | stage | fixed MiB | MiB an image, bf16 | fp32 | preset's batch | takes, bf16 | {cards} "
+        "|",
         "|---|---|---|---|---|---|---|" + "---|" * len(CARDS),
     ]
     for row in rows:

@@ -104,5 +104,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         places = ", ".join(f"{place} ({times:g})" for place, times in row["waits"].items()) or "nowhere"
         totals = sum(row["operations"].values()), sum(row["waits"].values())
-        lines.append(f"| {row['preset']} | {row['stage'][-1]} | {totals[0]:,.0f} | {totals[1]:g} | {places} |")
+        lines.append(
+            f"| {row['preset']} | {row['stage'][-1]} | {totals[0]:,.0f} | {totals[1]:g} | {places} |"
+        )
     return "\n".join(lines)

@@ -30,7 +30,16 @@ CLASSES = {"mnist": 10, "cifar10": 10, "celeba64": 0, "imagenet128": 1000}
 PRESETS = tuple(CLASSES)
 FOREVER = str(10**6)  # steps; no checkpoint, evaluation or curve comes before
 EVENTS = ("steps", "log_every", "save_every", "eval_every")
-MADE_UP = ("--data.source", "folder", "--data.memory_gb", "16", "--data.validation", "0.2", "--stage1.codebook.kmeans", "False")
+MADE_UP = (
+    "--data.source",
+    "folder",
+    "--data.memory_gb",
+    "16",
+    "--data.validation",
+    "0.2",
+    "--stage1.codebook.kmeans",
+    "False",
+)
 
 
 Watcher = TypeVar("Watcher", bound=Callable[[], None])
@@ -76,7 +85,9 @@ def make_codes(folder: Path, config: Config, classes: int, count: int = code_map
     code_maps.finish(folder, header)
 
 
-def prepare(folder: Path, config: Config, stage: str, classes: int, pictures: int) -> Callable[[Config], None]:
+def prepare(
+    folder: Path, config: Config, stage: str, classes: int, pictures: int
+) -> Callable[[Config], None]:
     """Make the data of a stage; a function that trains it on them, from the beginning."""
     run = RunDir(folder / "run")
     if stage == "stage2":

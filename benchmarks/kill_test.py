@@ -1,10 +1,11 @@
-"""Kill a small `vqprior run` at random instants, start it again, and compare what it leaves with an unbroken run.
+"""Kill a small `vqprior run` at random instants, start it again, and compare what it leaves with an unbroken
+run.
 
     python -m benchmarks.kill_test --kills 30
 
-Half of the kills hit one process, half two gloo processes behind torchrun; SIGKILL goes to every process of the run. The five
-steps are hit in turn, each at a random instant of the time that it takes in an unbroken run. Prints a line a kill and a
-summary, and writes both as JSON.
+Half of the kills hit one process, half two gloo processes behind torchrun; SIGKILL goes to every process of
+the run. The five steps are hit in turn, each at a random instant of the time that it takes in an unbroken
+run. Prints a line a kill and a summary, and writes both as JSON.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +27,12 @@ import psutil
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-FLAGS = """--data.size 16 16 --data.validation 0.2 --data.test 0.2 --stage1.K 16 --stage1.D 4 --stage1.width 16
+FLAGS = """--data.size 16 16 --data.validation 0.2 --data.test 0.2 --stage1.K 16 --stage1.D 4
+--stage1.width 16
 --stage1.steps 200 --stage1.batch_size 8 --stage1.log_every 1 --stage1.save_every 10 --stage1.eval_every 50
 --stage2.steps 200 --stage2.batch_size 8 --stage2.log_every 1 --stage2.save_every 10 --stage2.eval_every 50
---stage2.channels 16 --stage2.layers 3 --stage2.head 16 --sample.images 64 --sample.batch_size 2 --inference_batch 8""".split()
+--stage2.channels 16 --stage2.layers 3 --stage2.head 16 --sample.images 64 --sample.batch_size 2
+--inference_batch 8""".split()
 
 STEPS = ("train-vqvae", "encode", "train-prior", "sample", "evaluate")
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it remarks on every resumed curve
@@ -46,11 +50,17 @@ def make_pictures(root: Path, count: int = 120) -> None:
 
 def start(pictures: Path, out: Path, processes: int, flags: list[str] = FLAGS) -> subprocess.Popen:
     """The run, in a process group of its own."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        if processes > 1
+        else []
+    )
     command = [sys.executable, *launcher, "-m", "vqprior", "run", "folder", *flags]
     command += ["--data.root", str(pictures), "--out", str(out)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -71,7 +81,8 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def fingerprint(out: Path) -> dict[str, str]:
-    """Weights, optimizers, averages, code maps and samples by their checksums, and the curves by step and value."""
+    """Weights, optimizers, averages, code maps and samples by their checksums, and the curves by step and
+    value."""
     newest = [sorted((out / stage).glob("step-*"))[-1] for stage in ("stage1", "stage2")]
     files = [file for folder in newest for file in folder.glob("*.safetensors")]
     files += [*(out / "codes").glob("*.npy"), out / "samples" / "samples.npz"]
@@ -108,12 +119,14 @@ def durations(pictures: Path, out: Path, processes: int) -> dict[str, float]:
     times = [wait_for(step, out, process) for step in STEPS]
     finish(process)
     times.append(time.monotonic())
-    return {step: end - begin for step, begin, end in zip(STEPS, times, times[1:])}
+    return {step: end - begin for step, (begin, end) in zip(STEPS, pairwise(times), strict=True)}
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=30, help="random instants in all")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--json", type=Path, default=None, help="where to write the result")
@@ -137,9 +150,18 @@ def main() -> None:
                 finish(start(root / "pictures", out, processes))
                 found = fingerprint(out)
                 different = [name for name in expected if found.get(name) != expected[name]]
-                rows.append({"processes": processes, "step": step, "second": round(instant, 3), "different": different})
+                rows.append(
+                    {
+                        "processes": processes,
+                        "step": step,
+                        "second": round(instant, 3),
+                        "different": different,
+                    }
+                )
                 verdict = f"DIFFERENT: {', '.join(different)}" if different else "equal"
-                print(f"{processes} process(es), killed {instant:6.3f} s into {step:<11} {verdict}", flush=True)
+                print(
+                    f"{processes} process(es), killed {instant:6.3f} s into {step:<11} {verdict}", flush=True
+                )
     equal = sum(not row["different"] for row in rows)
     print(f"{equal} of {len(rows)} killed runs ended equal to an unbroken run")
     if options.json:

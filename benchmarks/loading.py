@@ -9,10 +9,10 @@ times. The difference is the mean over all sub-pixels of the absolute difference
 of 1/255; the largest stands beside it.
 
 Second table: a command's way to pictures in memory (`load`: list, look at every file, decode, prepare) on a
-folder of 12 MP photographs: without a cache, with an empty data.cache, and with the full one, for the same run,
-which knows its pictures by the sizes and times of their files, and for another one, which reads every file for
-its digest; in `data.workers` threads. All are calls in one process, so that Python's start does not count, and the
-system has the files in memory.
+folder of 12 MP photographs: without a cache, with an empty data.cache, and with the full one, for the same
+run, which knows its pictures by the sizes and times of their files, and for another one, which reads every
+file for its digest; in `data.workers` threads. All are calls in one process, so that Python's start does not
+count, and the system has the files in memory.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python -m benchmarks.same_bytes COMMIT [OTHER]        # OTHER: HEAD unless given
 
-Both are checked out into folders of their own and do the same on one thread: samples of models/mnist (guidance, top-p,
-several batch sizes, one and two processes) and a short run of mnist5k with both codebooks (weights, moving averages, code
-maps, samples and figures). Tensors are compared by what they hold and not by what they are called, since names may
-change. Exits with 1 where something differs.
+Both are checked out into folders of their own and do the same on one thread: samples of models/mnist
+(guidance, top-p, several batch sizes, one and two processes) and a short run of mnist5k with both codebooks
+(weights, moving averages, code maps, samples and figures). Tensors are compared by what they hold and not by
+what they are called, since names may change. Exits with 1 where something differs.
 """
 
 import argparse
@@ -29,8 +29,26 @@ SAMPLES = {
     "top_k, one class": ["--images", "12", "--top_k", "4", "--label", "7", "--batch_size", "64"],
 }
 SHORT = [
-    *("--stage1.steps", "40", "--stage1.save_every", "20", "--stage1.eval_every", "40", "--stage1.restart", "0.5"),
-    *("--stage2.steps", "40", "--stage2.save_every", "20", "--stage2.eval_every", "40", "--sample.images", "20"),
+    *(
+        "--stage1.steps",
+        "40",
+        "--stage1.save_every",
+        "20",
+        "--stage1.eval_every",
+        "40",
+        "--stage1.restart",
+        "0.5",
+    ),
+    *(
+        "--stage2.steps",
+        "40",
+        "--stage2.save_every",
+        "20",
+        "--stage2.eval_every",
+        "40",
+        "--sample.images",
+        "20",
+    ),
 ]
 RUNS = {"ema": [], "gradient, accumulated": ["--stage1.codebook", "gradient", "--stage1.accumulate", "2"]}
 Digests = dict[str, object]  # by the name of what was made
@@ -49,9 +67,13 @@ def call(clone: Path, arguments: list[str], processes: int = 1) -> None:
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     env = {**os.environ, "PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, "-m", "vqprior", *arguments], cwd=clone, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [*launcher, "-m", "vqprior", *arguments], cwd=clone, env=env, capture_output=True, text=True
+    )
     if done.returncode:
-        sys.exit(f"vqprior {' '.join(arguments)} in {clone} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        sys.exit(
+            f"vqprior {' '.join(arguments)} in {clone} ended with {done.returncode}:\n{done.stderr[-3000:]}"
+        )
 
 
 def digest(array: np.ndarray) -> str:
@@ -98,7 +120,10 @@ def main() -> None:
     parser.add_argument("other", nargs="?", default="HEAD")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        clones = [checkout(commit, Path(folder) / name) for commit, name in ((asked.commit, "a"), (asked.other, "b"))]
+        clones = [
+            checkout(commit, Path(folder) / name)
+            for commit, name in ((asked.commit, "a"), (asked.other, "b"))
+        ]
         before, after = map(made_by, clones)
     differing = [name for name in before | after if before.get(name) != after.get(name)]
     for name in before | after:

@@ -1,12 +1,14 @@
-"""What a sample costs, in forward passes: the cached sampler beside one full forward and beside naive sampling.
+"""What a sample costs, in forward passes: the cached sampler beside one full forward and beside naive
+sampling.
 
-    python -m benchmarks.sampler                        the whole table; --batches, --maps and --channels choose rows
-    python -m benchmarks.sampler --parts                where the time of the cached sampler goes
-    python -m benchmarks.sampler --precision bf16       both in bf16
+    python -m benchmarks.sampler                     the table; --batches, --maps, --channels choose rows
+    python -m benchmarks.sampler --parts             where the time of the cached sampler goes
+    python -m benchmarks.sampler --precision bf16    both in bf16
 
-For each size of batch and map, in one run and on the same random weights: the time of one full forward, of cached sampling,
-and of naive sampling (h * w forwards; extrapolated from one where that would take longer than `--naive_seconds`). Ratios are
-what counts; they are ratios of medians over repetitions, measured in turn. Writes the table as JSON too (`--json`).
+For each size of batch and map, in one run and on the same random weights: the time of one full forward, of
+cached sampling, and of naive sampling (h * w forwards; extrapolated from one where that would take longer
+than `--naive_seconds`). Ratios are what counts; they are ratios of medians over repetitions, measured in
+turn. Writes the table as JSON too (`--json`).
 """
 
 import argparse
@@ -47,7 +49,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 @contextmanager
 def timed_parts() -> Iterator[Counter]:
-    """Inside, sampling adds the seconds of its parts up in the counter; on a device with a queue these mean nothing."""
+    """Inside, sampling adds the seconds of its parts up in the counter; on a device with a queue these mean
+    nothing."""
     spent: Counter = Counter()
     places = [(CachedPixelCNN, "reset", "set-up"), (CachedPixelCNN, "begin_row", "vertical stack"),
               (CachedPixelCNN, "logits", "horizontal stack"), (CachedPixelCNN, "put", "embedding"),
@@ -63,12 +66,12 @@ def timed_parts() -> Iterator[Counter]:
 
         return call
 
-    for (owner, name, part), function in zip(places, real):
+    for (owner, name, part), function in zip(places, real, strict=True):
         setattr(owner, name, timed(function, part))
     try:
         yield spent
     finally:
-        for (owner, name, _), function in zip(places, real):
+        for (owner, name, _), function in zip(places, real, strict=True):
             setattr(owner, name, function)
 
 
@@ -151,7 +154,9 @@ def _timed_noise(noise: sampler.Noise, spent: Counter) -> sampler.Noise:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--maps", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 128])
@@ -159,15 +164,24 @@ def main() -> None:
     parser.add_argument("--K", type=int, default=512)
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--naive_seconds", type=float, default=30.0, help="naive sampling is extrapolated beyond that")
-    parser.add_argument("--codes", type=int, default=300_000, help="leave out rows of more codes: batch * map * map")
+    parser.add_argument(
+        "--naive_seconds", type=float, default=30.0, help="naive sampling is extrapolated beyond that"
+    )
+    parser.add_argument(
+        "--codes", type=int, default=300_000, help="leave out rows of more codes: batch * map * map"
+    )
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     threads, rows = torch.get_num_threads(), []
-    print(f"{options.layers} layers, K={options.K}, precision {options.precision}, {device_of_process()}, {threads} threads")
+    print(
+        f"{options.layers} layers, K={options.K}, precision {options.precision}, {device_of_process()}, "
+        f"{threads} threads"
+    )
     if not options.parts:
-        print("channels   map  batch    forward     cached  cached/forward      naive  naive/cached  images/s")
+        print(
+            "channels   map  batch    forward     cached  cached/forward      naive  naive/cached  images/s"
+        )
     for channels in options.channels:
         for size in options.maps:
             for batch in options.batches:
@@ -178,17 +192,25 @@ def main() -> None:
                 if options.parts:
                     row["parts_s"] = parts(case, options.repetitions)
                     shares = (f"{name} {value * 1000:.0f} ms" for name, value in row["parts_s"].items())
-                    print(f"{channels} channels, {size}x{size}, batch {batch}: {', '.join(shares)}", flush=True)
+                    print(
+                        f"{channels} channels, {size}x{size}, batch {batch}: {', '.join(shares)}", flush=True
+                    )
                 else:
                     row |= measure(case, options.repetitions, options.naive_seconds)
                     sign = "~" if row["naive_extrapolated"] else " "
-                    print(f"{channels:8} {size:5} {batch:6} {row['forward_s']:8.3f} s {row['cached_s']:8.3f} s "
-                          f"{row['cached_over_forward']:15.2f} {sign}{row['naive_s']:7.0f} s {row['naive_over_cached']:12.0f}x "
-                          f"{row['images_per_second']:9.1f}", flush=True)  # fmt: skip
+                    print(
+                        f"{channels:8} {size:5} {batch:6} {row['forward_s']:8.3f} s {row['cached_s']:8.3f} s "
+                        f"{row['cached_over_forward']:15.2f} {sign}{row['naive_s']:7.0f} s "
+                        f"{row['naive_over_cached']:12.0f}x "
+                        f"{row['images_per_second']:9.1f}",
+                        flush=True,
+                    )
                 rows.append(row)
     if options.json:
         about = {"layers": options.layers, "K": options.K, "precision": options.precision, "threads": threads}
-        options.json.write_text(json.dumps(about | {"device": str(device_of_process()), "rows": rows}, indent=2))
+        options.json.write_text(
+            json.dumps(about | {"device": str(device_of_process()), "rows": rows}, indent=2)
+        )
 
 
 if __name__ == "__main__":

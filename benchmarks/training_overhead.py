@@ -2,19 +2,21 @@
 
     python -m benchmarks.training_overhead --json overhead.json
 
-Checkpoints: for both stages of a preset on random data, the time that a save holds the loop up, and all the time that it
-costs (what the writing thread takes from the steps beside it included), as multiples of one step; and the same for a save
-that is waited for.
+Checkpoints: for both stages of a preset on random data, the time that a save holds the loop up, and all the
+time that it costs (what the writing thread takes from the steps beside it included), as multiples of one
+step; and the same for a save that is waited for.
 
-Data: two gloo processes, one thread each, that train a stage as the loops do (DDP, its codebook reduced), fed in turn by
+Data: two gloo processes, one thread each, that train a stage as the loops do (DDP, its codebook reduced), fed
+in turn by
 
     one batch       the same tensor again and again: no loader at all
     memory          this process's slices of the run's batches, from data held in memory
-    disk            the same, from PNG files decoded by worker processes (stage one), from mapped code maps (stage two)
+    disk            the same, from PNG files decoded by worker processes (stage one), from mapped code maps
+                    (stage two)
 
-The feeds take turns, round after round; `speed` is the median over the rounds of a feed's images/s over those of one
-batch, and `CPU time` likewise the CPU time of all processes, workers included, which other work on the machine disturbs less.
-Where training uses every core, as here, whatever decodes takes its time away from it.
+The feeds take turns, round after round; `speed` is the median over the rounds of a feed's images/s over those
+of one batch, and `CPU time` likewise the CPU time of all processes, workers included, which other work on the
+machine disturbs less. Where training uses every core, as here, whatever decodes takes its time away from it.
 """
 
 import argparse
@@ -51,7 +53,14 @@ from vqprior.runtime.launch import accelerator_for, settled
 from vqprior.runtime.loader import code_batches, image_batches
 from vqprior.runtime.optimizer import adamw, moments
 from vqprior.runtime.pictures import to_float
-from vqprior.runtime.processes import device_of_process, is_main, share_of_process, sum_numbers, sum_tensor, wait
+from vqprior.runtime.processes import (
+    device_of_process,
+    is_main,
+    share_of_process,
+    sum_numbers,
+    sum_tensor,
+    wait,
+)
 from vqprior.runtime.randomness import generator
 from vqprior.runtime.transfer import onto
 from vqprior.stage1_vqvae.objective import objective, total
@@ -81,10 +90,18 @@ def checkpoint_cost(trained: Trained, average: bool, rounds: int) -> dict[str, f
             writer.save(2 * number + 1, tensors, {}, None)
             writer.finish()
             waited = time.perf_counter()
-            rows.append((plain, (held - start) / plain, (beside - start) / plain - BESIDE, (waited - beside) / plain))
-    step, held_up, in_all, waited_for = (statistics.median(column) for column in zip(*rows))
+            rows.append(
+                (plain, (held - start) / plain, (beside - start) / plain - BESIDE, (waited - beside) / plain)
+            )
+    step, held_up, in_all, waited_for = (statistics.median(column) for column in zip(*rows, strict=True))
     size = sum(value.nbytes for content in tensors.values() for value in content.values())
-    return {"megabytes": size / 1e6, "step_ms": 1e3 * step, "held_up": held_up, "in_all": in_all, "waited_for": waited_for}
+    return {
+        "megabytes": size / 1e6,
+        "step_ms": 1e3 * step,
+        "held_up": held_up,
+        "in_all": in_all,
+        "waited_for": waited_for,
+    }
 
 
 def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
@@ -103,7 +120,14 @@ def make_codes(folder: Path, config: Config, shards: int = 12) -> None:
     folder.mkdir()
     height, width = (pixels // config.stage1.factor for pixels in config.data.size)
     header = Header(
-        [Level(config.stage1.K, height, width)], "", "", "no", {}, "", ["a", "b"], {"train": shards * code_maps.SHARD}
+        [Level(config.stage1.K, height, width)],
+        "",
+        "",
+        "no",
+        {},
+        "",
+        ["a", "b"],
+        {"train": shards * code_maps.SHARD},
     )
     for split, start, size in code_maps.shard_starts(header):
         codes = torch.randint(config.stage1.K, (size, height, width), generator=generator(0, start))
@@ -119,7 +143,9 @@ def stage1_feeds(config: Config, folder: Path) -> tuple[Feeds, float]:
     """What stage one may be fed with, and the seconds that decoding takes one process for a step."""
     settings = replace(config.data, source="folder", root=str(folder))
     held, streamed = load(settings).train, load(replace(settings, memory_gb=0)).train
-    how = dict(seed=0, batch_size=config.stage1.batch_size, part=share_of_process().slice(config.stage1.batch_size))
+    how = dict(
+        seed=0, batch_size=config.stage1.batch_size, part=share_of_process().slice(config.stage1.batch_size)
+    )
     one = next(image_batches(held, device_of_process(), start=0, stop=1, **how))
     times = []
     for index in range(200):
@@ -138,7 +164,9 @@ def stage2_feeds(config: Config, folder: Path) -> Feeds:
     """What stage two may be fed with."""
     mapped = CodeMaps(folder).split("train")
     held = CodeSplit([np.array(shard) for shard in mapped.shards], mapped.labels)
-    how = dict(seed=0, batch_size=config.stage2.batch_size, part=share_of_process().slice(config.stage2.batch_size))
+    how = dict(
+        seed=0, batch_size=config.stage2.batch_size, part=share_of_process().slice(config.stage2.batch_size)
+    )
     one = next(code_batches(held, device_of_process(), start=0, stop=1, **how))
     return {
         "one batch": lambda start: repeat(one),
@@ -207,7 +235,9 @@ def feed_in_turn(
             for items in islice(batches, steps):
                 step(*items)
             wait()
-            took[name].append(((time.perf_counter() - began) / steps, sum_numbers([cpu_seconds() - cpu])[0] / steps))
+            took[name].append(
+                ((time.perf_counter() - began) / steps, sum_numbers([cpu_seconds() - cpu])[0] / steps)
+            )
             del batches  # and with them the workers
     return took
 
@@ -218,8 +248,8 @@ def compared(took: dict[str, list[tuple[float, float]]], batch: int) -> dict[str
     return {
         feed: {
             "images_per_second": batch / statistics.median(wall for wall, _ in rows),
-            "speed": statistics.median(a[0] / b[0] for a, b in zip(one, rows)),
-            "cpu": statistics.median(b[1] / a[1] for a, b in zip(one, rows)),
+            "speed": statistics.median(a[0] / b[0] for a, b in zip(one, rows, strict=True)),
+            "cpu": statistics.median(b[1] / a[1] for a, b in zip(one, rows, strict=True)),
             "rounds": rows,
         }
         for feed, rows in took.items()
@@ -232,7 +262,9 @@ def feed_two_processes(config: Config, folder: Path, rounds: int) -> None:
     feeds, decoding = stage1_feeds(config, folder / "pictures")
     step, disk = stage1_step(config), feeds.pop("disk")
     found = {"stage1": compared(feed_in_turn(feeds, step, rounds=4 * rounds, steps=4, warm_up=1), batch)}
-    took = feed_in_turn({"one batch": feeds["one batch"], "disk": disk}, step, rounds=rounds, steps=20, warm_up=AHEAD)
+    took = feed_in_turn(
+        {"one batch": feeds["one batch"], "disk": disk}, step, rounds=rounds, steps=20, warm_up=AHEAD
+    )
     found["stage1"]["disk"] = compared(took, batch)["disk"]
     found["stage1"]["disk"]["decoding"] = decoding / statistics.median(wall for wall, _ in took["one batch"])
 
@@ -250,18 +282,30 @@ def data_cost(options: argparse.Namespace, config: Config) -> dict[str, Any]:
         make_pictures(folder / "pictures", 4000, config.data.size)
         make_codes(folder / "codes", config)
         command = [
-            *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "benchmarks.training_overhead")
+            *(
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc_per_node",
+                "2",
+                "-m",
+                "benchmarks.training_overhead",
+            )
         ]
         command += ["--preset", options.preset, "--rounds", str(options.rounds)]
         subprocess.run(
-            [sys.executable, *command, "--worker", str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True
+            [sys.executable, *command, "--worker", str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=True,
         )
         return json.loads((folder / "feeds.json").read_text())
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="cifar10")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--json", type=Path, default=None, help="where to write the result")
@@ -272,7 +316,11 @@ def main() -> None:
     if options.worker:
         return feed_two_processes(config, options.worker, options.rounds)
 
-    result: dict[str, Any] = {"preset": options.preset, "device": str(device_of_process()), "threads": torch.get_num_threads()}
+    result: dict[str, Any] = {
+        "preset": options.preset,
+        "device": str(device_of_process()),
+        "threads": torch.get_num_threads(),
+    }
     print(f"{options.preset}, {result['device']}, {result['threads']} threads")
     for name, make, average in (
         ("stage1", stage1, bool(config.stage1.average)),
@@ -284,15 +332,22 @@ def main() -> None:
         result[name] = {"checkpoint": found}
         print(
             f"{name}  a checkpoint of {found['megabytes']:.1f} MB, in steps of {found['step_ms']:.1f} ms: "
-            f"held up {found['held_up']:.2f}, in all {found['in_all']:.2f}; waited for {found['waited_for']:.2f}",
+            f"held up {found['held_up']:.2f}, in all {found['in_all']:.2f}; waited for "
+            f"{found['waited_for']:.2f}",
             flush=True,
         )
     for name, found in data_cost(options, config).items():
         result[name]["data"] = found
         for feed, row in found.items():
             rate, speed, cpu = row["images_per_second"], row["speed"], row["cpu"]
-            print(f"{name}  2 processes fed from {feed:<10} {rate:7.0f} images/s  speed {speed:6.1%}  CPU time {cpu:6.1%}")
-    print(f"stage1  decoding takes {result['stage1']['data']['disk']['decoding']:.1%} of the time of a step fed from one batch")
+            print(
+                f"{name}  2 processes fed from {feed:<10} {rate:7.0f} images/s  speed {speed:6.1%}  CPU time "
+                f"{cpu:6.1%}"
+            )
+    print(
+        f"stage1  decoding takes {result['stage1']['data']['disk']['decoding']:.1%} of the time of a step "
+        "fed from one batch"
+    )
     if options.json:
         options.json.write_text(json.dumps(result, indent=2))
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.training_speed --preset cifar10
 
-Images a second of one optimizer step of each stage (forward, backward, AdamW) on made-up data, for each combination, as a
-ratio to plain fp32. The combinations are measured in turn, several times over; the figure is the median.
+Images a second of one optimizer step of each stage (forward, backward, AdamW) on made-up data, for each
+combination, as a ratio to plain fp32. The combinations are measured in turn, several times over; the figure
+is the median.
 """
 
 import argparse
@@ -64,7 +65,10 @@ def stage2(config: Config, precision: str, channels_last: bool, compiled: bool) 
     size = [pixels // config.stage1.factor for pixels in config.data.size]
     model = build(config.stage2, Level(config.stage1.K, *size), 10).to(device, memory_format=layout)
     network, optimizer = torch.compile(model) if compiled else model, adamw(model, weight_decay=0.0)
-    codes, labels = torch.randint(config.stage1.K, (batch, *size), device=device), torch.arange(batch, device=device) % 10
+    codes, labels = (
+        torch.randint(config.stage1.K, (batch, *size), device=device),
+        torch.arange(batch, device=device) % 10,
+    )
 
     def step() -> None:
         dropped = model.dropout(onto(model.dropout_keys(config.seed, torch.arange(batch)), device))
@@ -89,7 +93,9 @@ def seconds(step: Callable[[], None], steps: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="cifar10")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
     parser.add_argument("--repetitions", type=int, default=5)
@@ -97,7 +103,9 @@ def main() -> None:
     options = parser.parse_args()
     config = configs.parse(configs.find_preset(options.preset), [])
     print(f"{options.preset}, {device_of_process()}, {torch.get_num_threads()} threads")
-    variants = list(itertools.product(("no", "bf16"), (False, True), (False, True) if options.compile else (False,)))
+    variants = list(
+        itertools.product(("no", "bf16"), (False, True), (False, True) if options.compile else (False,))
+    )
     for name, make, batch in (
         ("stage 1", stage1, config.stage1.batch_size),
         ("stage 2", stage2, config.stage2.batch_size),
@@ -106,10 +114,17 @@ def main() -> None:
         for step in steps:
             step(), step()  # compile, allocate
         rounds = [[seconds(step, options.steps) for step in steps] for _ in range(options.repetitions)]
-        medians = [statistics.median(times) for times in zip(*rounds)]
-        for (precision, channels_last, compiled), median in zip(variants, medians):
-            words = [{"no": "fp32"}.get(precision, precision), "channels_last" * channels_last, "compiled" * compiled]
-            print(f"{name}  {' '.join(filter(None, words)):<30} {batch / median:8.0f} images/s  {medians[0] / median:5.2f}x")
+        medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
+        for (precision, channels_last, compiled), median in zip(variants, medians, strict=True):
+            words = [
+                {"no": "fp32"}.get(precision, precision),
+                "channels_last" * channels_last,
+                "compiled" * compiled,
+            ]
+            print(
+                f"{name}  {' '.join(filter(None, words)):<30} {batch / median:8.0f} images/s  "
+                f"{medians[0] / median:5.2f}x"
+            )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Two machines, one of them lost in the middle of a run: two network namespaces joined by a cable of their own.
+"""Two machines, one of them lost in the middle of a run: two network namespaces joined by a cable of their
+own.
 
     sudo python -m benchmarks.two_machines
 
-`vqprior run` goes over gloo as two nodes behind torchrun. Once a checkpoint of the chosen stage is there, everything on the
-second node is killed; some seconds later the node comes back and types the same command. What the run ends with is compared
-with an unbroken run of two processes on one machine, byte by byte, and with one of a single process. Needs root, `ip` (Debian's
-iproute2) and leave to make namespaces; says so and does nothing without.
+`vqprior run` goes over gloo as two nodes behind torchrun. Once a checkpoint of the chosen stage is there,
+everything on the second node is killed; some seconds later the node comes back and types the same command.
+What the run ends with is compared with an unbroken run of two processes on one machine, byte by byte, and
+with one of a single process. Needs root, `ip` (Debian's iproute2) and leave to make namespaces; says so and
+does nothing without.
 """
 
 import argparse
@@ -28,8 +30,13 @@ from benchmarks.kill_test import fingerprint, finish, kill, make_pictures, start
 
 NODES = ("vqprior0", "vqprior1")
 ADDRESSES = ("10.79.0.1", "10.79.0.2")
-# A store of its own for each meeting: the shared one of torch 2.14 leaves a node that comes back without an answer
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "veth", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+# A store of its own for each meeting: the shared one of torch 2.14 leaves a node that comes back without an
+# answer
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "GLOO_SOCKET_IFNAME": "veth",
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+}
 FLAGS = [*kill_test.FLAGS, "--precision", "no"]
 TORCHRUN = "--nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_id vqprior --max-restarts 3".split()
 
@@ -41,14 +48,28 @@ def ip(*arguments: str) -> None:
 
 @contextlib.contextmanager
 def cable() -> Iterator[None]:
-    """Inside, there are two namespaces whose devices `veth` are joined; what a killed measurement left goes first."""
+    """Inside, there are two namespaces whose devices `veth` are joined; what a killed measurement left goes
+    first."""
     for node in NODES:
         subprocess.run(["ip", "netns", "del", node], capture_output=True)
     try:
         for node in NODES:
             ip("netns", "add", node)
-        ip("link", "add", "veth", "netns", NODES[0], "type", "veth", "peer", "name", "veth", "netns", NODES[1])
-        for node, address in zip(NODES, ADDRESSES):
+        ip(
+            "link",
+            "add",
+            "veth",
+            "netns",
+            NODES[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "veth",
+            "netns",
+            NODES[1],
+        )
+        for node, address in zip(NODES, ADDRESSES, strict=True):
             ip("-n", node, "addr", "add", f"{address}/24", "dev", "veth")
             for device in ("veth", "lo"):
                 ip("-n", node, "link", "set", device, "up")
@@ -62,10 +83,13 @@ def start_node(node: int, pictures: Path, out: Path, log: Path) -> subprocess.Po
     """The run on one node, in a session of its own."""
     command = ["ip", "netns", "exec", NODES[node], sys.executable, "-m", "torch.distributed.run", *TORCHRUN]
     command += ["--rdzv_endpoint", f"{ADDRESSES[0]}:29400", "--local_addr", ADDRESSES[node]]
-    command += ["--rdzv_conf", f"is_host={node == 0}"]  # torchrun goes by host names, and both have the same here
+    # torchrun goes by host names, and both have the same here
+    command += ["--rdzv_conf", f"is_host={node == 0}"]
     command += ["-m", "vqprior", "run", "folder", *FLAGS, "--data.root", str(pictures), "--out", str(out)]
     with open(log, "a") as file:
-        return subprocess.Popen(command, env=os.environ | ENVIRONMENT, start_new_session=True, stdout=file, stderr=file)
+        return subprocess.Popen(
+            command, env=os.environ | ENVIRONMENT, start_new_session=True, stdout=file, stderr=file
+        )
 
 
 def wait_for(path: Path, nodes: list[subprocess.Popen], seconds: float) -> float:
@@ -97,15 +121,25 @@ def broken_run(root: Path, out: Path, stage: str, away: float) -> dict[str, Any]
         for node in nodes:
             if node.poll() is None:
                 kill(node)
-    return {"stage": stage, "killed_after": steps[-1], "away_s": away, "went_on_after_s": round(seconds, 1), "exit": codes}
+    return {
+        "stage": stage,
+        "killed_after": steps[-1],
+        "away_s": away,
+        "went_on_after_s": round(seconds, 1),
+        "exit": codes,
+    }
 
 
 def difference(a: Path, b: Path) -> float:
     """Largest relative difference of a tensor between the final weights of two runs."""
     found = []
     for stage in ("stage1", "stage2"):
-        one, other = (load_file(sorted((run / stage).glob("step-*"))[-1] / "model.safetensors") for run in (a, b))
-        found += [float((one[name] - other[name]).norm() / other[name].norm().clamp(min=1e-12)) for name in one]
+        one, other = (
+            load_file(sorted((run / stage).glob("step-*"))[-1] / "model.safetensors") for run in (a, b)
+        )
+        found += [
+            float((one[name] - other[name]).norm() / other[name].norm().clamp(min=1e-12)) for name in one
+        ]
     return max(found)
 
 
@@ -124,7 +158,9 @@ def hindrance() -> str | None:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--away", type=float, default=3.0, help="seconds until the lost node comes back")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()

@@ -1,7 +1,7 @@
 """Presets and flags: defaults of the schema < YAML preset < flags.
 
-A preset is only a file of flags. Its tree is flattened to `--stage1.K 512 ...` and put before the user's own flags, so
-there is one parser, one check of types, and one way a typo is answered, wherever it was made.
+A preset is only a file of flags. Its tree is flattened to `--stage1.K 512 ...` and put before the user's own
+flags, so there is one parser, one check of types, and one way a typo is answered, wherever it was made.
 """
 
 import inspect
@@ -30,8 +30,9 @@ OPEN_FIELDS = (
 """The fields that a run may change when it is resumed; all others are fixed by its first start."""
 
 
-DEVICE_HELP = """--device cpu | cuda | cuda:1 | mps | auto, with every command: where the networks compute. It belongs to the
-machine and not to the run, so no run keeps it; auto, the default, is a GPU where there is one."""
+DEVICE_HELP = """--device cpu | cuda | cuda:1 | mps | auto, with every command: where the networks compute.
+It belongs to the machine and not to the run, so no run keeps it; auto, the default, is a GPU where
+there is one."""
 
 
 def preset_names() -> list[str]:
@@ -40,7 +41,8 @@ def preset_names() -> list[str]:
 
 
 def find_preset(name: str) -> Path:
-    """The file of a preset: a path, or the name of one that ships, with or without `.yaml` or `configs/` before it.
+    """The file of a preset: a path, or the name of one that ships, with or without `.yaml` or `configs/`
+    before it.
 
     Raises:
         UserError: there is no such file.
@@ -52,7 +54,9 @@ def find_preset(name: str) -> Path:
     if shipped.is_file() and str(path.parent) in (".", "configs"):
         return shipped
     if path.is_dir():
-        raise UserError(f"{name} is no run directory: it has no config.yaml. Start one with a preset: vqprior run mnist5k")
+        raise UserError(
+            f"{name} is no run directory: it has no config.yaml. Start one with a preset: vqprior run mnist5k"
+        )
     raise UserError(
         f"there is no preset or run directory {name!r}. Presets that ship: {', '.join(preset_names())}; "
         "or give the path of your own YAML file, or a run directory"
@@ -70,8 +74,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if tree is not None and not isinstance(tree, dict):
-        raise UserError(f"{path} holds {type(tree).__name__}, but a preset is a tree such as `stage1: {{K: 512}}`")
-    return {name: value for name, value in (tree or {}).items() if value is not None}  # `stage2:` with nothing below it
+        raise UserError(
+            f"{path} holds {type(tree).__name__}, but a preset is a tree such as `stage1: {{K: 512}}`"
+        )
+    # `stage2:` with nothing below it
+    return {name: value for name, value in (tree or {}).items() if value is not None}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -121,7 +128,8 @@ def parse_options(
 
     Raises:
         UserError: values that are each of the right type but do not fit together.
-        SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after --help.
+        SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
+            --help.
     """
     try:
         return tyro.cli(
@@ -149,12 +157,15 @@ def dump(config: Config) -> str:
 
 
 def from_tree(tree: dict[str, Any]) -> Config:
-    """The configuration of a tree as `dataclasses.asdict` and YAML give it; raises as `parse_options` does."""
+    """The configuration of a tree as `dataclasses.asdict` and YAML give it; raises as `parse_options`
+    does."""
     return parse_options(Config, as_flags(tree))
 
 
 def differences(stored: Config, asked: Config, sections: str) -> list[str]:
     """In words, the fixed fields of the sections (a pattern, such as "data|stage1") that differ."""
     old, new = flatten(asdict(stored)), flatten(asdict(asked))
-    fixed = (name for name in old if re.match(rf"({sections})(\.|$)", name) and not re.fullmatch(OPEN_FIELDS, name))
+    fixed = (
+        name for name in old if re.match(rf"({sections})(\.|$)", name) and not re.fullmatch(OPEN_FIELDS, name)
+    )
     return [f"{name} is {old[name]} there and {new[name]} now" for name in fixed if old[name] != new[name]]

@@ -14,9 +14,11 @@ class Complete(Drawing):
     """How the hidden part of a picture is filled in. Of `mask`, `box` and `hide` one says what is hidden."""
 
     image: str
-    """The picture, any size and mode that Pillow reads; it is resized and cropped like those that the run learnt from."""
+    """The picture, any size and mode that Pillow reads; it is resized and cropped like those that the run
+    learnt from."""
     mask: str | None = None
-    """A picture that is white or transparent where the other one is hidden, black where it is known; stretched to its size."""
+    """A picture that is white or transparent where the other one is hidden, black where it is known;
+    stretched to its size."""
     box: tuple[int, int, int, int] | None = None
     """Hide a box: its TOP row, LEFT column, HEIGHT and WIDTH in pixels of the picture."""
     hide: Half | None = None
@@ -27,7 +29,8 @@ class Complete(Drawing):
     images: int = 6
     """Number of completions, the likeliest first."""
     draws: int = 0
-    """Draw this many and keep the `images` whose whole maps are likeliest under the prior; 0 draws just as many."""
+    """Draw this many and keep the `images` whose whole maps are likeliest under the prior; 0 draws just as
+    many."""
     batch_size: int = 16
     """Completions drawn at once; other sizes give the same ones, up to ties within rounding."""
     out: str | None = None
@@ -38,15 +41,21 @@ class Complete(Drawing):
         given = [f"--{name}" for name in ("mask", "box", "hide") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"{' and '.join(given) or 'nothing'} says what is hidden; give exactly one of --mask mask.png, "
+                f"{' and '.join(given) or 'nothing'} says what is hidden; give exactly one of --mask "
+                "mask.png, "
                 "--box TOP LEFT HEIGHT WIDTH and --hide 'lower half'"
             )
         if self.box and (min(self.box[:2]) < 0 or min(self.box[2:]) < 1):
-            raise ValueError(f"box is {self.box}; it takes TOP and LEFT of at least 0, HEIGHT and WIDTH of at least 1 pixel")
+            raise ValueError(
+                f"box is {self.box}; it takes TOP and LEFT of at least 0, HEIGHT and WIDTH of at least 1 "
+                "pixel"
+            )
         if self.images < 1:
             raise ValueError(f"images is {self.images}; it must be at least 1")
         if self.draws and self.draws < self.images:
-            raise ValueError(f"draws is {self.draws}; it must be at least images ({self.images}), or 0 for just as many")
+            raise ValueError(
+                f"draws is {self.draws}; it must be at least images ({self.images}), or 0 for just as many"
+            )
 
 
 @dataclass(frozen=True)
@@ -64,19 +73,21 @@ class Evaluation(_OfRun):
     """What is measured of a run; `sample.*` says how the samples are drawn that are measured."""
 
     images: int = 10_000
-    """Images in each row of the ladder, and for each classifier of CAS; at most as many as the test split has."""
+    """Images in each row of the ladder, and for each classifier of CAS; at most as many as the test split
+    has."""
     only: tuple[Part, ...] = ()
     """Parts to measure; without it all. Figures of the other parts stay as they are."""
     features: str = "classifier"
-    """Features of the distances: `classifier` (trained on the run's own labels), or an extractor of torch-fidelity, such as
-    inception-v3-compat, dinov2-vit-s-14, clip-vit-b-32 or vgg16 (pip install 'vqprior[eval]')."""
+    """Features of the distances: `classifier` (trained on the run's own labels), or an extractor of
+    torch-fidelity, such as inception-v3-compat, dinov2-vit-s-14, clip-vit-b-32 or vgg16 (pip install
+    'vqprior[eval]')."""
     features_weights: str | None = None
     """File with the weights of that extractor; without it torch-fidelity downloads them."""
     classifier_steps: int = 1000
     """Training steps of each classifier, on batches of 128."""
     archives: tuple[str, ...] = ()
-    """Samples of other models or settings, to be measured in the same way: files like samples.npz, with images (uint8
-    [N, H, W, C]) and, for the figures that take them, labels."""
+    """Samples of other models or settings, to be measured in the same way: files like samples.npz, with
+    images (uint8 [N, H, W, C]) and, for the figures that take them, labels."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -85,7 +96,8 @@ class Evaluation(_OfRun):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 2")
         if self.features_weights and self.features == "classifier":
             raise ValueError(
-                f"features_weights is {self.features_weights}, and features is `classifier`, which learns its weights from the "
+                f"features_weights is {self.features_weights}, and features is `classifier`, which learns "
+                "its weights from the "
                 "data; name the network too, for example --features inception-v3-compat"
             )
 
@@ -132,7 +144,7 @@ class Export:
     """What is written to be shared."""
 
     out: str
-    """A new folder for the weights that sampling uses; it is a run directory itself, for sample and complete (and, with
-    pictures in --data.root, for encode and then evaluate)."""
+    """A new folder for the weights that sampling uses; it is a run directory itself, for sample and complete
+    (and, with pictures in --data.root, for encode and then evaluate)."""
     half: bool = False
     """Store weights in 16 bits: half the size; the networks still compute in fp32."""

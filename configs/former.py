@@ -1,4 +1,5 @@
-"""Names that settings had before: old presets, runs and checkpoints are read with them, and hands that know them heeded."""
+"""Names that settings had before: old presets, runs and checkpoints are read with them, and hands that know
+them heeded."""
 
 from collections.abc import Sequence
 

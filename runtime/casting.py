@@ -1,7 +1,8 @@
 """The weights of a network in 16 bits, cast together.
 
-Autocast casts each weight and each bias where it is used, and backward each of their gradients: two launches for every
-tensor, a third of all that a small network's step launches. Here some of them share one. The numbers are the same.
+Autocast casts each weight and each bias where it is used, and backward each of their gradients: two launches
+for every tensor, a third of all that a small network's step launches. Here some of them share one. The
+numbers are the same.
 """
 
 from typing import Any
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 CAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)  # layers whose weights autocast casts
-TOGETHER = 16  # tensors: few, so that several processes can sum the gradients of the last layers while others are computed
+# tensors: few, so that several processes can sum the gradients of the last layers while others are computed
+TOGETHER = 16
 
 
 class _Cast(torch.autograd.Function):
@@ -47,7 +49,9 @@ class CastTogether(nn.Module):
         super().__init__()
         self.network, self.dtype = network, dtype
         layers = [(name, module) for name, module in network.named_modules() if isinstance(module, CAST)]
-        weights = [(f"{layer}.{name}", p) for layer, module in layers for name, p in module.named_parameters()]
+        weights = [
+            (f"{layer}.{name}", p) for layer, module in layers for name, p in module.named_parameters()
+        ]
         self._groups = [weights[start : start + TOGETHER] for start in range(0, len(weights), TOGETHER)]
 
     def forward(self, *arguments: Any) -> Any:

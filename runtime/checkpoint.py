@@ -1,7 +1,7 @@
 """Checkpoints: a folder a step, written whole or not at all, verified by checksums, holding no pickle.
 
 step-00001000/
-    manifest.json            format, step, score, everything that rebuilds the model, sha256 of the files below
+    manifest.json            format, step, score, all that rebuilds the model, sha256 of the files below
     model.safetensors        weights and buffers
     average.safetensors      their moving average, where one is kept
     optimizer.safetensors    Adam's moments
@@ -43,7 +43,10 @@ class Checkpoint:
             UserError: there is no such file, or it is not one of tensors; nothing in it is ever executed.
         """
         if not self.has(name):
-            raise UserError(f"{self.path} has no {name}: it was written by `vqprior export`, to sample and not to train from")
+            raise UserError(
+                f"{self.path} has no {name}: it was written by `vqprior export`, to sample and not to train "
+                "from"
+            )
         file = self.path / f"{name}.safetensors"
         try:
             return load_file(file)
@@ -76,8 +79,11 @@ def _write_tensors(file: Path, tensors: Tensors) -> None:
     sync_file(file)
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensors], meta: dict[str, Any], score: float | None) -> None:
-    """Write the checkpoint of a step into a folder of checkpoints; `tensors` maps file names to their tensors."""
+def save(
+    folder: Path, step: int, tensors: dict[str, Tensors], meta: dict[str, Any], score: float | None
+) -> None:
+    """Write the checkpoint of a step into a folder of checkpoints; `tensors` maps file names to their
+    tensors."""
 
     def fill(temporary: Path) -> None:
         files = {}
@@ -103,10 +109,14 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
     try:
         manifest = json.loads((path / "manifest.json").read_text())
         if manifest["format"] > FORMAT:
-            raise UserError(f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: upgrade vqprior")
+            raise UserError(
+                f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: upgrade vqprior"
+            )
         checkpoint = Checkpoint(path, *(manifest[name] for name in ("step", "score", "meta", "files")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the checkpoint {path} cannot be read: its manifest is missing or damaged ({error})") from error
+        raise UserError(
+            f"the checkpoint {path} cannot be read: its manifest is missing or damaged ({error})"
+        ) from error
     for name, digest in checkpoint.files.items() if verify else ():
         file = path / name
         if not file.is_file():
@@ -121,7 +131,8 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _best_path(paths: list[Path]) -> Path | None:
-    """The checkpoint with the lowest score, the latest of equals; those without a score or a manifest are passed over."""
+    """The checkpoint with the lowest score, the latest of equals; those without a score or a manifest are
+    passed over."""
     scored = []
     for path in paths:
         try:
@@ -134,7 +145,8 @@ def _best_path(paths: list[Path]) -> Path | None:
 
 
 def newest(folder: Path, warn=print) -> Checkpoint | None:
-    """The latest intact checkpoint of a folder, None where there never was one; damaged ones are named to `warn`.
+    """The latest intact checkpoint of a folder, None where there never was one; damaged ones are named to
+    `warn`.
 
     Raises:
         UserError: there are checkpoints, but all are damaged.
@@ -146,7 +158,10 @@ def newest(folder: Path, warn=print) -> Checkpoint | None:
         except UserError as error:
             warn(f"{error}; trying the one before")
     if paths:
-        raise UserError(f"every checkpoint in {folder} is damaged; restore one from a copy, or delete the folder to start over")
+        raise UserError(
+            f"every checkpoint in {folder} is damaged; restore one from a copy, or delete the folder to "
+            "start over"
+        )
     return None
 
 

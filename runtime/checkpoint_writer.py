@@ -11,25 +11,32 @@ from . import checkpoint
 from .checkpoint import Tensors
 from .processes import is_main, on_main
 
-# One for the whole process, so that no two writes ever meet. However Python ends, it first waits for the one in flight.
+# One for the whole process, so that no two writes ever meet. However Python ends, it first waits for the one
+# in flight.
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
 
 def snapshot(tensors: dict[str, Tensors]) -> dict[str, Tensors]:
-    """Copies on the CPU that no later step changes; from a GPU into pinned memory, with one wait for all of them."""
+    """Copies on the CPU that no later step changes; from a GPU into pinned memory, with one wait for all of
+    them."""
 
     def copy(value: Tensor) -> Tensor:
         return value.detach().to("cpu", non_blocking=True, copy=True, memory_format=torch.contiguous_format)
 
-    copies = {file: {name: copy(value) for name, value in content.items()} for file, content in tensors.items()}
+    copies = {
+        file: {name: copy(value) for name, value in content.items()} for file, content in tensors.items()
+    }
     if torch.accelerator.is_available():
-        for device in {value.device for content in tensors.values() for value in content.values()} - {torch.device("cpu")}:
+        for device in {value.device for content in tensors.values() for value in content.values()} - {
+            torch.device("cpu")
+        }:
             torch.accelerator.synchronize(device)
     return copies
 
 
 def finish() -> None:
-    """Return once a checkpoint in flight is on the disk; none can be written after that. For the end of the process."""
+    """Return once a checkpoint in flight is on the disk; none can be written after that. For the end of the
+    process."""
     _thread.shutdown(wait=True)
 
 
@@ -64,6 +71,8 @@ class Writer:
         pending, self.pending = self.pending, None
         on_main(lambda: pending and pending.result())
 
-    def _write(self, step: int, tensors: dict[str, Tensors], meta: dict[str, Any], score: float | None) -> None:
+    def _write(
+        self, step: int, tensors: dict[str, Tensors], meta: dict[str, Any], score: float | None
+    ) -> None:
         checkpoint.save(self.folder, step, tensors, meta, score)
         checkpoint.prune(self.folder, self.keep)

@@ -2,7 +2,7 @@
 
     codes/
         header.json                    what the codes are and where they came from (see `Header`)
-        train-00000.codes.npy          [n, h, w], uint8 for up to 256 codes, else uint16; memory-mapped when read
+        train-00000.codes.npy          [n, h, w], uint8 for up to 256 codes, else uint16; mapped when read
         train-00000.labels.npy         [n] int64, where there are classes
         train-00000.names.json         [n] names of the pictures; a copy has the name of its picture
         ...
@@ -54,7 +54,8 @@ class Header:
     sizes: dict[str, int]  # images of each split
     format: int = FORMAT
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256, complete once all is written
-    fp32_precision: str = ""  # of the encoder's convolutions, `ieee` or `tf32`; dumps of earlier versions do not say
+    # of the encoder's convolutions, `ieee` or `tf32`; dumps of earlier versions do not say
+    fp32_precision: str = ""
 
     @property
     def level(self) -> Level:
@@ -68,12 +69,18 @@ class Header:
 
     def origin(self) -> dict[str, Any]:
         """What a prior is bound to: all but the files, and what earlier versions did not say."""
-        return {name: value for name, value in asdict(self).items() if name not in ("files", "fp32_precision")}
+        return {
+            name: value for name, value in asdict(self).items() if name not in ("files", "fp32_precision")
+        }
 
 
 def shard_starts(header: Header) -> list[tuple[str, int, int]]:
     """All shards in order: (split, index of its first image, images)."""
-    return [(split, start, min(SHARD, size - start)) for split, size in header.sizes.items() for start in range(0, size, SHARD)]
+    return [
+        (split, start, min(SHARD, size - start))
+        for split, size in header.sizes.items()
+        for start in range(0, size, SHARD)
+    ]
 
 
 def _shard_file(folder: Path, split: str, start: int, kind: str) -> Path:
@@ -105,7 +112,9 @@ def has_shard(folder: Path, split: str, start: int) -> bool:
 def finish(folder: Path, header: Header) -> None:
     """Write the header, with the checksums of all shards: from now on the code maps can be read."""
     names = sorted(path.name for pattern in ("*.npy", "*.names.json") for path in folder.glob(pattern))
-    write_json(folder / "header.json", asdict(header) | {"files": {name: sha256(folder / name) for name in names}})
+    write_json(
+        folder / "header.json", asdict(header) | {"files": {name: sha256(folder / name) for name in names}}
+    )
 
 
 def read_header(folder: Path) -> Header | None:
@@ -120,7 +129,9 @@ def read_header(folder: Path) -> Header | None:
     try:
         tree = json.loads(path.read_text())
         if tree["format"] > FORMAT:
-            raise UserError(f"{path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade vqprior")
+            raise UserError(
+                f"{path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade vqprior"
+            )
         tree["levels"] = [Level(**level) for level in tree["levels"]]
         return Header(**{f.name: tree[f.name] for f in fields(Header) if f.name in tree})
     except (ValueError, KeyError, TypeError) as error:
@@ -142,7 +153,9 @@ class CodeMaps:
         folder = Path(folder)
         header = read_header(folder)
         if header is None:
-            raise UserError(f"there are no code maps in {folder}; make them with `vqprior encode {folder.parent}`")
+            raise UserError(
+                f"there are no code maps in {folder}; make them with `vqprior encode {folder.parent}`"
+            )
         self.folder, self.header = folder, header
         for name, digest in header.files.items() if verify else ():
             if not (folder / name).is_file() or sha256(folder / name) != digest:
@@ -196,7 +209,9 @@ class CodeSplit:
         start = 0
         for shard in self.shards:  # not by way of pinned memory, which torch would keep
             codes = np.array(shard)
-            maps[start : start + len(shard)] = torch.from_numpy(codes.view(np.int16) if codes.itemsize == 2 else codes)
+            maps[start : start + len(shard)] = torch.from_numpy(
+                codes.view(np.int16) if codes.itemsize == 2 else codes
+            )
             start += len(shard)
         return HeldCodes(maps)
 

@@ -52,7 +52,8 @@ def choose(word: str) -> Iterator[None]:
     with _choosing:
         if _commands and checked(word) != _word:
             raise UserError(
-                f"another command of this program is running with --device {_word}, and this one takes {word}; "
+                f"another command of this program is running with --device {_word}, and this one takes "
+                f"{word}; "
                 "give both the same, or wait for the first"
             )
         _word, _commands = checked(word), _commands + 1
@@ -86,7 +87,9 @@ def find(word: str) -> "torch.device":
         return _auto()
     device, here = torch.device(checked(word)), _here()
     if word not in here:
-        raise UserError(f"there is no device {word} here: {_found(here)}. Type --device {here[-1]}, or --device auto")
+        raise UserError(
+            f"there is no device {word} here: {_found(here)}. Type --device {here[-1]}, or --device auto"
+        )
     return device
 
 
@@ -123,7 +126,9 @@ def _told(device: "torch.device") -> "torch.device":
     """What ACCELERATE_TORCH_DEVICE says, if it is here; those of other makes are taken as they are."""
     word, here = str(device) if device.type == "cuda" else device.type, _here()
     if device.type in ("cuda", "mps") and word not in here:
-        raise UserError(f"ACCELERATE_TORCH_DEVICE is {device}: {_found(here)}. Unset it, or type --device {here[-1]}")
+        raise UserError(
+            f"ACCELERATE_TORCH_DEVICE is {device}: {_found(here)}. Unset it, or type --device {here[-1]}"
+        )
     return device
 
 
@@ -162,7 +167,8 @@ def _refuse_sharing(device: "torch.device", word: str) -> None:
         return
     if word not in (AUTO, "cuda"):
         raise UserError(
-            f"--device {word} is for one process, and {launched()} were started, of which each has its own GPU. "
+            f"--device {word} is for one process, and {launched()} were started, of which each has its own "
+            "GPU. "
             "Leave --device out; CUDA_VISIBLE_DEVICES=1,2 before the command chooses the GPUs"
         )
     gpus, processes = torch.cuda.device_count(), _processes_here()
@@ -194,7 +200,9 @@ def number_gpu(device: "torch.device") -> None:
         os.environ["LOCAL_RANK"] = str(device.index)
 
 
-def refuse_one_gpu_for_two(store: "torch.distributed.Store", rank: int, processes: int, device: "torch.device") -> None:
+def refuse_one_gpu_for_two(
+    store: "torch.distributed.Store", rank: int, processes: int, device: "torch.device"
+) -> None:
     """Compare the GPUs of all processes by their own numbers, before NCCL meets two processes on one.
 
     Raises:
@@ -208,8 +216,10 @@ def refuse_one_gpu_for_two(store: "torch.distributed.Store", rank: int, processe
     for second, gpu in enumerate(gpus):
         if (first := gpus.index(gpu)) < second:
             raise UserError(
-                f"processes {first} and {second} of {processes} were given the same GPU ({gpu}): start one process for "
-                "each GPU (--nproc_per_node), give each its own (SLURM's --gpus-per-task=1), or type --device cpu"
+                f"processes {first} and {second} of {processes} were given the same GPU ({gpu}): start one "
+                "process for "
+                "each GPU (--nproc_per_node), give each its own (SLURM's --gpus-per-task=1), or type "
+                "--device cpu"
             )
 
 
@@ -224,7 +234,8 @@ def name_of(device: "torch.device") -> str:
 def compute_in_ieee() -> None:
     """Let fp32 be fp32 in convolutions and products of matrices: cuDNN's convolutions take TF32 otherwise.
 
-    By the names that torch has had since 2.9; asking for `torch.backends.cudnn.allow_tf32` after them is an error.
+    By the names that torch has had since 2.9; asking for `torch.backends.cudnn.allow_tf32` after them is an
+    error.
     """
     import torch
 
@@ -254,8 +265,9 @@ def refuse_tf32(device: "torch.device", flag: str = "--precision") -> None:
 def convolutions(device: "torch.device", precision: Precision, *, tried: bool = False) -> Iterator[None]:
     """Inside, convolutions of fp32 tensors take TF32 where the precision is `tf32`, else IEEE arithmetic.
 
-    With `tried`, cuDNN tries out which of its kernels is the fastest, which pays in training; elsewhere the same call
-    is to take the same kernel every time. That is one setting of the whole process: on a GPU, other threads wait here.
+    With `tried`, cuDNN tries out which of its kernels is the fastest, which pays in training; elsewhere the
+    same call is to take the same kernel every time. That is one setting of the whole process: on a GPU, other
+    threads wait here.
 
     Raises:
         UserError: tf32, on a device that has none.

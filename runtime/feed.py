@@ -15,15 +15,16 @@ Batch = TypeVar("Batch", bound=tuple[Tensor | None, ...])
 
 
 def has_room(device: torch.device, size: int) -> bool:
-    """Whether a split of so many bytes is best kept on the device: on CUDA, where it takes an eighth of it at most."""
+    """Whether a split of so many bytes is best kept on the device: on CUDA, where it takes an eighth of it at
+    most."""
     return runs_ahead(device) and size <= torch.cuda.get_device_properties(device).total_memory // SHARE
 
 
 def fed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """The batches, tuples of tensors and None, on the device.
 
-    On CUDA what lies on the host is copied on a stream of its own, as soon as the step before is queued: while that is
-    computed.
+    On CUDA what lies on the host is copied on a stream of its own, as soon as the step before is queued:
+    while that is computed.
     """
     if not runs_ahead(device):
         for batch in batches:

@@ -66,7 +66,8 @@ def write_array(path: Path, array: "np.ndarray") -> None:
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder that appears whole or not at all; `fill` writes its files into the folder it is given."""
+    """Write a folder that appears whole or not at all; `fill` writes its files into the folder it is
+    given."""
     temporary = path.with_name(path.name + TEMPORARY)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

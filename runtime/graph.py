@@ -1,8 +1,9 @@
 """One launch for all that a step does on a CUDA device.
 
-A small network's step is some hundred kernels of a few microseconds each, and the host needs as long to start each one:
-the device waits for the host. A CUDA graph records the kernels once and starts them together. What is recorded works on
-the same memory with the same numbers each time, so all that changes from step to step comes in as a tensor.
+A small network's step is some hundred kernels of a few microseconds each, and the host needs as long to start
+each one: the device waits for the host. A CUDA graph records the kernels once and starts them together. What
+is recorded works on the same memory with the same numbers each time, so all that changes from step to step
+comes in as a tensor.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,8 @@ def recorded(
     reasons = {
         f"the device is {accelerator.device}, and it takes one CUDA GPU": accelerator.device.type != "cuda",
         f"there are {accelerator.num_processes} processes, and it takes one": accelerator.num_processes > 1,
-        "precision fp16 has a loss scaler that the host looks after; take bf16 or no": accelerator.scaler is not None,
+        "precision fp16 has a loss scaler that the host looks after; take bf16 or no": accelerator.scaler
+        is not None,
         "torch.compile makes kernels of its own; leave out --compile": config.compile,
     }
     if found := [reason for reason, applies in reasons.items() if applies]:
@@ -45,8 +47,8 @@ def recorded(
 class Recorded(Generic[*Outputs]):
     """A function of tensors on a CUDA device, recorded after some calls and then replayed.
 
-    The first calls are made as they are: kernels are chosen and libraries set up in them. The tensors that are returned
-    are overwritten by the next call.
+    The first calls are made as they are: kernels are chosen and libraries set up in them. The tensors that
+    are returned are overwritten by the next call.
 
     Args:
         work: takes tensors of one shape in each call, and reads nothing on the host.
@@ -60,7 +62,8 @@ class Recorded(Generic[*Outputs]):
     def __call__(self, *given: Input) -> tuple[*Outputs]:
         self.calls += 1
         if self.calls <= self.AS_IT_IS:
-            self.stream = self.stream or torch.cuda.Stream()  # one for all of them: memory is cached by stream
+            # one for all of them: memory is cached by stream
+            self.stream = self.stream or torch.cuda.Stream()
             return apart(self.work, given, self.stream)
         if self.calls == self.AS_IT_IS + 1:
             self.inputs = [tensor if tensor is None else tensor.clone() for tensor in given]

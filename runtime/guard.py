@@ -1,8 +1,9 @@
-"""Keeps what is not finite out of the weights, and carries the signal to stop: what processes must agree on in a step.
+"""Keeps what is not finite out of the weights, and carries the signal to stop: what processes must agree on
+in a step.
 
-On CUDA nothing of that is read in the step itself. Whether a step is sound stays a tensor, which the optimizer, the
-codebook and the average heed; the host reads it, and the signals of all processes, one step later, when the next step is
-queued already.
+On CUDA nothing of that is read in the step itself. Whether a step is sound stays a tensor, which the
+optimizer, the codebook and the average heed; the host reads it, and the signals of all processes, one step
+later, when the next step is queued already.
 """
 
 from collections import deque
@@ -24,7 +25,8 @@ class _Verdict(NamedTuple):
     """What is to be read of a step."""
 
     step: int
-    values: Tensor  # [1 + signals]: whether it is unsound, then `report`'s signals; good once `ready` has happened
+    # [1 + signals]: whether it is unsound, then `report`'s signals; good once `ready` has happened
+    values: Tensor
     ready: torch.Event | None
 
 
@@ -53,8 +55,8 @@ class Guard:
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
     def report(self, losses: Tensor) -> Tensor:
-        """What this process has to say of a step, to be summed over all: whether a loss is not finite, 1 or 0, and
-        behind several processes for each signal that can be sent whether it was, [1 + signals]."""
+        """What this process has to say of a step, to be summed over all: whether a loss is not finite, 1 or
+        0, and behind several processes for each signal that can be sent whether it was, [1 + signals]."""
         unsound = (~torch.isfinite(losses).all())[None].to(losses.dtype)
         if share_of_process().processes == 1:
             return unsound  # and the signal is not of the device
@@ -74,7 +76,8 @@ class Guard:
         return self.accelerator.clip_grad_norm_(model.parameters(), most or float("inf"))
 
     def judge(self, reports: Tensor, norm: Tensor) -> Tensor:
-        """Whether a step is unsound, from the sum of the reports and the norm of the gradient, and the reports' signals.
+        """Whether a step is unsound, from the sum of the reports and the norm of the gradient, and the
+        reports' signals.
 
         Returns:
             [1 + signals] on the device, the first of them 1 or 0.
@@ -83,7 +86,8 @@ class Guard:
         return torch.cat([unsound.to(reports.dtype), reports[1:]])
 
     def decide(self, verdict: Tensor) -> tuple[bool, Tensor | None]:
-        """Whether to move anything at all, and where the host runs ahead and does not know, [] that says: 1 for not."""
+        """Whether to move anything at all, and where the host runs ahead and does not know, [] that says: 1
+        for not."""
         if runs_ahead(verdict.device):
             return True, verdict[0]
         return not verdict[0].item(), None
@@ -102,8 +106,8 @@ class Guard:
     def heed(self, *, everything: bool) -> int:
         """Read the verdicts that are due; the signal to stop, 0 for none: the same on all processes.
 
-        Under fp16 an overflow is no fault while the loss scaler can still lower its scale: what that is when it is read,
-        for which the host waits.
+        Under fp16 an overflow is no fault while the loss scaler can still lower its scale: what that is when
+        it is read, for which the host waits.
 
         Args:
             everything: also that of the step just queued, for which the host waits.
@@ -118,6 +122,7 @@ class Guard:
                 ready.synchronize()
             unsound, *signals = values.tolist()
             self._count(step, bool(unsound))
+            # One process asks no other, and has no signals in its verdict
             sent = [number for number, times in zip(interrupt.HANDLED, signals, strict=False) if times]
             stop = max([stop, *sent])
         return stop
@@ -135,8 +140,10 @@ class Guard:
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.in_a_row >= self.PATIENCE:
             raise UserError(
-                f"loss or gradient was not finite for {self.PATIENCE} steps in a row, up to step {step}; none of them was "
-                f"applied, and {self._last_checkpoint()}. Start a new run with a lower learning rate, or with --precision no"
+                f"loss or gradient was not finite for {self.PATIENCE} steps in a row, up to step {step}; "
+                "none of them was "
+                f"applied, and {self._last_checkpoint()}. Start a new run with a lower learning rate, or "
+                "with --precision no"
             )
 
     def _last_checkpoint(self) -> str:

@@ -1,8 +1,8 @@
 """Being told to stop: finish the step, write a checkpoint, and leave with a documented exit code.
 
-SIGTERM and SIGUSR1 are what SLURM and cloud machines send before they take a machine back; Ctrl-C is SIGINT. The handler
-only notes the signal; the loops ask `requested()` once a step and agree over all processes on the step to stop at.
-A second Ctrl-C stops at once: files on disk are whole at any instant.
+SIGTERM and SIGUSR1 are what SLURM and cloud machines send before they take a machine back; Ctrl-C is SIGINT.
+The handler only notes the signal; the loops ask `requested()` once a step and agree over all processes on the
+step to stop at. A second Ctrl-C stops at once: files on disk are whole at any instant.
 
 Python lets only the main thread handle signals: a command in another thread leaves them to that one.
 """
@@ -53,7 +53,8 @@ def heeded() -> Iterator[None]:
         yield
     except Exception:
         if before and "TORCHELASTIC_RUN_ID" in os.environ:
-            # torchrun sends SIGTERM to all others once one has left: it must not change the code that they leave with
+            # torchrun sends SIGTERM to all others once one has left: it must not change the code that they
+            # leave with
             before[signal.SIGTERM] = signal.SIG_IGN
         raise
     finally:
@@ -69,7 +70,8 @@ def requested() -> int:
 
 
 def ignore_in_worker(_worker: int) -> None:
-    """In a process that decodes pictures: signals to the whole group reach it too, but only its parent decides."""
+    """In a process that decodes pictures: signals to the whole group reach it too, but only its parent
+    decides."""
     for number in HANDLED:
         signal.signal(number, signal.SIG_IGN)
     release_all()  # of the fork's copies: a lock must end with the process that took it

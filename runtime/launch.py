@@ -23,7 +23,8 @@ CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # the last one is ARM's
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bf16; where it has none, bf16 is emulated, some ten times slower than fp32."""
+    """Whether a device has instructions for bf16; where it has none, bf16 is emulated, some ten times slower
+    than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -64,14 +65,16 @@ def accelerator_for(config: Config) -> Accelerator:
         raise UserError("precision fp16 needs a GPU, and this is a CPU; take --precision auto")
     # A codebook out of step must be seen by tests, not painted over by DDP before each forward.
     kwargs = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    AcceleratorState._reset_state()  # or a second run in this Python would be refused another precision than the first
+    # or a second run in this Python would be refused another precision than the first
+    AcceleratorState._reset_state()
     low = config.precision if config.precision in AUTOCAST else "no"
     return Accelerator(cpu=on_cpus(), mixed_precision=low, kwargs_handlers=[kwargs])
 
 
 @contextmanager
 def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
-    """The autocast that accelerate puts around `forward`, for `encode`, `decode` and sampling; fp32 is IEEE but for `tf32`.
+    """The autocast that accelerate puts around `forward`, for `encode`, `decode` and sampling; fp32 is IEEE
+    but for `tf32`.
 
     Raises:
         UserError: tf32, on a device that has none.
@@ -82,7 +85,8 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
 
 
 def network_of(model: nn.Module, config: Config) -> nn.Module:
-    """What a training loop calls and accelerate prepares: the model, compiled or with its weights cast together."""
+    """What a training loop calls and accelerate prepares: the model, compiled or with its weights cast
+    together."""
     if config.compile:
         return torch.compile(model)
     return CastTogether(model, AUTOCAST[config.precision]) if config.precision in AUTOCAST else model

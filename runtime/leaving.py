@@ -1,9 +1,10 @@
 """The way out for one of several processes: in order after a clean end, at once after a failure.
 
 A process that failed alone must not wait for the others. They are in a collective that it will never join,
-and to take the group down is one more: under NCCL it may wait for all of them, and they for it, for hours. Once
-it is gone the others hear of it: from gloo as an error of their collective, under NCCL from the launcher, which
-ends them.
+and to take the group down is one more: under NCCL it may wait for all of them, and they for it, for hours.
+Once
+it is gone the others hear of it: from gloo as an error of their collective, under NCCL from the launcher,
+which ends them.
 """
 
 import contextlib
@@ -21,8 +22,12 @@ from accelerate import PartialState
 
 from . import checkpoint_writer
 
-PATIENCE = 10.0  # seconds for what the GPU has still to send, such as the message that all processes fail with
-LOST = r"(gloo|NCCL).*((closed|reset) by peer|Broken pipe|Socket closed|Connection refused|remote process exited)"
+# seconds for what the GPU has still to send, such as the message that all processes fail with
+PATIENCE = 10.0
+LOST = (
+    r"(gloo|NCCL).*"
+    r"((closed|reset) by peer|Broken pipe|Socket closed|Connection refused|remote process exited)"
+)
 
 
 def is_one_of_several() -> bool:
@@ -41,14 +46,17 @@ def tell(error: Exception) -> None:
     """Say on stderr what ended this process: one line where it was another one, which says more itself."""
     if lost_a_peer(error):
         rank = torch.distributed.get_rank()
-        print(f"vqprior: process {rank} ends because another one did; see what that one said", file=sys.stderr)
+        print(
+            f"vqprior: process {rank} ends because another one did; see what that one said", file=sys.stderr
+        )
         print(f"  (if none did, the network failed: {str(error).strip().splitlines()[0]})", file=sys.stderr)
     else:
         traceback.print_exception(error)
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code, without Python's own end, which torch's threads do not always survive.
+    """End this process with an exit code, without Python's own end, which torch's threads do not always
+    survive.
 
     A checkpoint in flight is written first, and after code 0 the group is taken down; on any other code this
     process may be the only one to leave.

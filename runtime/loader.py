@@ -1,7 +1,8 @@
 """Batch t of a run is a function of (seed, t) alone: of no state, of no number of processes.
 
-The order of a run is one endless sequence: a shuffle of the split, then another, and so on. Batch t is its places
-t*B to (t+1)*B, of which each process takes an equal slice. To resume at step t is to start counting at t.
+The order of a run is one endless sequence: a shuffle of the split, then another, and so on. Batch t is its
+places t*B to (t+1)*B, of which each process takes an equal slice. To resume at step t is to start counting at
+t.
 """
 
 import atexit
@@ -26,7 +27,8 @@ from .interrupt import ignore_in_worker
 from .randomness import Stream, generator
 from .transfer import onto
 
-PIPED = 2**19  # bytes of a batch; to share memory costs a millisecond, which is more than to send so little through a pipe
+# bytes of a batch; to share memory costs a millisecond, which is more than to send so little through a pipe
+PIPED = 2**19
 
 _Made = Tensor | np.ndarray | UserError  # what a worker process makes of a batch
 
@@ -63,7 +65,8 @@ class Share:
         if batch_size % parts:
             raise UserError(
                 f"batch_size is {batch_size}, the global batch of a step; {self.processes} processes with "
-                f"{accumulate} passes each divide only multiples of {parts}: take {-(-batch_size // parts) * parts}"
+                f"{accumulate} passes each divide only multiples of {parts}: take "
+                f"{-(-batch_size // parts) * parts}"
             )
         size = batch_size // self.processes
         return slice(self.rank * size, (self.rank + 1) * size)
@@ -122,7 +125,7 @@ def image_batches(
     held = (augment(canvas(indices), split.data, seed, positions) for positions, indices in places())
     labels = split.labels
     with _streamed(split, seed, places()) if streaming else nullcontext(held) as batches:
-        for (_, indices), images in zip(places(), batches, strict=False):
+        for (_, indices), images in zip(places(), batches, strict=True):
             if isinstance(images, UserError):
                 raise images
             yield Batch(torch.as_tensor(images), None if labels is None else labels[indices])
@@ -153,8 +156,11 @@ def _streamed(split: Split, seed: int, places: Iterator[tuple[Tensor, Tensor]]) 
 
     They heed no signal: left alone they would outlive an error in the loop, and Python would wait for them.
     """
-    asked = ((positions.tolist(), indices.tolist()) for positions, indices in places)  # tensors would go by files
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # the launcher's processes share them
+    asked = (
+        (positions.tolist(), indices.tolist()) for positions, indices in places
+    )  # tensors would go by files
+    # the launcher's processes share them
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = max(1, min(split.data.workers, cores))
     how = dict(num_workers=workers, prefetch_factor=4, collate_fn=_as_it_is, worker_init_fn=ignore_in_worker)
     batches = iter(DataLoader(_Batches(split, seed), sampler=asked, batch_size=None, **how))
@@ -177,9 +183,13 @@ class _Batches:
         positions, indices = places
         try:
             pictures = [self.split.read(index) for index in indices]
-        except UserError as error:  # raised by the parent: torch would put this worker's traceback into the message
+        except (
+            UserError
+        ) as error:  # raised by the parent: torch would put this worker's traceback into the message
             return error
-        batch = augment(torch.from_numpy(np.stack(pictures)), self.split.data, self.seed, torch.tensor(positions))
+        batch = augment(
+            torch.from_numpy(np.stack(pictures)), self.split.data, self.seed, torch.tensor(positions)
+        )
         return batch if batch.nbytes > PIPED else batch.numpy()
 
 
@@ -188,7 +198,8 @@ def _as_it_is(batch: _Made) -> _Made:
 
 
 def chunks(items: int, size: int, share: Share) -> Iterator[Tensor]:
-    """Once through items 0 to N-1 in chunks of `size`: those that are this process's, each item once over all."""
+    """Once through items 0 to N-1 in chunks of `size`: those that are this process's, each item once over
+    all."""
     starts = range(0, items, size)
     for start in starts[share.rank :: share.processes]:
         yield torch.arange(start, min(start + size, items))

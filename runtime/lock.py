@@ -29,14 +29,18 @@ def lock(folder: Path) -> None:
             f"another process ({holder}) works on {folder}; wait for it, or give another folder with --out"
         ) from error
     except OSError as error:
-        print(f"vqprior: {folder} lies on a file system without locks ({error.strerror}); see that only one run uses it")
+        print(
+            f"vqprior: {folder} lies on a file system without locks ({error.strerror}); see that only one "
+            "run uses it"
+        )
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     _held[path] = handle
 
 
 def release_all() -> None:
-    """Let go of every lock: for several commands in one process, and for the copies that a forked process has."""
+    """Let go of every lock: for several commands in one process, and for the copies that a forked process
+    has."""
     for handle in _held.values():
         os.close(handle)
     _held.clear()

@@ -1,8 +1,9 @@
 """AdamW: its learning rate, its step, and its moments as named tensors.
 
-A CUDA device works through a queue that the host fills; whoever reads a number waits for all that is queued before it.
-There the optimizer is fused, and both the learning rate and whether the step is skipped are tensors on the device. On a
-CPU, where reading costs nothing, and on MPS, they are a number and a decision of the host.
+A CUDA device works through a queue that the host fills; whoever reads a number waits for all that is queued
+before it. There the optimizer is fused, and both the learning rate and whether the step is skipped are
+tensors on the device. On a CPU, where reading costs nothing, and on MPS, they are a number and a decision of
+the host.
 """
 
 import math
@@ -26,7 +27,8 @@ def runs_ahead(device: torch.device) -> bool:
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
-    """A linear rise over the warm-up, then half a cosine down to zero at the last step: a function of the step."""
+    """A linear rise over the warm-up, then half a cosine down to zero at the last step: a function of the
+    step."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
@@ -55,7 +57,8 @@ def adamw(model: Trained, *, weight_decay: float) -> torch.optim.AdamW:
     device = next(iter(named.values())).device
     ahead = runs_ahead(device)
     rate = torch.zeros((), device=device) if ahead else 0.0
-    # `capturable` keeps what a CUDA graph may not read on the host; the rate's place in memory stays what it is
+    # `capturable` keeps what a CUDA graph may not read on the host; the rate's place in memory stays what it
+    # is
     how = dict(fused=True, capturable=True) if ahead else {}
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.99), **how)
 
@@ -78,8 +81,8 @@ def take_step(optimizer: AcceleratedOptimizer, unsound: Tensor | None) -> None:
     """Move the weights.
 
     Args:
-        unsound: [] fp32 on the device, where the host runs ahead: 1 to leave everything as it is. fp16's loss scaler
-            sees that by itself.
+        unsound: [] fp32 on the device, where the host runs ahead: 1 to leave everything as it is. fp16's loss
+            scaler sees that by itself.
     """
     if unsound is not None and optimizer.scaler is None:
         optimizer.optimizer.found_inf = unsound  # what fused kernels and torch's own scaler agreed on
@@ -101,8 +104,8 @@ def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Ten
 def restore_moments(optimizer: AcceleratedOptimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """The inverse of `moments`, into an optimizer over the same parameters that accelerate has prepared.
 
-    Each moment gets the strides of its parameter: fused and foreach kernels take all tensors by one order in memory (on
-    the CPU without looking, and then compute something else).
+    Each moment gets the strides of its parameter: fused and foreach kernels take all tensors by one order in
+    memory (on the CPU without looking, and then compute something else).
     """
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():

@@ -26,31 +26,40 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """Images [N, C, H, W] uint8 in rows of `columns` -> one picture [H', W', 3] uint8, small images enlarged."""
+    """Images [N, C, H, W] uint8 in rows of `columns` -> one picture [H', W', 3] uint8, small images
+    enlarged."""
     scale = max(1, 96 // images.shape[-1])
     images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     return tiled(images, columns, padding=2)
 
 
 def tiled(images: Tensor, columns: int, *, padding: int) -> Tensor:
-    """Images [N, C, H, W] uint8 in rows of `columns`, grey lines around each -> one picture [H', W', 3] uint8.
+    """Images [N, C, H, W] uint8 in rows of `columns`, grey lines around each -> one picture [H', W', 3]
+    uint8.
 
-    The pixels of `torchvision.utils.make_grid`, whose import would take as long as that of torch; so one image alone is
-    the picture.
+    The pixels of `torchvision.utils.make_grid`, whose import would take as long as that of torch; so one
+    image alone is the picture.
     """
     if len(images) == 1:
         return rearrange(images.expand(-1, 3, -1, -1), "1 c h w -> h w c")
     columns = min(columns, len(images))
     height, width = images.shape[2:]
-    cells = torch.full((-(-len(images) // columns) * columns, 3, padding + height, padding + width), GREY, dtype=torch.uint8)
+    cells = torch.full(
+        (-(-len(images) // columns) * columns, 3, padding + height, padding + width), GREY, dtype=torch.uint8
+    )
     cells[: len(images), :, padding:, padding:] = images
     picture = rearrange(cells, "(rows columns) c h w -> (rows h) (columns w) c", columns=columns)
     return F.pad(picture, (0, 0, 0, padding, 0, padding), value=GREY)  # the lines on the right and below
 
 
 def pairs(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
-    """Rows of images [N, C, H, W] uint8, each row above its reconstructions -> one picture [H', W', 3] uint8."""
-    rows = [part for both in zip(images.split(columns), reconstructions.split(columns)) for part in both]
+    """Rows of images [N, C, H, W] uint8, each row above its reconstructions -> one picture [H', W', 3]
+    uint8."""
+    rows = [
+        part
+        for both in zip(images.split(columns), reconstructions.split(columns), strict=True)
+        for part in both
+    ]
     return grid(torch.cat(rows), columns)
 
 

@@ -39,7 +39,8 @@ def note_end(code: int) -> None:
 
 
 def on_cpus() -> bool:
-    """Whether the processes compute on CPUs; accelerate sees several of them there only when it is told so."""
+    """Whether the processes compute on CPUs; accelerate sees several of them there only when it is told
+    so."""
     return device_of_process().type == "cpu"
 
 
@@ -73,19 +74,22 @@ def _begin() -> None:
     elif device.type == "cuda":
         store = torch.distributed.distributed_c10d._get_default_store()
         devices.refuse_one_gpu_for_two(store, made.process_index, made.num_processes, made.device)
-    if device.type == "cuda" and made.num_processes == 1:  # streams and events are those of the current device
+    # streams and events are those of the current device
+    if device.type == "cuda" and made.num_processes == 1:
         torch.cuda.set_device(device.index or 0)
 
 
 def _change() -> None:
-    """Take another device, for the next command of this Python; several processes stay where they have met."""
+    """Take another device, for the next command of this Python; several processes stay where they have
+    met."""
     global _begun_with
     there, word = PartialState(), devices.chosen()
     device = there.device
     if there.num_processes > 1:
         if word not in (devices.AUTO, device.type):
             raise UserError(
-                f"these {there.num_processes} processes have met on {device.type}, and --device is {word} now; "
+                f"these {there.num_processes} processes have met on {device.type}, and --device is {word} "
+                "now; "
                 f"type --device {device.type}, or start them anew"
             )
     elif devices.find_for_process(word) != device:
@@ -109,13 +113,14 @@ def share_of_process() -> Share:
 
 
 def device_of_process() -> torch.device:
-    """The device of the command at hand: the chosen one, else a GPU where there is one; each process has its own."""
+    """The device of the command at hand: the chosen one, else a GPU where there is one; each process has its
+    own."""
     return state().device
 
 
 def device_for(asked: torch.device | str | int | None) -> torch.device:
-    """The device that a call names: in the words of --device, None for `auto`, a number for a GPU; one of torch's is
-    taken as it is.
+    """The device that a call names: in the words of --device, None for `auto`, a number for a GPU; one of
+    torch's is taken as it is.
 
     Raises:
         UserError: there is no such word, or no such device here.
@@ -168,11 +173,13 @@ def _in_words(error: UserError | OSError) -> str:
     if isinstance(error, UserError):
         return str(error)
     place = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{place}. What was on disk before is whole; make room or mend it, and type the same again"
+    problem = f"{error.strerror or error}{place}"
+    return f"{problem}. What was on disk before is whole; make room or mend it, and type the same again"
 
 
 def on_main(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
-    """`work(*args, **kwargs)` on the main process, its result to all; if it fails, all fail with the same message."""
+    """`work(*args, **kwargs)` on the main process, its result to all; if it fails, all fail with the same
+    message."""
     outcome: list = [None, None]
     if is_main():
         try:
@@ -187,7 +194,8 @@ def on_main(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kw
 
 
 def main_first(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
-    """`work(*args, **kwargs)` on each process, first on the main one: what it downloads is there for the others."""
+    """`work(*args, **kwargs)` on each process, first on the main one: what it downloads is there for the
+    others."""
     result = None
 
     def keep() -> None:
@@ -201,7 +209,8 @@ def main_first(work: Callable[Given, Result], *args: Given.args, **kwargs: Given
 def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str) -> None:
     """Share items out over the processes and work them off in rounds, one a process.
 
-    After each round the processes agree: if one failed all fail with its message, and if one was told to stop, all do.
+    After each round the processes agree: if one failed all fail with its message, and if one was told to
+        stop, all do.
 
     Raises:
         UserError: the work failed on some process.
@@ -226,7 +235,8 @@ def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str)
 
 
 def sum_together(*tensors: Tensor) -> list[Tensor]:
-    """Sums of tensors of one type over all processes, each the same on all of them: one collective for all tensors."""
+    """Sums of tensors of one type over all processes, each the same on all of them: one collective for all
+    tensors."""
     if state().num_processes == 1:
         return list(tensors)
     joined = sum_tensor(torch.cat([tensor.flatten() for tensor in tensors]))

@@ -10,7 +10,9 @@ class Progress:
     """A bar on the main process with the loss, images/s over the last interval and the time left."""
 
     def __init__(self, name: str, *, start: int, stop: int, batch_size: int, active: bool):
-        self.bar = tqdm(initial=start, total=stop, desc=name, unit="step", disable=not active, mininterval=1.0)
+        self.bar = tqdm(
+            initial=start, total=stop, desc=name, unit="step", disable=not active, mininterval=1.0
+        )
         self.batch_size, self.steps, self.since = batch_size, 0, time.perf_counter()
 
     def advance(self) -> None:

@@ -1,7 +1,7 @@
 """Randomness as a function: of a seed and a place, not of what was drawn before.
 
-SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") in integer arithmetic, which
-gives the same bits on every device.
+SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") in integer
+arithmetic, which gives the same bits on every device.
 """
 
 import hashlib
@@ -13,8 +13,10 @@ from torch import Tensor
 class Stream:
     """What is drawn by chance in a run: the part of every hash and seed that stands behind the run's seed.
 
-    The numbers stay what they are, since whatever was trained is a function of them. Where two are one they meet
-    nowhere: what is seeded with `STAGE1_WEIGHTS` is torch's own generator, and what `AUGMENTATION` hashes are places.
+    The numbers stay what they are, since whatever was trained is a function of them. Where two are one they
+    meet
+    nowhere: what is seeded with `STAGE1_WEIGHTS` is torch's own generator, and what `AUGMENTATION` hashes are
+    places.
     """
 
     ORDER = 0
@@ -39,15 +41,18 @@ def _shift(x: Tensor, bits: int, out: Tensor | None = None) -> Tensor:
     return torch.bitwise_right_shift(x, bits, out=out).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def hash64(*parts: int | Tensor, after: Tensor | None = None, buffers: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """64 random-looking bits, int64, of integers or integer tensors; tensors are broadcast against each other.
+def hash64(
+    *parts: int | Tensor, after: Tensor | None = None, buffers: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """64 random-looking bits, int64, of integers or integer tensors; tensors are broadcast against each
+    other.
 
     Nothing here waits for a device: numbers stay on the CPU, where they may meet the tensors of any device.
 
     Args:
         after: the hash of parts before these: `hash64(b, after=hash64(a))` is `hash64(a, b)`.
-        buffers: two int64 tensors of the result's shape to work in, for a call that is made again and again; the first
-            becomes the result.
+        buffers: two int64 tensors of the result's shape to work in, for a call that is made again and again;
+            the first becomes the result.
     """
     state = torch.zeros((), dtype=torch.int64) if after is None else after
     for index, part in enumerate(parts, 1):
@@ -86,11 +91,12 @@ def generator(*parts: int) -> torch.Generator:
 
 
 def some_of(items: int, count: int) -> torch.Tensor:
-    """Up to `count` of the indices 0 to items-1, [n] int64 ascending: by chance, since many data sets are sorted by class,
-    but always the same."""
+    """Up to `count` of the indices 0 to items-1, [n] int64 ascending: by chance, since many data sets are
+    sorted by class, but always the same."""
     return torch.randperm(items, generator=generator(0, Stream.SOME))[:count].sort().values
 
 
 def share_of(key: str) -> float:
-    """A number in [0, 1) that is a function of a name alone: on every machine, whatever other names there are."""
+    """A number in [0, 1) that is a function of a name alone: on every machine, whatever other names there
+    are."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64

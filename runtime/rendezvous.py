@@ -1,9 +1,10 @@
 """Where the processes of a run meet, when torchrun starts lost ones again.
 
-torchrun keeps one store for all attempts, with no prefix for each (torch 2.14; the story is in pytorch/pytorch#135712). A
-process that was started again can read there the address of one that died, and wait for it forever. So behind torchrun the
-main process opens a store of its own for each attempt and tells the others its port; a port that a dead one left behind
-refuses the connection, and the next look finds the new one.
+torchrun keeps one store for all attempts, with no prefix for each (torch 2.14; the story is in
+pytorch/pytorch#135712). A process that was started again can read there the address of one that died, and
+wait for it forever. So behind torchrun the main process opens a store of its own for each attempt and tells
+the others its port; a port that a dead one left behind refuses the connection, and the next look finds the
+new one.
 """
 
 import os
@@ -19,7 +20,8 @@ PATIENCE = timedelta(seconds=5)  # for a connection to a port that may be a dead
 
 
 def fresh_store(timeout: timedelta) -> dict[str, Any]:
-    """What `init_process_group` needs so that only processes of this attempt meet; nothing where no attempt can follow.
+    """What `init_process_group` needs so that only processes of this attempt meet; nothing where no attempt
+    can follow.
 
     Raises:
         OSError, DistError: the main process was not found in time.
@@ -44,7 +46,8 @@ def _find(host: str, shared: TCPStore, deadline: float) -> TCPStore:
     while True:
         port = int(shared.get(PORT))
         try:
-            socket.create_connection((host, port), PATIENCE.total_seconds()).close()  # refused at once, where TCPStore waits
+            # refused at once, where TCPStore waits
+            socket.create_connection((host, port), PATIENCE.total_seconds()).close()
             return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=PATIENCE)
         except (OSError, DistError):
             if time.monotonic() > deadline:

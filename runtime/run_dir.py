@@ -82,7 +82,8 @@ class RunDir:
         """
         if not self.config_file.is_file():
             raise UserError(
-                f"{self.path} is no run directory: it has no config.yaml. Start one with a preset: vqprior run mnist5k"
+                f"{self.path} is no run directory: it has no config.yaml. Start one with a preset: vqprior "
+                "run mnist5k"
             )
         self.starts()
         return configs.parse(self.config_file, [])
@@ -98,11 +99,15 @@ class RunDir:
         try:
             tree = json.loads(self.record.read_text())
             if tree["format"] > FORMAT:
-                raise UserError(f"{self.path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade vqprior")
+                raise UserError(
+                    f"{self.path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade "
+                    "vqprior"
+                )
             return list(tree["starts"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self.record} is damaged ({error}); restore it from a copy, or delete it: it only tells how the run began"
+                f"{self.record} is damaged ({error}); restore it from a copy, or delete it: it only tells "
+                "how the run began"
             ) from error
 
 
@@ -119,7 +124,9 @@ def existing(config: Config) -> RunDir:
     """
     run = RunDir(Path(config.out))
     if not is_run_dir(run.path):
-        raise UserError(f"there is no run in {run.path} yet; begin with `vqprior train-vqvae` or `vqprior run`")
+        raise UserError(
+            f"there is no run in {run.path} yet; begin with `vqprior train-vqvae` or `vqprior run`"
+        )
     return run
 
 
@@ -179,12 +186,24 @@ def package_version() -> str:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the code that runs, with a + where the work tree differs from it; None outside a checkout.
+    """The commit of the code that runs, with a + where the work tree differs from it; None outside a
+    checkout.
 
     Asked once: a checkout may move while what was loaded from it goes on.
     """
     try:
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+        command = [
+            "git",
+            "-C",
+            str(Path(__file__).parent),
+            "describe",
+            "--always",
+            "--dirty=+",
+            "--exclude=*",
+        ]
+        return (
+            subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            or None
+        )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -22,7 +22,8 @@ class RunState:
         model: as accelerate has prepared it, but without its wrappers.
         average: of its weights, or None.
         renamed: tensors by name as earlier versions wrote them -> under the names of today.
-        numbered: the parameters in the order in which earlier versions numbered their moments; as they stand without it.
+        numbered: the parameters in the order in which earlier versions numbered their moments; as they stand
+            without it.
     """
 
     accelerator: Accelerator

@@ -19,8 +19,8 @@ def _say_other_error_of_thread(error: threading.ExceptHookArgs) -> None:
 
 
 def _wait_for_next_second(folder: Path) -> None:
-    """TensorBoard reads event files in the order of their names, which hold whole seconds, then the host and the process:
-    one that is begun in the same second as that of a killed run could come before it."""
+    """TensorBoard reads event files in the order of their names, which hold whole seconds, then the host and
+    the process: one that is begun in the same second as that of a killed run could come before it."""
     begun = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
     newest = max((int(seconds) for seconds in begun if seconds.isdigit()), default=0)
     if time.time() < newest + 1 <= time.time() + 2:
@@ -30,7 +30,8 @@ def _wait_for_next_second(folder: Path) -> None:
 class Tracker:
     """Writes one event folder; on other processes than the main one it does nothing.
 
-    Only `flush` and `close` fail on a full disk, so that a loop can take the error where all processes hear of it.
+    Only `flush` and `close` fail on a full disk, so that a loop can take the error where all processes hear
+    of it.
 
     Args:
         folder: of the event files; each stage has its own, so that a purge touches no other curve.
@@ -70,7 +71,8 @@ class Tracker:
                 getattr(self.writer, f"add_{kind}")(*arguments, **options)
 
     def flush(self) -> None:
-        """Write out what is buffered; called before a checkpoint, so that no curve ends before its checkpoint."""
+        """Write out what is buffered; called before a checkpoint, so that no curve ends before its
+        checkpoint."""
         if self.writer:
             self.writer.flush()
 

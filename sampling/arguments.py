@@ -23,7 +23,9 @@ def per_image(name: str, given: float | Sequence[float], count: int) -> Setting:
     Raises:
         UserError: these are no numbers, or of another count.
     """
-    kind, kinds, dtype = ("whole number", "iu", np.int64) if name == "top_k" else ("number", "iuf", np.float32)
+    kind, kinds, dtype = (
+        ("whole number", "iu", np.int64) if name == "top_k" else ("number", "iuf", np.float32)
+    )
     try:
         values = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
     except ValueError:  # lists of several lengths in one
@@ -92,5 +94,7 @@ def as_codes(given: np.ndarray | Tensor, map_size: tuple[int, int], K: int) -> T
         raise UserError(f"got {described(array)}; codes are integers [N, {h}, {w}] from 0 to {K - 1}")
     codes = array.long()
     if codes.min() < 0 or codes.max() >= K:
-        raise UserError(f"the codes are from {codes.min()} to {codes.max()}; those of this run are from 0 to {K - 1}")
+        raise UserError(
+            f"the codes are from {codes.min()} to {codes.max()}; those of this run are from 0 to {K - 1}"
+        )
     return codes

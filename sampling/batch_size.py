@@ -1,7 +1,7 @@
 """How many maps are drawn at once where nobody says it (`batch_size auto`).
 
-On a GPU sampling is bound by launches, of which a large batch takes no more than a small one: hundreds of maps take hardly
-longer than one. A CPU gains nothing beyond some dozens.
+On a GPU sampling is bound by launches, of which a large batch takes no more than a small one: hundreds of
+maps take hardly longer than one. A CPU gains nothing beyond some dozens.
 """
 
 import torch
@@ -10,13 +10,15 @@ from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.prior import Prior
 
 LEAST, MOST = 64, 1024  # maps; the least is also what a CPU takes
-SHARE = 0.25  # of a device's memory: the rest is for weights, workspaces of kernels, and whoever else is there
+# of a device's memory: the rest is for weights, workspaces of kernels, and whoever else is there
+SHARE = 0.25
 NUMBER = 4  # bytes of fp32, and a code's noise takes three such numbers and two of 64 bits
 NOISE = 3 * NUMBER + 2 * 8
 
 
 def automatic(prior: Prior, vqvae: VQVAE) -> int:
-    """A power of two between `LEAST` and `MOST` whose maps take at most `SHARE` of the memory of the prior's device."""
+    """A power of two between `LEAST` and `MOST` whose maps take at most `SHARE` of the memory of the prior's
+    device."""
     memory = total_memory(prior.device)
     if memory is None:
         return LEAST
@@ -32,8 +34,8 @@ def total_memory(device: torch.device) -> int | None:
 
 
 def bytes_of_map(prior: Prior, vqvae: VQVAE) -> int:
-    """What drawing a map takes, guided where the prior can be, and then the larger of measuring and decoding it: counted,
-    in fp32."""
+    """What drawing a map takes, guided where the prior can be, and then the larger of measuring and decoding
+    it: counted, in fp32."""
     guided = 2 if prior.null_label is not None else 1
     drawing = guided * (prior.cached_numbers() + 4 * prior.K) * NUMBER + NOISE * prior.level.width * prior.K
     return drawing + max(prior.forward_numbers() * NUMBER, _decoding(vqvae))

@@ -29,7 +29,8 @@ def check(name: str, setting: Setting, fits: Callable[[Tensor], Tensor], words: 
 
 
 def of_maps(setting: Setting, maps: Tensor, device: torch.device) -> Setting:
-    """The setting of the maps with these indices [n], on the device; one number where they share it: that is faster."""
+    """The setting of the maps with these indices [n], on the device; one number where they share it: that is
+    faster."""
     if not isinstance(setting, Tensor):
         return setting
     values = setting[maps]
@@ -67,14 +68,18 @@ class Choice:
     def restrict(self, logits: Tensor) -> Tensor:
         """Logits [B, K] -> the same over the temperature, with -inf for the codes that may not be drawn.
 
-        top-k keeps the k largest; top-p keeps the fewest likeliest whose probabilities, renormalised after top-k, add
-        up to at least p (Holtzman et al. 2019, arXiv 1904.09751). Equal logits are kept or dropped together in top-k.
+        top-k keeps the k largest; top-p keeps the fewest likeliest whose probabilities, renormalised after
+        top-k, add up to at least p (Holtzman et al. 2019, arXiv 1904.09751). Equal logits are kept or dropped
+        together in top-k.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / along(self.temperature, logits)
         K = logits.shape[-1]
         if isinstance(self.top_k, Tensor):
-            rank = along((self.top_k.clamp(max=K) - 1) % K, logits)  # of the last one kept; of the very last for 0
-            logits = logits.masked_fill(logits < logits.sort(dim=-1, descending=True).values.gather(-1, rank), -torch.inf)
+            # of the last one kept; of the very last for 0
+            rank = along((self.top_k.clamp(max=K) - 1) % K, logits)
+            logits = logits.masked_fill(
+                logits < logits.sort(dim=-1, descending=True).values.gather(-1, rank), -torch.inf
+            )
         elif 0 < self.top_k < K:
             least = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
@@ -92,15 +97,16 @@ class Choice:
     def __call__(self, logits: Tensor, noise: Tensor) -> Tensor:
         """Gumbel-max: logits and noise [B, K] -> codes [B].
 
-        Under rounding of the logits it is far steadier than the inverse of a cumulative sum: a code changes only
-        where the two best perturbed logits tie.
+        Under rounding of the logits it is far steadier than the inverse of a cumulative sum: a code changes
+        only where the two best perturbed logits tie.
         """
         return (self.restrict(logits) + noise).argmax(dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """All that images drawn from a prior depend on besides their numbers and labels, and how many are drawn at once."""
+    """All that images drawn from a prior depend on besides their numbers and labels, and how many are drawn
+    at once."""
 
     seed: int = 0
     choice: Choice = Choice()

@@ -2,11 +2,12 @@
 
 OUT/
     completions.png    the picture | what is known of it | completions, the likeliest first
-    completions.npz    images uint8 [n, H, W, C], codes int64 [n, h, w], bits and draws [n], hidden bool [H, W], known [h, w]
+    completions.npz    images uint8 [n, H, W, C], codes int64 [n, h, w], bits and draws [n],
+                       hidden bool [H, W], known [h, w]
     completions.json   the settings and the bits of each; written last
 
-Everything hidden is painted over from the known pixels BEFORE the picture is resized: resizing mixes neighbours, and what is
-behind the mask must reach no known pixel.
+Everything hidden is painted over from the known pixels BEFORE the picture is resized: resizing mixes
+neighbours, and what is behind the mask must reach no known pixel.
 """
 
 from dataclasses import asdict, replace
@@ -40,8 +41,8 @@ def complete(settings: Complete, run: RunDir) -> Path:
     """Complete a picture as `settings` say and write what comes out; the folder it is in.
 
     Raises:
-        UserError: a file that is missing or no picture, a box outside of it, an unknown class or none where one is needed,
-            guidance of a prior that was not trained for it, or a run that is not finished.
+        UserError: a file that is missing or no picture, a box outside of it, an unknown class or none where
+            one is needed, guidance of a prior that was not trained for it, or a run that is not finished.
     """
     data = run.config().data
     photo = read_picture(settings.image, "image")
@@ -52,16 +53,26 @@ def complete(settings: Complete, run: RunDir) -> Path:
         raise UserError(f"{settings.image}, which --image names: {error}") from error
     whole = _whole(photo, data)  # [C, H', W'], the size of the photo
     mask = _mask(settings, *whole.shape[1:])
-    # A pixel that is partly covered is hidden; resizing spreads what was painted a little beyond, and nothing hidden
+    # A pixel that is partly covered is hidden; resizing spreads what was painted a little beyond, and nothing
+    # hidden
     seen, hidden = _prepared(_picture(fill(whole, mask)), data), _covered(mask, data)
 
     generator = Generator.from_run(run.path)
     label = label_of_text(settings.label, generator.label_names) if settings.label else None
     done = generator.complete(
-        seen.permute(1, 2, 0).numpy(), hidden.numpy(), n=settings.images, draws=settings.draws or settings.images,
-        labels=label, seed=settings.seed, guidance=settings.guidance, temperature=settings.temperature,
-        top_k=settings.top_k, top_p=settings.top_p, batch_size=settings.batch_size, precision=settings.precision,
-    )  # fmt: skip
+        seen.permute(1, 2, 0).numpy(),
+        hidden.numpy(),
+        n=settings.images,
+        draws=settings.draws or settings.images,
+        labels=label,
+        seed=settings.seed,
+        guidance=settings.guidance,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+    )
 
     out = Path(settings.out) if settings.out else run.path / "completions" / Path(settings.image).stem
     out.mkdir(parents=True, exist_ok=True)
@@ -69,8 +80,15 @@ def complete(settings: Complete, run: RunDir) -> Path:
     shown = torch.cat([torch.stack([original, torch.where(hidden, GREY, seen)]), _stacked(done)])
     save_png(out / "completions.png", grid(shown, min(len(shown), COLUMNS)))
     write_file(out / "completions.npz", lambda path: _save(path, done, hidden))
-    figures = {"codes_known": int(done.known.sum()), "codes_drawn": int((~done.known).sum()), "bits": done.bits.tolist()}
-    write_json(out / "completions.json", asdict(settings) | {"prior": checkpoint.best(run.stage2).fingerprint} | figures)
+    figures = {
+        "codes_known": int(done.known.sum()),
+        "codes_drawn": int((~done.known).sum()),
+        "bits": done.bits.tolist(),
+    }
+    write_json(
+        out / "completions.json",
+        asdict(settings) | {"prior": checkpoint.best(run.stage2).fingerprint} | figures,
+    )
     say(
         f"complete: {done.known.sum()} of {done.known.size} codes are known; "
         f"{settings.images} of {settings.draws or settings.images} draws, "
@@ -95,7 +113,8 @@ def read_picture(path: str, flag: str) -> Decoded:
 
 
 def _with_range(data: Data, photo: Decoded, path: str) -> Data:
-    """The settings, with the range of this photo where the run learnt from pictures of 8 bits and it has more.
+    """The settings, with the range of this photo where the run learnt from pictures of 8 bits and it has
+    more.
 
     Raises:
         UserError: it is of one value.
@@ -124,8 +143,11 @@ def _prepared(photo: Decoded, data: Data) -> Tensor:
 
 
 def _covered(mask: Tensor, data: Data) -> Tensor:
-    """The pixels of the prepared picture, bool [H, W], of which a mask of the photo, bool [H', W'], covers any part."""
-    share = prepare(Image.fromarray(mask.numpy()).convert("L"), replace(data, channels=1), resampling=Image.Resampling.BOX)
+    """The pixels of the prepared picture, bool [H, W], of which a mask of the photo, bool [H', W'], covers
+    any part."""
+    share = prepare(
+        Image.fromarray(mask.numpy()).convert("L"), replace(data, channels=1), resampling=Image.Resampling.BOX
+    )
     return central(torch.tensor(share)[None], data)[0, 0] > 0
 
 
@@ -136,7 +158,9 @@ def _mask(settings: Complete, height: int, width: int) -> Tensor:
     if settings.box:
         return box(*settings.box, height, width)
     drawn = _whole(read_picture(settings.mask, "mask"), Data(channels=1))[0].numpy()
-    return torch.tensor(np.asarray(Image.fromarray(drawn).resize((width, height), Image.Resampling.NEAREST)) >= 128)
+    return torch.tensor(
+        np.asarray(Image.fromarray(drawn).resize((width, height), Image.Resampling.NEAREST)) >= 128
+    )
 
 
 def _stacked(done: Completions) -> Tensor:

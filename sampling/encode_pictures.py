@@ -4,7 +4,7 @@ OUT/
     codes.npz        codes [N, h, w] (uint8 for up to 256 codes, else uint16), names text [N], K; label_names
                      text, the classes of the run, where it has any
     codes.parquet    a row a picture: name, and codes as a list of h * w; h, w, K, ... in the metadata
-    skipped.txt      with --on_error skip, pictures that could not be read: a line has `pictures`, the name and the reason
+    skipped.txt      with --on_error skip, pictures that could not be read: `pictures`, name and reason
     codes.json       the settings; written last
 
 The pictures are prepared like those of the run, and encoded by the VQ-VAE of its code maps and its prior.

@@ -3,7 +3,7 @@
 OUT/
     config.yaml                      the settings, without places on this machine
     run.json                         versions and commits that trained it
-    stage1/step-.../, stage2/.../    the weights that sampling uses: the best checkpoints, without the optimizer
+    stage1/step-.../, stage2/.../    the weights that sampling uses: the best checkpoints, and no optimizer
 
 It is a run directory itself: `sample`, `complete`, `encode`, `evaluate` and `Generator.from_run` take it.
 """
@@ -34,7 +34,8 @@ def export(settings: Export, run: RunDir) -> Path:
     """Write the folder.
 
     Raises:
-        UserError: a stage is missing, the stages do not belong together, or there is something else in the folder.
+        UserError: a stage is missing, the stages do not belong together, or there is something else in the
+            folder.
     """
     out = RunDir(Path(settings.out))
     if out.path.exists() and any(out.path.iterdir()):

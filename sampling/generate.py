@@ -6,8 +6,8 @@ OUT/
     samples.npz      images uint8 [N, H, W, C], labels int64 [N] (-1 without classes), label_names text [C]
     samples.json     the settings; written last
 
-Until then each chunk of images that is done lies in OUT/.unfinished, as an array and as PNGs. No process ever holds more
-images than two chunks, the one that it draws and the one before, which a thread writes.
+Until then each chunk of images that is done lies in OUT/.unfinished, as an array and as PNGs. No process ever
+holds more images than two chunks, the one that it draws and the one before, which a thread writes.
 """
 
 import json
@@ -73,10 +73,12 @@ def generate(settings: Sample, run: RunDir) -> Path:
             codes = networks.codes(images, None if labels is None else labels[images], sampling)
             drawn = networks.decode(codes, sampling)
             behind.begin(lambda: _write(unfinished, index, images, drawn.permute(0, 2, 3, 1).numpy()))
-        if index + processes >= len(chunks):  # the last one of this process, which hears here if it cannot be written
+        # the last one of this process, which hears here if it cannot be written
+        if index + processes >= len(chunks):
             behind.finish()
 
-    with ThreadPoolExecutor(1) as thread:  # this ends once it is done with its work, also after an error or a signal
+    # this ends once it is done with its work, also after an error or a signal
+    with ThreadPoolExecutor(1) as thread:
         behind = _Behind(thread)
         each_in_turn(chunks, draw, "sample")
     columns = len(networks.label_names) if networks.label_names and not settings.label else 8
@@ -89,10 +91,14 @@ def generate(settings: Sample, run: RunDir) -> Path:
 
 
 def _begun_batch_size(out: Path, asked: dict[str, Any]) -> int | None:
-    """For `auto`, the number of the call with these settings that was begun or finished there: its chunks are of that size."""
+    """For `auto`, the number of the call with these settings that was begun or finished there: its chunks are
+    of that size."""
     if asked["batch_size"] != "auto":
         return None
-    for file in (out / "samples.json", Unfinished(out, "samples.json", asked, "sample").folder / "settings.json"):
+    for file in (
+        out / "samples.json",
+        Unfinished(out, "samples.json", asked, "sample").folder / "settings.json",
+    ):
         try:
             found = json.loads(file.read_text())
             if found | {"batch_size": "auto"} == asked:

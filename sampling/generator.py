@@ -1,4 +1,5 @@
-"""New images, completions and likelihoods from Python; `generate.py` and `complete.py` do the same to files."""
+"""New images, completions and likelihoods from Python; `generate.py` and `complete.py` do the same to
+files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,10 +37,10 @@ class Completions(NamedTuple):
 class Generator:
     """Draws images from a prior and decodes them; loaded once, it can be called again and again.
 
-    A call changes nothing in it, and what comes out depends on the arguments alone. `Generator.from_run(run, device=None)`
-    loads a run onto a device, "cpu", "cuda", "cuda:1" or "mps"; without it ("auto") a GPU where there is one. Images are
-    arrays uint8 [N, H, W, C] as `sample` gives them, codes are int64 [N, h, w] in [0, K), and labels are names or numbers
-    of classes.
+    A call changes nothing in it, and what comes out depends on the arguments alone. `Generator.from_run(run,
+    device=None)` loads a run onto a device, "cpu", "cuda", "cuda:1" or "mps"; without it ("auto") a GPU where
+    there is one. Images are arrays uint8 [N, H, W, C] as `sample` gives them, codes are int64 [N, h, w] in
+    [0, K), and labels are names or numbers of classes.
 
     Args:
         vqvae: stage one, for evaluation.
@@ -64,7 +65,9 @@ class Generator:
     def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
         """The generator of a run directory; raises as `Networks.from_run`."""
         loaded = Networks.from_run(run, device)
-        return cls(loaded.tokenizer, loaded.prior, loaded.label_names, defaults=RunDir(Path(run)).config().sample)
+        return cls(
+            loaded.tokenizer, loaded.prior, loaded.label_names, defaults=RunDir(Path(run)).config().sample
+        )
 
     def sample(
         self,
@@ -84,15 +87,16 @@ class Generator:
         Args:
             n: number of images; without it as many as there are labels.
             labels: one for each image, or one for all; without it the classes in turn.
-            guidance, temperature, top_k, top_p: as for `vqprior sample`, in this order; one number for all images, or one
-                for each of them; `defaults` where not given.
+            guidance, temperature, top_k, top_p: as for `vqprior sample`, in this order; one number for all
+                images, or one for each of them; `defaults` where not given.
             batch_size, precision: as for `vqprior sample`; `defaults` where not given.
 
         Returns:
             uint8 [n, H, W, C].
 
         Raises:
-            UserError: an unknown class, a number out of its range, or labels or numbers that do not match `n`.
+            UserError: an unknown class, a number out of its range, or labels or numbers that do not match
+                `n`.
         """
         if n is None:
             each = None if labels is None else label_list(labels)
@@ -155,21 +159,23 @@ class Generator:
     ) -> Completions:
         """Fill in the hidden pixels of a picture, several times.
 
-        A code is kept where the mask covers nothing of its square; each other one is drawn given all codes before it in
-        raster order. What is behind the mask has no influence. Draw i uses the noise of image i.
+        A code is kept where the mask covers nothing of its square; each other one is drawn given all codes
+        before it in raster order. What is behind the mask has no influence. Draw i uses the noise of image i.
 
         Args:
             image: uint8 [H, W, C] of the size of the run's pictures.
             mask: bool [H, W], true where a pixel is hidden.
             n: number of completions.
             draws: how many to draw, of which the n with the likeliest whole maps are kept; without it n.
-            labels: one for each draw, or one for all; without it the prior is told none, and guidance has no effect.
-            guidance, temperature, top_k, top_p: one number for all draws, or one for each; `defaults` where not given.
+            labels: one for each draw, or one for all; without it the prior is told none, and guidance has no
+            effect.
+            guidance, temperature, top_k, top_p: one number for all draws, or one for each; `defaults` where
+            not given.
             batch_size, precision: draws at once, and autocast (`defaults` where not given).
 
         Raises:
-            UserError: a picture or mask of another shape or type, an unknown class, none for a prior that was always told
-                the class, or a number out of its range.
+            UserError: a picture or mask of another shape or type, an unknown class, none for a prior that was
+                always told the class, or a number out of its range.
         """
         draws = n if draws is None else draws
         if not 1 <= n <= draws:
@@ -205,7 +211,7 @@ class Generator:
         batch_size: int | None = None,
         precision: Precision | None = None,
     ) -> np.ndarray:
-        """log2 p(codes | label) of each image: at most 0, and minus it is what the codes cost, in bits an image.
+        """log2 p(codes | label) of each image: at most 0; minus it is what the codes cost, in bits an image.
 
         It is the likelihood of the codes, not of the pixels: two images with the same codes have the same.
 
@@ -218,7 +224,8 @@ class Generator:
             float64 [N].
 
         Raises:
-            UserError: arrays of another shape, type or range, an unknown class, or none for a prior that was always told it.
+            UserError: arrays of another shape, type or range, an unknown class, or none for a prior that was
+                always told it.
         """
         settings = self._settings(batch_size=batch_size, precision=precision)
         codes = self._codes(given, settings)
@@ -260,39 +267,47 @@ class Generator:
         batch_size: int | None = None,
         precision: Precision | None = None,
     ) -> np.ndarray:
-        """arg max over labels of p(codes | label), int64 [N]: a classifier for free; arguments as for `posterior`."""
+        """arg max over labels of p(codes | label), int64 [N]: a classifier for free; see `posterior`."""
         return self.posterior(given, batch_size=batch_size, precision=precision).argmax(axis=1)
 
     def _settings(self, **given: Any) -> Sample:
         """The defaults with what is given (not None) in its place, and a number of images drawn at once."""
         try:
-            settings = replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+            settings = replace(
+                self.defaults, **{name: value for name, value in given.items() if value is not None}
+            )
         except (TypeError, ValueError) as error:
             raise UserError(str(error)) from error
         return replace(settings, batch_size=self.networks.batch_size_of(settings))
 
     def _choice(self, count: int, **given: Number | None) -> Choice:
-        """How the codes of `count` images are chosen, from one number or one for each; the defaults for None."""
+        """How the codes of `count` images are chosen, from one number or one for each; the defaults for
+        None."""
         default = lambda name, value: getattr(self.defaults, name) if value is None else value
-        choice = Choice(**{name: per_image(name, default(name, value), count) for name, value in given.items()})
+        choice = Choice(
+            **{name: per_image(name, default(name, value), count) for name, value in given.items()}
+        )
         self.networks.check_guidance(choice.guidance)
         return choice
 
     def _labels(self, labels: Labels | None, count: int) -> Tensor | None:
-        """The numbers [N] of classes; where none is given the one that says so, and None for an unconditional prior."""
+        """The numbers [N] of classes; where none is given the one that says so, and None for an unconditional
+        prior."""
         if labels is not None:
             return label_numbers(labels, count, self.label_names)
         if not self.label_names:
             return None
         if self.networks.prior.null_label is None:
             raise UserError(
-                "the prior was told the class of every picture it learnt from (stage2.label_dropout 0), so it must be told "
+                "the prior was told the class of every picture it learnt from (stage2.label_dropout 0), so "
+                "it must be told "
                 f"here too: give a label, one of {listed(self.label_names)}"
             )
         return torch.full((count,), self.networks.prior.null_label)
 
     def _codes(self, given: np.ndarray, settings: Sample) -> Tensor:
-        """The codes [N, h, w] of images, which are encoded in chunks, or the codes that are given, checked."""
+        """The codes [N, h, w] of images, which are encoded in chunks, or the codes that are given,
+        checked."""
         array = as_tensor(given)
         if array.ndim not in (3, 4):
             expected = "images uint8 [N, H, W, C] or codes, integers [N, h, w]"

@@ -1,4 +1,5 @@
-"""The hidden part of a picture: which pixels, which codes, and what stands in for it before the picture is encoded.
+"""The hidden part of a picture: which pixels, which codes, and what stands in for it before the picture is
+encoded.
 
 Legend: C channels, H x W the size of a picture, h x w of its code map.
 """
@@ -33,24 +34,29 @@ def box(top: int, left: int, box_height: int, box_width: int, height: int, width
         UserError: nothing of it does.
     """
     if top >= height or left >= width:
-        raise UserError(f"the box begins at row {top}, column {left}, but the picture has {height} rows and {width} columns")
+        raise UserError(
+            f"the box begins at row {top}, column {left}, but the picture has {height} rows and {width} "
+            "columns"
+        )
     hidden = torch.zeros(height, width, dtype=torch.bool)
     hidden[top : top + box_height, left : left + box_width] = True
     return hidden
 
 
 def hidden_codes(hidden: Tensor, map_size: tuple[int, int], codes_per_position: int = 1) -> Tensor:
-    """A mask of pixels [H, W] bool -> of codes [h, w] bool: a code is hidden where any pixel of its own square is."""
+    """A mask of pixels [H, W] bool -> of codes [h, w] bool: a code is hidden where any pixel of its own
+    square is."""
     h, w = map_size[0], map_size[1] // codes_per_position
     squares = rearrange(hidden, "(h y) (w x) -> h w (y x)", h=h, w=w).any(dim=-1)
     return squares.repeat_interleave(codes_per_position, dim=1)
 
 
 def fill(picture: Tensor, hidden: Tensor) -> Tensor:
-    """A picture [C, H, W] uint8 with its hidden pixels [H, W] painted over smoothly, from the known ones alone.
+    """A picture [C, H, W] uint8 with its hidden pixels [H, W] painted over smoothly, from the known ones
+    alone.
 
-    Known pixels are averaged over ever larger squares, and a hidden pixel takes the finest average that there is (the
-    pyramid of Gortler et al. 1996, "The Lumigraph"). Without any known pixel all is grey.
+    Known pixels are averaged over ever larger squares, and a hidden pixel takes the finest average that there
+    is (the pyramid of Gortler et al. 1996, "The Lumigraph"). Without any known pixel all is grey.
     """
     x = torch.where(hidden, 0, picture)[None].float()
     smooth = _fill(x, (~hidden)[None, None].float()).round().clamp(0, 255).to(torch.uint8)[0]
@@ -58,7 +64,8 @@ def fill(picture: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _fill(x: Tensor, known: Tensor) -> Tensor:
-    """x [1, C, H, W] where `known` [1, 1, H, W] is 1, elsewhere itself at half the size, filled and enlarged."""
+    """x [1, C, H, W] where `known` [1, 1, H, W] is 1, elsewhere itself at half the size, filled and
+    enlarged."""
     size = x.shape[-2:]
     if known.all():
         return x

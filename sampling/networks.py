@@ -55,7 +55,8 @@ class Networks:
         The device is in the words of --device, or one of torch's; without it a GPU where there is one.
 
         Raises:
-            UserError: a stage is missing, the prior was trained on codes of another VQ-VAE, or there is no such device.
+            UserError: a stage is missing, the prior was trained on codes of another VQ-VAE, or there is no
+                such device.
         """
         found = checkpoint.best(RunDir(Path(run)).stage2)
         device = device_for(device)
@@ -123,13 +124,16 @@ class Networks:
             with convolutions(self.device, sampling.precision), self._spare.lent() as workspace:
                 noise = self._noise(sampling.seed, images[at], workspace)
                 how = dict(maps=len(at), dtype=AUTOCAST.get(sampling.precision))
-                cache = workspace.cache(self.prior, some, choice, in_full=not self_check.caches(self.device), **how)
+                cache = workspace.cache(
+                    self.prior, some, choice, in_full=not self_check.caches(self.device), **how
+                )
                 for i, row in enumerate(rows(cache, noise, choice, workspace.rows, height, kept)):
                     part[:, i] = row[: len(chunk)]
         return codes
 
     def _noise(self, seed: int, images: Tensor, workspace: Workspace) -> Noise:
-        """The noise of the images with these numbers [B], on the device; made there where its integers can be trusted."""
+        """The noise of the images with these numbers [B], on the device; made there where its integers can be
+        trusted."""
         if not self_check.hashes(self.device):
             return noise_on(self.device, gumbel_noise(seed, images.cpu(), self.prior.K, workspace.noise))
         return gumbel_noise(seed, onto(images, self.device), self.prior.K, workspace.noise)
@@ -140,7 +144,9 @@ class Networks:
 
     def decode(self, codes: Tensor, sampling: Sampling) -> Tensor:
         """The images [N, C, H, W] uint8 on the CPU of code maps [N, h, w] on the device, in chunks."""
-        decode = lambda at: self.tokenizer.images_of(codes[onto(at, codes.device)], precision=sampling.precision)
+        decode = lambda at: self.tokenizer.images_of(
+            codes[onto(at, codes.device)], precision=sampling.precision
+        )
         return in_chunks(decode, len(codes), sampling.batch_size)
 
     def log2_prob(

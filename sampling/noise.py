@@ -16,7 +16,8 @@ Noise = Callable[[int, int], Tensor]
 
 
 class NoiseMemory:
-    """What the noise of a row is computed in; fresh memory for each row would cost as much as the arithmetic."""
+    """What the noise of a row is computed in; fresh memory for each row would cost as much as the
+    arithmetic."""
 
     def __init__(self) -> None:
         self.bits = torch.empty(0, dtype=torch.int64)
@@ -33,8 +34,9 @@ class NoiseMemory:
 def gumbel_noise(seed: int, images: Tensor, K: int, memory: NoiseMemory | None = None) -> Noise:
     """The noise of the images with these numbers [B] int64, drawn a row at a time on their device.
 
-    -log(E) of an exponential E is Gumbel-distributed, and arg max (logits + Gumbel) is a draw from softmax(logits).
-    Here E = -log(1 - v) with v a hash, so that the upper tail, which decides, has the relative precision of fp32.
+    -log(E) of an exponential E is Gumbel-distributed, and arg max (logits + Gumbel) is a draw from
+    softmax(logits). Here E = -log(1 - v) with v a hash, so that the upper tail, which decides, has the
+    relative precision of fp32.
     """
     memory = memory or NoiseMemory()
     hashed = hash64(hash64(seed, images)[:, None])  # [B, 1]
@@ -44,9 +46,11 @@ def gumbel_noise(seed: int, images: Tensor, K: int, memory: NoiseMemory | None =
         bits, v, w = memory.bits, memory.v, memory.w
         torch.arange(i * width * K, (i + 1) * width * K, out=memory.places)
         uniform(hash64(memory.places, after=hashed, buffers=(bits, memory.scratch)), out=v)
-        # -log(1 - v) = log(w) * v / (w - 1) with w = 1 - v as rounded: as exact as log1p, and five times as fast
+        # -log(1 - v) = log(w) * v / (w - 1) with w = 1 - v as rounded: as exact as log1p, and five times as
+        # fast
         torch.log(torch.neg(v, out=w).add_(1), out=memory.log_w)
-        exponential = v.mul_(memory.log_w.div_(w.sub_(1)).nan_to_num_(nan=1.0))  # 0 / 0 where v is lost beside 1
+        # 0 / 0 where v is lost beside 1
+        exponential = v.mul_(memory.log_w.div_(w.sub_(1)).nan_to_num_(nan=1.0))
         return exponential.log_().neg_().view(len(images), width, K)
 
     return row

@@ -1,7 +1,7 @@
 """Codes from a prior and given randomness: pure functions, no state, no files.
 
-There is one loop. It asks a cache of the prior for the logits of one place after the other (stage2_prior/prior.py), and
-knows neither the kind of prior nor guidance, which is a cache around a cache.
+There is one loop. It asks a cache of the prior for the logits of one place after the other
+(stage2_prior/prior.py), and knows neither the kind of prior nor guidance, which is a cache around a cache.
 
 Legend: B maps, h x w their size, K codes.
 """
@@ -66,7 +66,8 @@ def rows(
     height: int,
     known: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """Ancestral sampling in raster order: the rows of B maps, [B, w] int64, one after the other; without gradients.
+    """Ancestral sampling in raster order: the rows of B maps, [B, w] int64, one after the other; without
+    gradients.
 
     Args:
         cache: at the beginning of its maps.
@@ -74,8 +75,8 @@ def rows(
         choice: with numbers, or with tensors on the device.
         memory: [2, B, w] int64 on the device, which the rows are made in: a row is good until the next one.
         height: h.
-        known: codes [B, h, w] int64 that are kept, and -1 where one is to be drawn; without it all are drawn. A code is
-            drawn given all codes before it in raster order, known and drawn, and no code after it.
+        known: codes [B, h, w] int64 that are kept, and -1 where one is to be drawn; without it all are drawn.
+            A code is drawn given all codes before it in raster order, known and drawn, and no code after it.
     """
     row, known_row = memory
     for i in range(height):

@@ -1,7 +1,8 @@
-"""Whether a device can be trusted with what is silently wrong when it is wrong; looked at on its first use, once a process.
+"""Whether a device can be trusted with what is silently wrong when it is wrong; looked at on its first use,
+once a process.
 
-Looked at are Apple's GPUs alone: their whole numbers of 64 bits have been through fp32 before, and products that are
-written into views of other tensors have left them as they were.
+Looked at are Apple's GPUs alone: their whole numbers of 64 bits have been through fp32 before, and products
+that are written into views of other tensors have left them as they were.
 """
 
 from functools import cache
@@ -25,16 +26,23 @@ def hashes(device: torch.device) -> bool:
     if device.type not in DOUBTED:
         return True
     images, places = torch.arange(5) * 2**33 + 1, torch.arange(7)
-    here, there = (hash64(hash64(3, x)[:, None], y) for x, y in ((images, places), (images.to(device), places.to(device))))
+    here, there = (
+        hash64(hash64(3, x)[:, None], y)
+        for x, y in ((images, places), (images.to(device), places.to(device)))
+    )
     exact = torch.equal(there.cpu(), here) and torch.equal(uniform(there).cpu(), uniform(here))
     if not exact:
-        say(f"{device} computes with whole numbers of 64 bits otherwise than the CPU: the noise is made on the CPU")
+        say(
+            f"{device} computes with whole numbers of 64 bits otherwise than the CPU: the noise is made on "
+            "the CPU"
+        )
     return exact
 
 
 @cache
 def caches(device: torch.device) -> bool:
-    """Whether the cached logits of a small prior on a device are those of its full forward on the CPU; if not, that is said."""
+    """Whether the cached logits of a small prior on a device are those of its full forward on the CPU; if
+    not, that is said."""
     if device.type not in DOUBTED:
         return True
     prior, labels = _small_prior(), torch.tensor([0, 1, 1])
@@ -44,7 +52,10 @@ def caches(device: torch.device) -> bool:
         found = _cached_logits(prior.to(device), codes.to(device), labels.to(device)).cpu()
     right = (found - expected).abs().max().item() < TOLERANCE  # false where it is not a number
     if not right:
-        say(f"{device} gives other logits cached than the CPU in full: each code takes a full forward, which is slow")
+        say(
+            f"{device} gives other logits cached than the CPU in full: each code takes a full forward, which "
+            "is slow"
+        )
     return right
 
 

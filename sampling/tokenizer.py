@@ -52,14 +52,15 @@ class Tokenizer:
 
     @classmethod
     def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
-        """The VQ-VAE of a run directory, on the device: in the words of --device, or torch's; a GPU where there is one.
+        """The VQ-VAE of a run directory, on the device: in the words of --device, or torch's; a GPU where
+        there is one.
 
         It is the one whose codes the run's prior or its code maps are, with the batch size and the precision
         of `vqprior encode`, so that the codes are those on disk; before there are any, the best checkpoint.
 
         Raises:
-            UserError: stage one is not trained yet, or is not that which prior or code maps came from, or there is
-                no such device.
+            UserError: stage one is not trained yet, or is not that which prior or code maps came from, or
+                there is no such device.
         """
         places = RunDir(Path(run))
         config, origin = places.config(), codes_origin(places)

@@ -1,6 +1,8 @@
-"""The memory that maps are drawn in: taken for the first of them, and used again by all others of the same size.
+"""The memory that maps are drawn in: taken for the first of them, and used again by all others of the same
+size.
 
-On a GPU the work for a code is then the same operations on the same memory for each row and for each chunk of maps.
+On a GPU the work for a code is then the same operations on the same memory for each row and for each chunk of
+maps.
 """
 
 from collections.abc import Iterator
@@ -17,7 +19,8 @@ from .sampler import Guided, is_guided
 
 
 class Workspace:
-    """The memory of one chunk of maps: for what the prior keeps of them, rows of codes, and the noise of a row."""
+    """The memory of one chunk of maps: for what the prior keeps of them, rows of codes, and the noise of a
+    row."""
 
     def __init__(self) -> None:
         self.noise = NoiseMemory()
@@ -36,7 +39,8 @@ class Workspace:
         dtype: torch.dtype | None = None,
         in_full: bool = False,
     ) -> Cache:
-        """A cache at the beginning of B maps, guided as the choice says, with the weights that the prior has now.
+        """A cache at the beginning of B maps, guided as the choice says, with the weights that the prior has
+        now.
 
         Args:
             labels, maps, dtype: as for `Prior.cache`.
@@ -71,7 +75,8 @@ class Workspace:
 
 
 class Spare:
-    """One workspace that is not in use; calls from several threads each have one, of which the last to end is kept."""
+    """One workspace that is not in use; calls from several threads each have one, of which the last to end is
+    kept."""
 
     def __init__(self) -> None:
         self._kept: list[Workspace] = []

@@ -1,4 +1,5 @@
-"""Images -> code maps on disk: every split, in shards, shared out over the processes; a killed dump goes on."""
+"""Images -> code maps on disk: every split, in shards, shared out over the processes; a killed dump goes
+on."""
 
 import json
 import shutil
@@ -28,11 +29,12 @@ from .vqvae import VQVAE, load_vqvae
 
 
 def encode(config: Config, run: RunDir, data: DataSet) -> None:
-    """Write the code maps of all splits with the best checkpoint of stage one, where that is not done already.
+    """Write the code maps of all splits with the best checkpoint of stage one, where that is not done
+    already.
 
     Raises:
-        UserError: there is no such checkpoint, it was trained on other pictures, or a prior was already trained on
-            the code maps of another checkpoint.
+        UserError: there is no such checkpoint, it was trained on other pictures, or a prior was already
+            trained on the code maps of another checkpoint.
     """
     found = on_main(checkpoint.best, run.stage1)
     if found.meta["data_fingerprint"] != data.fingerprint:
@@ -68,7 +70,9 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
     each_in_turn(code_maps.shard_starts(header), write, "encode")
     on_main(_finish, run, header)
     height, width = model.map_size
-    say(f"encode: {sum(header.sizes.values()):,} images -> {height}x{width} codes of {model.K} in {run.codes}")
+    say(
+        f"encode: {sum(header.sizes.values()):,} images -> {height}x{width} codes of {model.K} in {run.codes}"
+    )
 
 
 def _prepare(run: RunDir, header: Header) -> bool:
@@ -79,7 +83,8 @@ def _prepare(run: RunDir, header: Header) -> bool:
         return False
     if there and run.stage2.exists():
         raise UserError(
-            f"the prior in {run.stage2} was trained on codes of another stage-one checkpoint or of other settings. "
+            f"the prior in {run.stage2} was trained on codes of another stage-one checkpoint or of other "
+            "settings. "
             f"Delete {run.stage2} to encode and train it again, or start a new run with --out"
         )
     begun = partial / "origin.json"
@@ -111,8 +116,8 @@ def _finish(run: RunDir, header: Header) -> None:
 def _codes(model: VQVAE, split: Split, indices: Tensor, config: Config) -> Iterator[Tensor]:
     """The codes [n, h, w] of images, in chunks of one padded size, so that no product changes its shape.
 
-    Index i + c * N is copy c of picture i of N: the picture itself for c = 0, else augmented, as a function of
-    (seed, index).
+    Index i + c * N is copy c of picture i of N: the picture itself for c = 0, else augmented, as a function
+    of (seed, index).
     """
     for chunk in indices.split(config.inference_batch):
         places = padded(chunk, config.inference_batch)

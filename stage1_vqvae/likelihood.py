@@ -1,18 +1,20 @@
 """What the decoder's output says of the image: p(x | z), or a distance where no probability is claimed.
 
-    name          output channels for C of an image   loss, per sub-pixel                         nats of a probability
+    name          output channels for C of an image   loss, per sub-pixel                         nats
     mse           C                                   (x - x_hat)^2                               no
     l1            C                                   |x - x_hat|                                 no
     categorical   256 C                               -log softmax at the value of x              yes
     logistic      10 (1 + 2 C + C (C - 1) / 2)        -log of a mixture of discretised logistics  yes
 
-With a probability over the 256 values a sub-pixel can have, -log2 p(x | z) - log2 p(z) bounds -log2 p(x) from above for
-any codes z: these are the bits/dim that `evaluate` reports.
+With a probability over the 256 values a sub-pixel can have, -log2 p(x | z) - log2 p(z) bounds -log2 p(x) from
+above for any codes z: these are the bits/dim that `evaluate` reports.
 
-The mixture is that of PixelCNN++ (Salimans et al. 2017, https://arxiv.org/abs/1701.05517), Equations 1 to 3. What is done
-differently here: the probability of a bin is computed without an approximation in the tails, so that it sums to one.
+The mixture is that of PixelCNN++ (Salimans et al. 2017, https://arxiv.org/abs/1701.05517), Equations 1 to 3.
+What is done differently here: the probability of a bin is computed without an approximation in the tails,
+so that it sums to one.
 
-Legend: B images, C channels, H x W their size, P output channels of the decoder, L values of a sub-pixel, M logistics.
+Legend: B images, C channels, H x W their size, P output channels of the decoder, L values of a sub-pixel, M
+logistics.
 """
 
 from abc import ABC, abstractmethod
@@ -56,7 +58,8 @@ class Likelihood(ABC):
         """[B] mean over the sub-pixels of each image x [B, C, H, W] in [0, 1]."""
 
     def unit(self, variance: float) -> float:
-        """What the loss is divided by in training, so that beta means the same for data of any variance on [0, 1]."""
+        """What the loss is divided by in training, so that beta means the same for data of any variance on
+        [0, 1]."""
         return 1.0
 
     def _values(self, x: Tensor) -> Tensor:
@@ -109,8 +112,8 @@ class Categorical(Likelihood):
 
 
 class Logistic(Likelihood):
-    """A mixture of M logistics for each pixel, each cut into L bins; their means for green and blue move with the channels
-    before (Equation 3)."""
+    """A mixture of M logistics for each pixel, each cut into L bins; their means for green and blue move with
+    the channels before (Equation 3)."""
 
     @property
     def outputs(self) -> int:
@@ -122,14 +125,16 @@ class Logistic(Likelihood):
         return self.channels * (self.channels - 1) // 2
 
     def _parameters(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log weights [B, M, H, W]; means and log scales [B, M, C, H, W] on [-1, 1]; coefficients [B, M, pairs, H, W]."""
+        """log weights [B, M, H, W]; means and log scales [B, M, C, H, W] on [-1, 1]; coefficients [B, M,
+        pairs, H, W]."""
         C = self.channels
         parts = rearrange(prediction, "b (m p) h w -> b m p h w", m=MIXTURES)
         weights, means, scales, coefficients = parts.split([1, C, C, self._pairs], dim=2)
         return weights[:, :, 0].log_softmax(1), means, scales.clamp(min=LEAST_LOG_SCALE), coefficients.tanh()
 
     def _means(self, means: Tensor, coefficients: Tensor, x: Tensor | None = None) -> Tensor:
-        """Means [B, M, C, H, W], moved by the channels before in x [B, 1, C, H, W] on [-1, 1], or by those channels' means."""
+        """Means [B, M, C, H, W], moved by the channels before in x [B, 1, C, H, W] on [-1, 1], or by those
+        channels' means."""
         moved: list[Tensor] = []
         for channel in range(self.channels):
             mean = means[:, :, channel]
@@ -152,8 +157,8 @@ class Logistic(Likelihood):
         centre = values.to(means.dtype) * (2 * half) - 1
         distance, inverse = centre - self._means(means, coefficients, centre), torch.exp(-scales)
         upper, lower = (distance + half) * inverse, (distance - half) * inverse
-        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)), exact in the tails too; the
-        # first and the last bin reach to infinity
+        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)), exact in the
+        # tails too; the first and the last bin reach to infinity
         first, last = values == 0, values == self.levels - 1
         log_p = torch.where(last, 0, F.logsigmoid(upper)) + torch.where(first, 0, F.logsigmoid(-lower))
         log_p = log_p + torch.where(first | last, 0, torch.log(-torch.expm1(-2 * half * inverse)))
@@ -161,4 +166,9 @@ class Logistic(Likelihood):
         return -log_p.mean((1, 2)) / self.channels
 
 
-LIKELIHOODS: dict[Name, type[Likelihood]] = {"mse": MSE, "l1": L1, "categorical": Categorical, "logistic": Logistic}
+LIKELIHOODS: dict[Name, type[Likelihood]] = {
+    "mse": MSE,
+    "l1": L1,
+    "categorical": Categorical,
+    "logistic": Logistic,
+}

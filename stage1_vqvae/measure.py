@@ -39,7 +39,9 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def measure(model: VQVAE, split: Split, *, batch: int, precision: Precision, channels_last: bool) -> Reconstruction:
+def measure(
+    model: VQVAE, split: Split, *, batch: int, precision: Precision, channels_last: bool
+) -> Reconstruction:
     """Encode and decode every image of the split once, shared out over the processes; changes no state."""
     device, share = model.device, share_of_process()
     counts = torch.zeros(model.K, dtype=torch.int64, device=device)
@@ -82,7 +84,7 @@ def measure(model: VQVAE, split: Split, *, batch: int, precision: Precision, cha
 def decoder_bits_per_dim(
     model: VQVAE, split: Split, codes: CodeSplit, *, batch: int, precision: Precision, channels_last: bool
 ) -> float:
-    """-log2 p(x | z) of the images of a split given their codes, per sub-pixel, shared out over the processes.
+    """-log2 p(x | z) of the images of a split given their codes, per sub-pixel, shared out over processes.
 
     Raises:
         ValueError: the decoder has no probability.

@@ -1,4 +1,5 @@
-"""Encoder and decoder of the VQ-VAE: strided 4x4 convolutions and residual blocks (arXiv 1711.00937, section 4.1).
+"""Encoder and decoder of the VQ-VAE: strided 4x4 convolutions and residual blocks (arXiv 1711.00937, section
+4.1).
 
 No normalisation over the batch anywhere: what a network makes of one image must not depend on the others.
 
@@ -24,12 +25,14 @@ class ResidualBlock(nn.Module):
 
 
 def _widths(width: int, levels: int) -> list[int]:
-    """Channels after each downsampling: half the width after the first of several, the full width after the others."""
+    """Channels after each downsampling: half the width after the first of several, the full width after the
+    others."""
     return [width // 2 if level == 0 and levels > 1 else width for level in range(levels)]
 
 
 class Encoder(nn.Module):
-    """Images [B, C, H, W] -> encoder outputs z_e [B, D, h, w]; each of the `levels` halves height and width."""
+    """Images [B, C, H, W] -> encoder outputs z_e [B, D, h, w]; each of the `levels` halves height and
+    width."""
 
     def __init__(self, channels: int, D: int, *, levels: int, width: int, blocks: int, block_width: int):
         super().__init__()
@@ -49,7 +52,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Code vectors z_q [B, D, h, w] -> images [B, C, H, W]: the encoder mirrored, with transposed convolutions."""
+    """Code vectors z_q [B, D, h, w] -> images [B, C, H, W]: the encoder mirrored, with transposed
+    convolutions."""
 
     def __init__(self, channels: int, D: int, *, levels: int, width: int, blocks: int, block_width: int):
         super().__init__()

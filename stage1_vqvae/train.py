@@ -31,7 +31,15 @@ from vqprior.runtime.optimizer import (
     set_rate,
     take_step,
 )
-from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_tensor, sum_together
+from vqprior.runtime.processes import (
+    is_main,
+    on_main,
+    say,
+    share_of_process,
+    sum_numbers,
+    sum_tensor,
+    sum_together,
+)
 from vqprior.runtime.progress import Progress
 from vqprior.runtime.randomness import Stream, generator, seed_of
 from vqprior.runtime.run_dir import RunDir
@@ -63,7 +71,9 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     resumed = on_main(checkpoint.newest, run.stage1, warn=say)
     start = resumed.step if resumed else 0
     if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now")
+        raise UserError(
+            f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now"
+        )
     if resumed and start >= settings.steps:
         return say(f"stage 1: done, {start} steps")
     source = None if resumed else on_main(source_of, config)
@@ -109,14 +119,17 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     tracker = Tracker(run.tensorboard / "stage1", step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
     shown = data.test.images(spread(len(data.test), 32))
-    progress = Progress("stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
+    progress = Progress(
+        "stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()
+    )
     progress.say(f"stage 1: {count_parameters(model):,} parameters, {len(data.train):,} images, on {device}")
     progress.say(f"stage 1: {model.K} codes of {quantizer.D} numbers each, quantizer {settings.quantizer}")
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
     def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> Learnt:
-        """One step, from pictures [n, C, H, W] uint8 on the device; on CUDA nothing in it is read by the host.
+        """One step, from pictures [n, C, H, W] uint8 on the device; on CUDA nothing in it is read by the
+        host.
 
         Args:
             drawn: for each code one of the step's vectors that it could be restarted on, [K] int64.
@@ -169,8 +182,12 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     take = recorded(learn, config, accelerator)
     vectors_of_step = settings.batch_size * model.map_size[0] * model.map_size[1]
     for step, batch in enumerate(fed(batches, device), start + 1):
-        rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
-        drawn = torch.randint(vectors_of_step, (model.K,), generator=generator(config.seed, Stream.RESTARTS, step))
+        rate = learning_rate(
+            step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps
+        )
+        drawn = torch.randint(
+            vectors_of_step, (model.K,), generator=generator(config.seed, Stream.RESTARTS, step)
+        )
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
         names, losses, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
         guard.note(verdict)
@@ -210,8 +227,12 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                     channels_last=config.channels_last,
                 )
                 score = found.loss
-                tracker.scalars(step, {f"validation/{name}": value for name, value in found.figures().items()})
-                tracker.histogram(step, "validation/code_usage", torch.log10(found.counts.clamp(min=0.5).float()))
+                tracker.scalars(
+                    step, {f"validation/{name}": value for name, value in found.figures().items()}
+                )
+                tracker.histogram(
+                    step, "validation/code_usage", torch.log10(found.counts.clamp(min=0.5).float())
+                )
                 if is_main():
                     tracker.picture(step, "test/reconstructions", reconstruct(model, shown, config))
             bits = found.decoder_bits_per_dim
@@ -256,7 +277,8 @@ def data_variance(data: DataSet) -> float:
 
 @torch.no_grad()
 def first_vectors(model: VQVAE, data: DataSet, config: Config) -> Tensor:
-    """Encoder outputs [N, D] of the first images of the run's order, enough for k-means; the same on all processes."""
+    """Encoder outputs [N, D] of the first images of the run's order, enough for k-means; the same on all
+    processes."""
     places = model.map_size[0] * model.map_size[1]
     images = min(len(data.train), -(-KMEANS_VECTORS * model.K // places))
     found = []

@@ -2,10 +2,11 @@
 
 Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 
-Several codes a position (stage1.codes_per_position, n of them) lie side by side in the code map, so that raster order, in
-which the prior models them, takes those of a position one after the other.
+Several codes a position (stage1.codes_per_position, n of them) lie side by side in the code map, so that
+raster order, in which the prior models them, takes those of a position one after the other.
 
-Legend: B images, C channels, H x W their size, D size of a code, h x w the code map: h = H / factor, w = n * W / factor.
+Legend: B images, C channels, H x W their size, D size of a code, h x w the code map: h = H / factor, w = n *
+W / factor.
 """
 
 from collections.abc import Callable
@@ -101,7 +102,8 @@ class VQVAE(nn.Module):
         return self.quantizer(z)
 
     def predict(self, z_q: Tensor) -> Tensor:
-        """Code vectors [B, D, h, w] -> what the decoder says of the image, [B, P, H, W], at least fp32; see likelihood.py."""
+        """Code vectors [B, D, h, w] -> what the decoder says of the image, [B, P, H, W], at least fp32; see
+        likelihood.py."""
         if self.codes_per_position > 1:
             z_q = rearrange(z_q, "b d h (w n) -> b (n d) h w", n=self.codes_per_position)
         prediction = self.decoder(z_q)
@@ -163,6 +165,8 @@ def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = pri
         if found.fingerprint == fingerprint:
             return checkpoint.read(path)
     raise UserError(
-        f"the code maps and the prior were made with the VQ-VAE {fingerprint[:12]}, and no checkpoint in {folder} is it. "
-        "They do not belong together: encode and train the prior again, or give the run directory that they came from"
+        f"the code maps and the prior were made with the VQ-VAE {fingerprint[:12]}, and no checkpoint in "
+        f"{folder} is it. "
+        "They do not belong together: encode and train the prior again, or give the run directory that they "
+        "came from"
     )

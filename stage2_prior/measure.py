@@ -49,15 +49,19 @@ def bits_by_position(
     return nats.view_as(total) / len(chosen) / math.log(2)
 
 
-def bits_per_code(prior: Prior, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None) -> float:
+def bits_per_code(
+    prior: Prior, split: CodeSplit, *, batch: int, precision: Precision, images: int | None = None
+) -> float:
     """The mean of `bits_by_position` over the places, in bits a code."""
     return bits_by_position(prior, split, batch=batch, precision=precision, images=images).mean().item()
 
 
 @torch.no_grad()
-def posterior_accuracy(prior: Prior, split: CodeSplit, *, batch: int, precision: Precision, images: int) -> float:
-    """Share of so many of a split's maps (see `bits_by_position`) whose own label is arg max over y of p(codes | y): a
-    classifier for free."""
+def posterior_accuracy(
+    prior: Prior, split: CodeSplit, *, batch: int, precision: Precision, images: int
+) -> float:
+    """Share of so many of a split's maps (see `bits_by_position`) whose own label is arg max over y of
+    p(codes | y): a classifier for free."""
     hits, chosen = 0, some_of(len(split), images)
     for chunk in chunks(len(chosen), batch, share_of_process()):
         codes = onto(split.codes(chosen[padded(chunk, batch)]), prior.device)
@@ -71,7 +75,7 @@ def posterior_accuracy(prior: Prior, split: CodeSplit, *, batch: int, precision:
 
 @torch.no_grad()
 def log2_prob(prior: Prior, codes: Tensor, labels: Tensor | None, *, precision: Precision = "no") -> Tensor:
-    """log2 p(codes | label) of each map: codes [B, h, w] and labels [B] on the prior's device -> [B] fp64 on the CPU.
+    """log2 p(codes | label) of each map: codes [B, h, w] and labels [B] on the prior's device -> [B] fp64.
 
     It is at most 0; minus it is what the map costs, in bits.
     """
@@ -92,7 +96,8 @@ def position_counts(split: CodeSplit, K: int) -> Tensor:
 
 
 def code_frequencies(train: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities from counts [places, K] of training codes: a unigram's [K] and a per-position model's [places, K].
+    """Probabilities from counts [places, K] of training codes: a unigram's [K] and a per-position model's
+    [places, K].
 
     One is added to the count of each code; each place adds K draws from the unigram to its own counts.
     """

@@ -1,8 +1,8 @@
-"""What a prior over maps of codes is, and the logits of one place after the other, which sampling takes from it.
+"""What a prior over maps of codes is, and the logits of one place after the other, which sampling takes.
 
     prior = build(config.stage2, level, classes)
-    logits = prior(codes, labels)                    # [B, K, h, w], each of earlier codes alone: training, likelihood
-    cache = prior.cache(labels, maps=B)              # sampling: see sampling/sampler.py
+    logits = prior(codes, labels)                 # [B, K, h, w], each of earlier codes alone: training
+    cache = prior.cache(labels, maps=B)           # sampling: see sampling/sampler.py
     for i in range(h):
         cache.begin_row(i)
         for j in range(w):
@@ -26,7 +26,8 @@ from vqprior.runtime.code_maps import Level
 
 
 class Cache(Protocol):
-    """Logits of one place after the other of B maps, in raster order: nothing that a prior's later codes could change."""
+    """Logits of one place after the other of B maps, in raster order: nothing that a prior's later codes
+    could change."""
 
     def reset(self, labels: Tensor | None) -> None:
         """Begin other maps, of these labels [B] or of none, in the same memory, with the weights of now."""
@@ -47,8 +48,8 @@ class Prior(nn.Module):
     Args:
         level: of the maps; a prior may be asked for maps of other sizes.
         classes: number of labels, 0 for an unconditional prior.
-        hides_labels: whether labels are hidden in training: label number `classes` then stands for a hidden one. It is
-            `null_label`, and None where the prior knows no such label.
+        hides_labels: whether labels are hidden in training: label number `classes` then stands for a hidden
+            one. It is `null_label`, and None where the prior knows no such label.
     """
 
     def __init__(self, level: Level, classes: int, *, hides_labels: bool):
@@ -78,7 +79,8 @@ class Prior(nn.Module):
 
     @abstractmethod
     def forward(self, codes: Tensor, labels: Tensor | None = None, dropped: Any = None) -> Tensor:
-        """Logits [B, K, h, w] of codes [B, h, w] int64 in [0, K), each given all earlier codes and labels [B] int64.
+        """Logits [B, K, h, w] of codes [B, h, w] int64 in [0, K), each given all earlier codes and labels [B]
+        int64.
 
         Args:
             dropped: in training, what `dropout` gives; without it nothing is dropped.
@@ -93,9 +95,11 @@ class Prior(nn.Module):
             raise ValueError(f"the prior has {self.classes} classes, but labels are {labels}")
 
     def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """What `dropout` is drawn from, [B, ...] on the CPU, for maps at these positions [B] in the order of a run.
+        """What `dropout` is drawn from, [B, ...] on the CPU, for maps at these positions [B] in the order of
+        a run.
 
-        A function of the seed and the positions, of no state and no number of processes; None where nothing is dropped.
+        A function of the seed and the positions, of no state and no number of processes; None where nothing
+        is dropped.
         """
         return None
 
@@ -113,7 +117,8 @@ class Prior(nn.Module):
         return FullForwards(self, labels, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
-        """About how many numbers a forward without gradient holds at once for a map: to choose how many go together."""
+        """About how many numbers a forward without gradient holds at once for a map: to choose how many go
+        together."""
         return 3 * self.K * self.level.height * self.level.width
 
     def cached_numbers(self) -> int:
@@ -138,7 +143,8 @@ class Prior(nn.Module):
 
 
 class FullForwards:
-    """A `Cache` that runs the whole prior for each code: slow, plainly right, and what every other cache is held against.
+    """A `Cache` that runs the whole prior for each code: slow, plainly right, and what every other cache is
+    held against.
 
     Args:
         prior: in evaluation mode.

@@ -29,6 +29,8 @@ def load_prior(found: Checkpoint, device: torch.device) -> Prior:
     if found.meta.get("stage") != "stage2":
         raise UserError(f"{found.path} is a checkpoint of {found.meta.get('stage')}, expected one of stage2")
     codes = found.meta["codes"]
-    model = build(from_tree(found.meta["config"]).stage2, Level(**codes["levels"][0]), len(codes["label_names"]))
+    model = build(
+        from_tree(found.meta["config"]).stage2, Level(**codes["levels"][0]), len(codes["label_names"])
+    )
     model.load_state_dict(model.renamed(found.tensors(found.weights)))
     return model.to(device).eval().requires_grad_(False)

@@ -58,7 +58,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     if resumed and (old := resumed.meta["codes"]) != maps.header.origin():
         changed = [name for name, value in maps.header.origin().items() if old.get(name) != value]
         raise UserError(
-            f"{resumed.path} was trained on codes of the VQ-VAE {old['vqvae'][:12]}, but {run.codes} holds codes of "
+            f"{resumed.path} was trained on codes of the VQ-VAE {old['vqvae'][:12]}, but {run.codes} holds "
+            "codes of "
             f"{maps.header.vqvae[:12]} (they differ in {', '.join(changed)}). "
             f"Delete {run.stage2} to train on these, or put the old codes back"
         )
@@ -111,8 +112,12 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
 
     tracker = Tracker(run.tensorboard / "stage2", step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
-    progress = Progress("stage 2", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main())
-    progress.say(f"stage 2: {count_parameters(model):,} parameters, {len(train_codes):,} code maps, on {device}")
+    progress = Progress(
+        "stage 2", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()
+    )
+    progress.say(
+        f"stage 2: {count_parameters(model):,} parameters, {len(train_codes):,} code maps, on {device}"
+    )
     if source:
         progress.say(f"stage 2: begins from {describe(config, source, maps.header, vqvaes)}")
 
@@ -162,7 +167,9 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
 
     take = recorded(learn, config, accelerator)
     for step, batch in enumerate(fed(map(prepared, batches), device), start + 1):
-        rate = learning_rate(step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps)
+        rate = learning_rate(
+            step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps
+        )
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
         terms, norm, verdict = take(*batch, *numbers)
         guard.note(verdict)
@@ -195,7 +202,9 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
                 how = dict(batch=config.inference_batch, precision=config.precision, images=len(validation))
                 score = bits_per_code(model, validation, **how)
                 seen = bits_per_code(model, train_codes, **how)
-                tracker.scalars(step, {"validation/bits_per_code": score, "train/bits_per_code_evaluated": seen})
+                tracker.scalars(
+                    step, {"validation/bits_per_code": score, "train/bits_per_code_evaluated": seen}
+                )
                 if preview and is_main():
                     tracker.picture(step, "samples", preview(model, step))
             progress.say(f"step {step}: validation {score:.4f} bits/code, train {seen:.4f}")

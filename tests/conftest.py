@@ -16,10 +16,39 @@ from vqprior.runtime import lock
 
 TINY = [
     *("--data.size", "8", "8", "--data.channels", "3", "--data.validation", "0.2", "--data.test", "0.2"),
-    *("--stage1.steps", "4", "--stage1.batch_size", "8", "--stage1.K", "16", "--stage1.D", "4", "--stage1.width", "8"),
-    *("--stage1.blocks", "1", "--stage1.block_width", "4", "--stage1.save_every", "2", "--stage1.eval_every", "4"),
+    *(
+        "--stage1.steps",
+        "4",
+        "--stage1.batch_size",
+        "8",
+        "--stage1.K",
+        "16",
+        "--stage1.D",
+        "4",
+        "--stage1.width",
+        "8",
+    ),
+    *(
+        "--stage1.blocks",
+        "1",
+        "--stage1.block_width",
+        "4",
+        "--stage1.save_every",
+        "2",
+        "--stage1.eval_every",
+        "4",
+    ),
     *("--stage2.steps", "4", "--stage2.batch_size", "8", "--stage2.channels", "8", "--stage2.layers", "2"),
-    *("--stage2.label_dropout", "0", "--stage2.head", "8", "--stage2.save_every", "2", "--stage2.eval_every", "4"),
+    *(
+        "--stage2.label_dropout",
+        "0",
+        "--stage2.head",
+        "8",
+        "--stage2.save_every",
+        "2",
+        "--stage2.eval_every",
+        "4",
+    ),
     *("--stage1.log_every", "1", "--stage2.log_every", "1"),
     *("--inference_batch", "16", "--sample.images", "6", "--sample.batch_size", "4", "--precision", "no"),
 ]
@@ -42,7 +71,8 @@ def nowhere_at_first(tmp_path_factory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path_factory, monkeypatch) -> Iterator[None]:
-    """Each test stands in an empty folder of its own, and leaves it empty: nothing is read or written relative to it."""
+    """Each test stands in an empty folder of its own, and leaves it empty: nothing is read or written
+    relative to it."""
     folder = tmp_path_factory.mktemp("nowhere")
     monkeypatch.chdir(folder)
     yield
@@ -99,6 +129,8 @@ def finished_run(tmp_path_factory) -> Path:
     """A finished tiny run; tests must not change it."""
     root = tmp_path_factory.mktemp("finished")
     write_pictures(root / "pictures")
-    assert main(["run", "folder", *TINY, "--data.root", str(root / "pictures"), "--out", str(root / "run")]) == 0
+    assert (
+        main(["run", "folder", *TINY, "--data.root", str(root / "pictures"), "--out", str(root / "run")]) == 0
+    )
     lock.release_all()
     return root / "run"

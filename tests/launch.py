@@ -1,4 +1,5 @@
-"""Commands in processes of their own, for tests: several of them, in fp64, watched, spoilt or killed at a chosen instant.
+"""Commands in processes of their own, for tests: several of them, in fp64, watched, spoilt or killed at a
+chosen instant.
 
 Several commands with the word `then` between them share one start of the processes.
 """
@@ -14,7 +15,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def run_processes(
-    arguments: list[object], *, processes: int = 1, env: dict[str, str] | None = None, torchrun: tuple[str, ...] = ()
+    arguments: list[object],
+    *,
+    processes: int = 1,
+    env: dict[str, str] | None = None,
+    torchrun: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess:
     """`vqprior ARGUMENTS` on one process, or on several gloo processes behind torchrun; one thread each."""
     command = command_line(arguments, processes, torchrun)
@@ -35,7 +40,14 @@ def command_line(arguments: list[object], processes: int = 1, torchrun: tuple[st
     """This file as a program, behind torchrun for several processes."""
     launcher = [sys.executable]
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *torchrun]
+        launcher += [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(processes),
+            *torchrun,
+        ]
     return [*launcher, str(ROOT / "tests" / "launch.py"), *(str(argument) for argument in arguments)]
 
 
@@ -45,7 +57,8 @@ def environment(extra: dict[str, str] | None) -> dict[str, str]:
 
 
 def _arm(instant: str) -> None:
-    """Die by SIGKILL at an instant: `replace:7` before, `replaced:7` after the seventh file or folder takes its name."""
+    """Die by SIGKILL at an instant: `replace:7` before, `replaced:7` after the seventh file or folder takes
+    its name."""
     import signal
 
     kind, count = instant.split(":")
@@ -149,7 +162,8 @@ def _main() -> int:
         _stop_at(int(step), os.environ.get("TEST_STOP_STAGE", "1"))
     if os.environ.get("TEST_NAN_LOSS") or os.environ.get("TEST_NAN_GRADIENT"):
         _spoil(_steps("TEST_NAN_LOSS"), _steps("TEST_NAN_GRADIENT"))
-    if references := os.environ.get("TEST_REFERENCES"):  # so many at once, and more processes have some of few
+    # so many at once, and more processes have some of few
+    if references := os.environ.get("TEST_REFERENCES"):
         from vqprior.evaluation import nearest
 
         nearest.REFERENCES = int(references)

@@ -51,11 +51,32 @@ from torch.utils._pytree import tree_leaves, tree_map
 MEMORY = 80 * 2**30  # bytes of the pretend device; three quarters of them are free
 
 # Operations that cannot return before the host knows something that the device has computed
-READ_BACK = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive",
-             "equal", "bincount"}  # fmt: skip
+READ_BACK = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "equal",
+    "bincount",
+}
 # Operations that launch nothing, besides views
-FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh",
-        "_local_scalar_dense", "detach", "alias", "_unsafe_view", "is_same_size", "is_pinned", "record_stream"}  # fmt: skip
+FREE = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "lift_fresh",
+    "_local_scalar_dense",
+    "detach",
+    "alias",
+    "_unsafe_view",
+    "is_same_size",
+    "is_pinned",
+    "record_stream",
+}
 # Operations that take tensors of two devices
 COPIES = {"_to_copy", "copy_"}
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -70,8 +91,19 @@ LOW_PRECISION = {
     torch.bmm,
     torch.matmul,
 }
-FULL_PRECISION = {F.cross_entropy, F.mse_loss, F.l1_loss, F.log_softmax, F.softmax, F.normalize,
-                  torch.softmax, torch.log_softmax, torch.exp, torch.log, torch.cumsum}  # fmt: skip
+FULL_PRECISION = {
+    F.cross_entropy,
+    F.mse_loss,
+    F.l1_loss,
+    F.log_softmax,
+    F.softmax,
+    F.normalize,
+    torch.softmax,
+    torch.log_softmax,
+    torch.exp,
+    torch.log,
+    torch.cumsum,
+}
 
 
 class PretendDevice:
@@ -351,7 +383,7 @@ class _Calls(TorchFunctionMode):
         low = torch.get_autocast_dtype(_current.device.type)
         for functions, dtype in ((LOW_PRECISION, low), (FULL_PRECISION, torch.float32)):
             if func in functions:
-                args, kwargs = tree_map(lambda value: _cast(value, dtype), (args, kwargs))
+                args, kwargs = tree_map(lambda value, dtype=dtype: _cast(value, dtype), (args, kwargs))
         return func(*args, **kwargs)
 
 
@@ -417,7 +449,8 @@ def _call(node: Any, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...
     if not isinstance(node, torch.autograd.function.BackwardCFunction):
         results = node(*gradients)
         return results if isinstance(results, tuple) else (results,)
-    results = node.apply(*gradients)  # of a `torch.autograd.Function`: those that are no tensors have None too
+    # of a `torch.autograd.Function`: those that are no tensors have None too
+    results = node.apply(*gradients)
     spare = len(results) - len(node.next_functions)
     return tuple(result for index, result in enumerate(results) if result is not None or index >= spare)
 

@@ -1,4 +1,5 @@
-"""`--device` on every command and in Python: each word, each refusal, and what fp32 means there. GPUs are made up."""
+"""`--device` on every command and in Python: each word, each refusal, and what fp32 means there. GPUs are
+made up."""
 
 import json
 import os
@@ -15,7 +16,14 @@ from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import devices, launch, processes
 
-LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE")
+LAUNCHER = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "ACCELERATE_USE_CPU",
+    "ACCELERATE_TORCH_DEVICE",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +42,9 @@ def alone(monkeypatch):
 def machine(monkeypatch):
     """Make this a machine with so many GPUs, or a Mac, seen by one of so many processes."""
 
-    def make(gpus: int = 0, *, mps: bool = False, processes: int = 1, rank: int = 0, capability: tuple = (9, 0)) -> None:
+    def make(
+        gpus: int = 0, *, mps: bool = False, processes: int = 1, rank: int = 0, capability: tuple = (9, 0)
+    ) -> None:
         properties = lambda device: types.SimpleNamespace(uuid=f"GPU-{torch.device(device).index}")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -84,7 +94,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("kind", "word", "words"), REFUSED)
-def test_a_device_that_is_not_there_is_refused_in_words_and_code_2(kind, word, words, machine, command, finished_run):
+def test_a_device_that_is_not_there_is_refused_in_words_and_code_2(
+    kind, word, words, machine, command, finished_run
+):
     machine(**MACHINES[kind])
     AcceleratorState._reset_state(reset_partial_state=True)
     code, printed = command("sample", finished_run, "--images", 2, "--device", word)
@@ -112,7 +124,11 @@ SEVERAL = {
         "auto",
         r"4 processes were started on this machine, which has 2 GPUs: start 2 \(--nproc_per_node 2\)",
     ),
-    "one GPU for all": ({"gpus": 4, "processes": 4}, "cuda:1", "cuda:1 is for one process, and 4 were started"),
+    "one GPU for all": (
+        {"gpus": 4, "processes": 4},
+        "cuda:1",
+        "cuda:1 is for one process, and 4 were started",
+    ),
 }
 
 
@@ -175,7 +191,9 @@ def test_a_device_that_accelerate_is_told_and_that_is_not_here_is_refused(machin
     machine(1)
     for told in ("cuda:3", "mps"):
         monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", told)
-        with pytest.raises(UserError, match=r"ACCELERATE_TORCH_DEVICE is .*this machine has cuda, cuda:0, cpu"):
+        with pytest.raises(
+            UserError, match=r"ACCELERATE_TORCH_DEVICE is .*this machine has cuda, cuda:0, cpu"
+        ):
             devices.find("auto")
 
 
@@ -184,7 +202,10 @@ def test_commands_in_threads_take_one_device_at_a_time():
         with devices.choose("cpu"):
             assert devices.chosen() == "cpu"
         assert devices.chosen() == "cpu"
-        with pytest.raises(UserError, match="running with --device cpu, and this one takes auto"), devices.choose("auto"):
+        with (
+            pytest.raises(UserError, match="running with --device cpu, and this one takes auto"),
+            devices.choose("auto"),
+        ):
             pass
     assert devices.chosen() == devices.AUTO
     with devices.choose("mps"):
@@ -212,7 +233,13 @@ def test_commands_of_one_python_may_choose_different_devices(machine, monkeypatc
         seen.append((processes.device_of_process(), launch.accelerator_for(Config()).device))
 
     monkeypatch.setattr("vqprior.sampling.export.export", export)
-    for words in (["--device", "cpu"], ["--device=cuda:1"], [], ["--device", "mps", "--device", "cuda"], ["--device", "cpu"]):
+    for words in (
+        ["--device", "cpu"],
+        ["--device=cuda:1"],
+        [],
+        ["--device", "mps", "--device", "cuda"],
+        ["--device", "cpu"],
+    ):
         code, printed = command("export", finished_run, *words, "--out", "never")
         assert code == 0, printed
     expected = [torch.device(word) for word in ("cpu", "cuda:1", "cuda", "cuda", "cpu")]
@@ -246,7 +273,17 @@ def test_every_command_takes_the_flag_anywhere_and_explains_it(name, command, fi
 
 
 def test_the_device_is_no_setting_of_a_run(command, tmp_path, pictures):
-    words = ["train-vqvae", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "run", "--device", "cpu"]
+    words = [
+        "train-vqvae",
+        "folder",
+        *TINY,
+        "--data.root",
+        pictures,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+    ]
     code, printed = command(*words)
     assert code == 0, printed
     assert "device:" not in (tmp_path / "run" / "config.yaml").read_text()
@@ -271,7 +308,9 @@ def conv() -> str:
     return torch.backends.cudnn.conv.fp32_precision
 
 
-@pytest.mark.parametrize("find", [lambda: devices.find("cpu"), lambda: processes.device_for(torch.device("cpu"))])
+@pytest.mark.parametrize(
+    "find", [lambda: devices.find("cpu"), lambda: processes.device_for(torch.device("cpu"))]
+)
 def test_fp32_is_ieee_from_where_a_device_is_chosen(find):
     torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "tf32"
     find()
@@ -294,15 +333,25 @@ def test_tf32_is_for_convolutions_inside_and_is_over_afterwards(machine):
         assert not torch.is_autocast_enabled("cpu") and conv() == "ieee"
 
 
-NO_TF32 = {"CPU": ({}, "cpu"), "Mac": ({"mps": True}, "mps"), "T4": ({"gpus": 1, "capability": (7, 5)}, "cuda")}
+NO_TF32 = {
+    "CPU": ({}, "cpu"),
+    "Mac": ({"mps": True}, "mps"),
+    "T4": ({"gpus": 1, "capability": (7, 5)}, "cuda"),
+}
 
 
 @pytest.mark.parametrize("kind", NO_TF32)
 def test_tf32_is_refused_where_there_is_none(kind, machine):
     made, device = NO_TF32[kind]
     machine(**made)
-    for use in (launch.autocast(torch.device(device), "tf32"), devices.convolutions(torch.device(device), "tf32")):
-        with pytest.raises(UserError, match=r"compute capability 8\.0 or newer, and this is .*--precision no"), use:
+    for use in (
+        launch.autocast(torch.device(device), "tf32"),
+        devices.convolutions(torch.device(device), "tf32"),
+    ):
+        with (
+            pytest.raises(UserError, match=r"compute capability 8\.0 or newer, and this is .*--precision no"),
+            use,
+        ):
             pass
     with pytest.raises(UserError, match="tf32"):
         launch.settled(Config(precision="tf32"), torch.device(device))
@@ -310,7 +359,9 @@ def test_tf32_is_refused_where_there_is_none(kind, machine):
 
 def test_tf32_on_a_cpu_is_refused_by_every_command_that_takes_a_precision(command, finished_run, tmp_path):
     for name in ("run", "train-vqvae", "encode", "evaluate", "sample"):
-        target = ["folder", *TINY, "--out", tmp_path / "new"] if name in ("run", "train-vqvae") else [finished_run]
+        target = (
+            ["folder", *TINY, "--out", tmp_path / "new"] if name in ("run", "train-vqvae") else [finished_run]
+        )
         out = ["--out", tmp_path / "samples"] if name == "sample" else []
         code, printed = command(name, *target, "--precision", "tf32", *out)
         assert code == 2 and "precision tf32 needs an NVIDIA GPU" in printed, printed
@@ -318,7 +369,15 @@ def test_tf32_on_a_cpu_is_refused_by_every_command_that_takes_a_precision(comman
 
 def test_tf32_for_samples_alone_is_refused_before_anything_is_trained_or_stored(command, pictures, tmp_path):
     code, printed = command(
-        "run", "folder", *TINY, "--sample.precision", "tf32", "--data.root", pictures, "--out", tmp_path / "run"
+        "run",
+        "folder",
+        *TINY,
+        "--sample.precision",
+        "tf32",
+        "--data.root",
+        pictures,
+        "--out",
+        tmp_path / "run",
     )
     assert code == 2 and "take --sample.precision no" in printed
     assert not (tmp_path / "run" / "config.yaml").exists()

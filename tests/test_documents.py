@@ -1,7 +1,9 @@
-"""Every command line that the documents print: run on tiny data, or parsed where it cannot be run, and the reason said.
+"""Every command line that the documents print: run on tiny data, or parsed where it cannot be run, and the
+reason said.
 
-A block of a document runs in a folder of its own, line by line, as it is printed but for flags that make it small, which are
-put behind (the last flag wins). A line with a command that is neither understood nor listed in NOT_RUN fails.
+A block of a document runs in a folder of its own, line by line, as it is printed but for flags that make it
+small, which are put behind (the last flag wins). A line with a command that is neither understood nor listed
+in NOT_RUN fails.
 """
 
 import glob
@@ -47,13 +49,24 @@ NOT_RUN = {
     "vqprior encode digits": "needs MNIST itself, whose fingerprint the weights carry",
     "vqprior evaluate digits": "the same",
 }
-"""Beginnings of command lines that are not run. They are parsed all the same, by their launcher and by vqprior."""
+"""Beginnings of command lines that are not run. They are parsed all the same, by their launcher and by
+vqprior."""
 
 SHELL = ("cp", "mkdir", "sed")
 LAUNCHERS = ("torchrun", "accelerate", "srun")
 UNDERSTOOD = ("vqprior", "python", "pip", "tensorboard", *SHELL, *LAUNCHERS)
 
-SMALL = [*TINY, "--stage2.label_dropout", "0.2", "--data.source", "folder", "--data.workers", "0", "--data.margin", "1"]
+SMALL = [
+    *TINY,
+    "--stage2.label_dropout",
+    "0.2",
+    "--data.source",
+    "folder",
+    "--data.workers",
+    "0",
+    "--data.margin",
+    "1",
+]
 SMALL += ["--data.crop", "8"]
 BEHIND = {
     **dict.fromkeys(("run", "train-vqvae", "check"), SMALL),
@@ -97,7 +110,9 @@ def is_command(line: str) -> bool:
     """Whether a line of a block is a command: something that this machine, or a document's, would execute."""
     first = re.split(r"\s", line, maxsplit=1)[0]
     known = (*UNDERSTOOD, *(beginning.split()[0] for beginning in NOT_RUN))
-    return first in known or bool(re.fullmatch(r"[a-z][\w-]*", first) and shutil.which(first) and line[-1] not in "{}")
+    return first in known or bool(
+        re.fullmatch(r"[a-z][\w-]*", first) and shutil.which(first) and line[-1] not in "{}"
+    )
 
 
 def commands_in(line: str) -> list[str]:
@@ -116,7 +131,9 @@ def small_run(tmp_path_factory) -> Path:
     write_pictures(folder / "pictures", 32, ("cat", "dog"))
     flags = [*SMALL, "--data.copies", "1", "--data.flip", "True", "--data.root", str(folder / "pictures")]
     words = [str(SCRIPTS / "vqprior"), "run", "folder", *flags, "--out", str(folder / "run")]
-    done = subprocess.run(words, cwd=folder, env=environment(None), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        words, cwd=folder, env=environment(None), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -129,12 +146,17 @@ def place(small_run, tmp_path, monkeypatch) -> Path:
     for name in PICTURES:
         (folder / name).symlink_to(small_run / "pictures")
     shutil.copytree(ROOT / "models", folder / "models")
-    files = sorted(path.relative_to(small_run / "pictures") for path in (small_run / "pictures").rglob("*.png"))
+    files = sorted(
+        path.relative_to(small_run / "pictures") for path in (small_run / "pictures").rglob("*.png")
+    )
     table = ["file,label", *(f"{file},{file.parent}" for file in files)]
     (folder / "labels.csv").write_text("\n".join(table))
     colour(1, 40, 40).save(folder / "photo.png")
     colour(2, 40, 40).convert("L").point(lambda value: 255 * (value > 128)).save(folder / "mask.png")
-    archive = {"images": np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8), "labels": np.arange(8) % 2}
+    archive = {
+        "images": np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8),
+        "labels": np.arange(8) % 2,
+    }
     np.savez(folder / "other_model.npz", **archive)
     (folder / "baselines" / "one").mkdir(parents=True)
     np.savez(folder / "baselines" / "one" / "samples.npz", **archive)
@@ -234,7 +256,8 @@ def call(words: list[str]) -> int:
 
 
 def launched(words: list[str]) -> list[str]:
-    """A launcher's line with two processes for torchrun and one for accelerate, on CPUs, and a small run behind."""
+    """A launcher's line with two processes for torchrun and one for accelerate, on CPUs, and a small run
+    behind."""
     at = words.index("vqprior") + 1
     if words[0] == "torchrun":
         head = re.sub(r"--nproc_per_node \d+", "--nproc_per_node 2", " ".join(words[1:at])).split()
@@ -303,7 +326,19 @@ def test_the_documents_hold_commands_of_every_kind():
     """Should the parser above miss whole blocks, this is where it shows."""
     lines = [command for block in BLOCKS for line in block.lines for command in commands_in(line)]
     assert len(lines) > 80  # 92 when this was written
-    for name in ("run", "train-vqvae", "encode", "train-prior", "sample", "complete", "evaluate", "report", "export"):
+    for name in (
+        "run",
+        "train-vqvae",
+        "encode",
+        "train-prior",
+        "sample",
+        "complete",
+        "evaluate",
+        "report",
+        "export",
+    ):
         assert any(line.startswith(f"vqprior {name}") for line in lines), name
     for beginning in NOT_RUN:
-        assert any(command_begins(shlex.split(line), beginning) for line in lines), f"{beginning} is in no document"
+        assert any(command_begins(shlex.split(line), beginning) for line in lines), (
+            f"{beginning} is in no document"
+        )

@@ -21,7 +21,16 @@ LATER_STEPS = [("encode",), ("train-prior",), ("sample",), ("evaluate", "--class
 
 def test_a_run_leaves_what_it_promises(finished_run):
     names = {path.name for path in finished_run.iterdir()}
-    assert names >= {"config.yaml", "run.json", "stage1", "codes", "stage2", "samples", "tensorboard", "metrics.json"}
+    assert names >= {
+        "config.yaml",
+        "run.json",
+        "stage1",
+        "codes",
+        "stage2",
+        "samples",
+        "tensorboard",
+        "metrics.json",
+    }
     archive = np.load(finished_run / "samples" / "samples.npz")
     assert archive["images"].shape == (6, 8, 8, 3) and archive["images"].dtype == np.uint8
     assert archive["labels"].tolist() == [0, 1, 0, 1, 0, 1]
@@ -39,10 +48,21 @@ def test_a_run_leaves_what_it_promises(finished_run):
 
 def test_the_curves_have_each_step_once(finished_run):
     for stage, tags in {
-        "stage1": ["loss/total", "loss/reconstruction", "loss/commitment", "train/learning_rate",
-                   "train/gradient_norm", "train/images_per_second"],
-        "stage2": ["train/bits_per_code", "train/learning_rate", "train/gradient_norm", "train/images_per_second"],
-    }.items():  # fmt: skip
+        "stage1": [
+            "loss/total",
+            "loss/reconstruction",
+            "loss/commitment",
+            "train/learning_rate",
+            "train/gradient_norm",
+            "train/images_per_second",
+        ],
+        "stage2": [
+            "train/bits_per_code",
+            "train/learning_rate",
+            "train/gradient_norm",
+            "train/images_per_second",
+        ],
+    }.items():
         events = EventAccumulator(str(finished_run / "tensorboard" / stage)).Reload()
         for tag in tags:
             assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4], tag
@@ -69,8 +89,12 @@ def test_the_steps_one_by_one_are_the_run(finished_run, tmp_path, command, monke
     for name, *flags in LATER_STEPS:
         code, printed = command(name, out, *flags)
         assert code == 0, printed
-    for file in ("stage1/step-00000004/model.safetensors", "stage2/step-00000004/average.safetensors",
-                 "codes/train-00000.codes.npy", "samples/samples.npz"):  # fmt: skip
+    for file in (
+        "stage1/step-00000004/model.safetensors",
+        "stage2/step-00000004/average.safetensors",
+        "codes/train-00000.codes.npy",
+        "samples/samples.npz",
+    ):
         assert (out / file).read_bytes() == (finished_run / file).read_bytes(), file
 
 
@@ -97,14 +121,54 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(finished_run, tmp_path, co
 
 
 def test_sample_writes_where_it_is_told(finished_run, tmp_path, command):
-    code, _ = command("sample", finished_run, "--images", 3, "--label", "bee", "--seed", 2, "--temperature", 0.8, "--top_k", 9,
-                      "--top_p", 0.9, "--batch_size", 2, "--out", tmp_path / "out")  # fmt: skip
+    code, _ = command(
+        "sample",
+        finished_run,
+        "--images",
+        3,
+        "--label",
+        "bee",
+        "--seed",
+        2,
+        "--temperature",
+        0.8,
+        "--top_k",
+        9,
+        "--top_p",
+        0.9,
+        "--batch_size",
+        2,
+        "--out",
+        tmp_path / "out",
+    )
     assert code == 0
     assert np.load(tmp_path / "out" / "samples.npz")["labels"].tolist() == [1, 1, 1]
     before = (tmp_path / "out" / "samples.npz").read_bytes()
-    assert "done" in command("sample", finished_run, "--images", 3, "--label", "bee", "--seed", 2, "--temperature", 0.8,
-                             "--top_k", 9, "--top_p", 0.9, "--batch_size", 2, "--out", tmp_path / "out")[1]  # fmt: skip
-    assert command("sample", finished_run, "--images", 2, "--out", tmp_path / "out")[0] == 0  # other settings: drawn anew
+    assert (
+        "done"
+        in command(
+            "sample",
+            finished_run,
+            "--images",
+            3,
+            "--label",
+            "bee",
+            "--seed",
+            2,
+            "--temperature",
+            0.8,
+            "--top_k",
+            9,
+            "--top_p",
+            0.9,
+            "--batch_size",
+            2,
+            "--out",
+            tmp_path / "out",
+        )[1]
+    )
+    # other settings: drawn anew
+    assert command("sample", finished_run, "--images", 2, "--out", tmp_path / "out")[0] == 0
     assert (tmp_path / "out" / "samples.npz").read_bytes() != before
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
@@ -119,7 +183,19 @@ NEITHER_KMEANS_NOR_RESTART = ["--stage1.codebook.kmeans", "False", "--stage1.cod
         ["--stage1.codebook.normalize", "True", "--stage1.average", "0.9"],
         ["--precision", "bf16"],
         ["--stage1.accumulate", "2", "--stage2.accumulate", "4", "--channels_last", "False"],
-        ["--data.size", "8", "16", "--data.channels", "1", "--stage1.factor", "2", "--data.flip", "True", "--data.margin", "2"],
+        [
+            "--data.size",
+            "8",
+            "16",
+            "--data.channels",
+            "1",
+            "--stage1.factor",
+            "2",
+            "--data.flip",
+            "True",
+            "--data.margin",
+            "2",
+        ],
         ["--stage2.average", 0, "--data.memory_gb", 0, *NEITHER_KMEANS_NOR_RESTART],
         [*FSQ, "--stage1.average", "0.9"],
         ["--data.labels", "False"],
@@ -128,7 +204,9 @@ NEITHER_KMEANS_NOR_RESTART = ["--stage1.codebook.kmeans", "False", "--stage1.cod
 )
 def test_the_whole_run_under_other_settings(flags, tmp_path, command):
     pictures = write_pictures(tmp_path / "pictures")
-    code, printed = command("run", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "run", *flags)
+    code, printed = command(
+        "run", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "run", *flags
+    )
     assert code == 0, printed
     assert (tmp_path / "run" / "metrics.json").is_file()
 
@@ -137,7 +215,9 @@ def test_a_run_that_has_begun_goes_on_in_more_passes(tmp_path, command):
     pictures = write_pictures(tmp_path / "pictures")
     arguments = ["train-vqvae", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "run"]
     assert command(*arguments, "--stage1.steps", 2, "--stage1.eval_every", 2)[0] == 0
-    code, printed = command(*arguments, "--stage1.steps", 4, "--stage1.eval_every", 2, "--stage1.accumulate", 4)
+    code, printed = command(
+        *arguments, "--stage1.steps", 4, "--stage1.eval_every", 2, "--stage1.accumulate", 4
+    )
     assert code == 0 and (tmp_path / "run" / "stage1" / "step-00000004").is_dir(), printed
 
 
@@ -152,14 +232,24 @@ def test_accumulation_gives_the_same_update(tmp_path, command):
                 flags += ["--stage1.quantizer", codebook]
                 flags += ["--stage2.dropout", 0.3, "--stage2.label_dropout", 0.3]
                 flags += ["--stage1.codebook.restart", 0.9, "--data.root", pictures]
-                assert command("run", "folder", *TINY, *flags, "--out", tmp_path / f"{codebook}{passes}")[0] == 0
+                assert (
+                    command("run", "folder", *TINY, *flags, "--out", tmp_path / f"{codebook}{passes}")[0] == 0
+                )
     finally:
         torch.set_default_dtype(torch.float32)
     for codebook in ("ema", "gradient"):
-        for file in ("stage1/step-00000004/model", "stage2/step-00000004/model", "stage2/step-00000004/average"):
-            one, four = (load_file(tmp_path / f"{codebook}{passes}" / f"{file}.safetensors") for passes in (1, 4))
+        for file in (
+            "stage1/step-00000004/model",
+            "stage2/step-00000004/model",
+            "stage2/step-00000004/average",
+        ):
+            one, four = (
+                load_file(tmp_path / f"{codebook}{passes}" / f"{file}.safetensors") for passes in (1, 4)
+            )
             for name, value in one.items():
-                assert value.dtype != torch.float32 and torch.allclose(value, four[name], rtol=1e-8, atol=1e-10), name
+                assert value.dtype != torch.float32 and torch.allclose(
+                    value, four[name], rtol=1e-8, atol=1e-10
+                ), name
 
 
 LAUNCHERS = {
@@ -183,7 +273,8 @@ def launch(request):
 
 @pytest.mark.slow
 def test_python_m_vqprior_behind_a_launcher(finished_run, tmp_path, launch, monkeypatch):
-    """From a folder with packages named like ours in it; however many processes there are, one of them speaks."""
+    """From a folder with packages named like ours in it; however many processes there are, one of them
+    speaks."""
     root, out, here = finished_run.parent / "pictures", tmp_path / "run", tmp_path / "research"
     for name in ("configs", "runtime", "sampling", "stage1_vqvae"):
         (here / name).mkdir(parents=True)
@@ -201,13 +292,20 @@ def test_each_command_behind_a_launcher(finished_run, tmp_path, launch):
     for name, *flags in LATER_STEPS:
         steps += ["then", name, out, *flags]
     printed = launch(ROOT / "tests" / "launch.py", *steps)
-    assert printed.count(f"sample: 6 images in {out}") == printed.count("stage 1: reconstruction of 9 test images") == 1
+    assert (
+        printed.count(f"sample: 6 images in {out}")
+        == printed.count("stage 1: reconstruction of 9 test images")
+        == 1
+    )
     assert (out / "metrics.json").is_file() and (out / "samples" / "grid.png").is_file()
 
 
 def test_several_codes_a_position_and_a_decoder_with_a_likelihood(pictures, tmp_path, command):
     """From pictures to a bound in bits/dim, and completions that take all codes of a position together."""
-    run, flags = tmp_path / "run", ["--data.size", 8, 12, "--stage1.codes_per_position", 3, "--stage1.likelihood", "logistic"]
+    run, flags = (
+        tmp_path / "run",
+        ["--data.size", 8, 12, "--stage1.codes_per_position", 3, "--stage1.likelihood", "logistic"],
+    )
     code, printed = command("run", "folder", *TINY, *flags, "--data.root", pictures, "--out", run)
     assert code == 0, printed
     assert CodeMaps(run / "codes").split("test").codes(torch.arange(1)).shape == (1, 2, 9)
@@ -222,4 +320,5 @@ def test_several_codes_a_position_and_a_decoder_with_a_likelihood(pictures, tmp_
     code, printed = command("complete", run, *picture, "--images", 2)
     assert code == 0, printed
     known = np.load(run / "completions" / "picture0" / "completions.npz")["known"]
-    assert known.tolist() == [[True] * 3 + [False] * 6] * 2  # half of three squares: the one in the middle is hidden too
+    # half of three squares: the one in the middle is hidden too
+    assert known.tolist() == [[True] * 3 + [False] * 6] * 2

@@ -1,4 +1,5 @@
-"""Imports point one way: configs <- runtime <- {stage1_vqvae, stage2_prior} <- sampling <- evaluation <- vqprior."""
+"""Imports point one way: configs <- runtime <- {stage1_vqvae, stage2_prior} <- sampling <- evaluation <-
+vqprior."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Killed, told to stop, out of room, or fed nonsense: nothing is lost, and the run ends like an unbroken one."""
+"""Killed, told to stop, out of room, or fed nonsense: nothing is lost, and the run ends like an unbroken
+one."""
 
 import json
 import os
@@ -20,9 +21,17 @@ from tests.launch import run_processes, start_process
 pytestmark = pytest.mark.slow
 
 FILES = [
-    *(f"{stage}/step-00000004/{name}.safetensors" for stage in ("stage1", "stage2") for name in ("model", "optimizer")),
+    *(
+        f"{stage}/step-00000004/{name}.safetensors"
+        for stage in ("stage1", "stage2")
+        for name in ("model", "optimizer")
+    ),
     "stage2/step-00000004/average.safetensors",
-    *(f"codes/{split}-00000.{kind}.npy" for split in ("train", "validation", "test") for kind in ("codes", "labels")),
+    *(
+        f"codes/{split}-00000.{kind}.npy"
+        for split in ("train", "validation", "test")
+        for kind in ("codes", "labels")
+    ),
     "samples/samples.npz",
     "samples/grid.png",
 ]
@@ -34,7 +43,8 @@ def assert_equal_runs(run: Path, unbroken: Path) -> None:
         assert (run / file).read_bytes() == (unbroken / file).read_bytes(), file
     for stage, tag in (("stage1", "loss/total"), ("stage2", "train/bits_per_code")):
         found, expected = (
-            EventAccumulator(str(path / "tensorboard" / stage)).Reload().Scalars(tag) for path in (run, unbroken)
+            EventAccumulator(str(path / "tensorboard" / stage)).Reload().Scalars(tag)
+            for path in (run, unbroken)
         )
         assert [(e.step, e.value) for e in found] == [(e.step, e.value) for e in expected]
 
@@ -42,11 +52,20 @@ def assert_equal_runs(run: Path, unbroken: Path) -> None:
 @pytest.fixture
 def arguments(finished_run, tmp_path) -> list:
     """The command of the finished run, into another folder."""
-    return ["run", "folder", *TINY, "--data.root", finished_run.parent / "pictures", "--out", tmp_path / "run"]
+    return [
+        "run",
+        "folder",
+        *TINY,
+        "--data.root",
+        finished_run.parent / "pictures",
+        "--out",
+        tmp_path / "run",
+    ]
 
 
 @pytest.mark.parametrize(
-    "instant", ["replace:5", "replaced:5", "replace:9", "replaced:14", "replace:18", "replaced:21", "replace:26"]
+    "instant",
+    ["replace:5", "replaced:5", "replace:9", "replaced:14", "replace:18", "replaced:21", "replace:26"],
 )
 def test_killed_at_the_moment_of_writing(finished_run, tmp_path, command, arguments, instant):
     """SIGKILL as a file or a checkpoint takes its name, before and after, over all steps of a run."""
@@ -59,15 +78,21 @@ def test_killed_at_the_moment_of_writing(finished_run, tmp_path, command, argume
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_told_to_stop(finished_run, tmp_path, command, arguments, number):
-    """The step is finished, a checkpoint is written, the exit code names the signal, and the same command goes on."""
+    """The step is finished, a checkpoint is written, the exit code names the signal, and the same command
+    goes on."""
     if number == signal.SIGINT:  # a second Ctrl-C does not wait for that
         twice = {"TEST_STOP_AT": "3", "TEST_SIGNAL": str(int(number)), "TEST_SIGNAL_TIMES": "2"}
         stopped = run_processes(arguments, env=twice)
-        assert stopped.returncode == 130 and "stopped at once" in stopped.stderr and "Traceback" not in stopped.stderr
+        assert (
+            stopped.returncode == 130
+            and "stopped at once" in stopped.stderr
+            and "Traceback" not in stopped.stderr
+        )
         assert [path.name for path in (tmp_path / "run" / "stage1").iterdir()] == ["step-00000002"]
     for stage, step in (("1", 3), ("2", 1)):
         stopped = run_processes(
-            arguments, env={"TEST_STOP_AT": f"{step}", "TEST_STOP_STAGE": stage, "TEST_SIGNAL": str(int(number))}
+            arguments,
+            env={"TEST_STOP_AT": f"{step}", "TEST_STOP_STAGE": stage, "TEST_SIGNAL": str(int(number))},
         )
         assert stopped.returncode == 128 + number, stopped.stderr
         assert f"stage {stage}: stopped after step {step} as told" in stopped.stdout
@@ -111,7 +136,8 @@ def test_an_error_ends_the_run_though_worker_processes_heed_no_signal(finished_r
 def test_one_of_two_processes_is_told_and_both_stop(tmp_path, arguments):
     stopped = run_processes(arguments, processes=2, env={"TEST_STOP_AT": "3", "TEST_STOP_RANK": "1"})
     assert stopped.returncode != 0
-    assert re.findall(r"exitcode +: (-?\d+)", stopped.stderr) == ["143", "143"], stopped.stderr  # torchrun's report
+    # torchrun's report
+    assert re.findall(r"exitcode +: (-?\d+)", stopped.stderr) == ["143", "143"], stopped.stderr
     assert stopped.stdout.count("stopped after step 3") == 1
     assert (tmp_path / "run" / "stage1" / "step-00000003").is_dir()
     assert run_processes(arguments, processes=2).returncode == 0
@@ -144,13 +170,15 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 def test_a_lost_process_is_started_again_by_torchrun(finished_run, tmp_path, arguments):
-    """Two processes, one killed while a checkpoint takes its name: torchrun starts both again, and the run goes on."""
+    """Two processes, one killed while a checkpoint takes its name: torchrun starts both again, and the run
+    goes on."""
     (tmp_path / "marker").mkdir()
     env = {"TEST_KILL_AT": "replace:5", "TEST_KILL_ONCE": str(tmp_path / "marker" / "killed")}
     done = run_processes(arguments, processes=2, env=env, torchrun=("--max-restarts", "3"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "marker" / "killed").exists()
-    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["starts"]) == 2  # torchrun did start it again
+    # torchrun did start it again
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["starts"]) == 2
     unbroken = [*arguments[:-1], tmp_path / "unbroken"]
     assert run_processes(unbroken, processes=2).returncode == 0
     assert_equal_runs(tmp_path / "run", tmp_path / "unbroken")
@@ -173,7 +201,11 @@ def test_a_full_disk(finished_run, tmp_path, command, steps):
     """No file may grow beyond a limit: the run stops in words, and goes on once there is room."""
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
-    for name in {"train-vqvae": ["stage1", "codes", "stage2"], "encode": ["codes"], "train-prior": ["stage2"]}.get(steps, []):
+    for name in {
+        "train-vqvae": ["stage1", "codes", "stage2"],
+        "encode": ["codes"],
+        "train-prior": ["stage2"],
+    }.get(steps, []):
         shutil.rmtree(run / name)
     shutil.rmtree(run / "samples")
     before = {p: p.read_bytes() for p in run.rglob("*.safetensors")}
@@ -181,7 +213,10 @@ def test_a_full_disk(finished_run, tmp_path, command, steps):
     code += f"import sys; from vqprior.cli import main; sys.exit(main(['{steps}', '{run}']))"
     limit = {"train-vqvae": 8000, "encode": 150, "train-prior": 8000, "sample": 500}[steps]
     full = subprocess.run(
-        [sys.executable, "-c", code.replace("LIMITED", str(limit))], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code.replace("LIMITED", str(limit))],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert full.returncode == 2, full.stderr
     assert "make room" in full.stderr and "Traceback" not in full.stderr
@@ -192,14 +227,16 @@ def test_a_full_disk(finished_run, tmp_path, command, steps):
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_all_processes_with_one_message(tmp_path, arguments):
-    """The write goes on behind the loop's back, on the main process alone, and still no process misses its failure."""
+    """The write goes on behind the loop's back, on the main process alone, and still no process misses its
+    failure."""
     command = ["train-vqvae", *arguments[1:]]
     assert run_processes([*command, "--stage1.steps", 2], processes=2).returncode == 0
     blocked = tmp_path / "run" / "stage1" / "step-00000004.tmp"
     blocked.touch()  # where the folder of that name is about to be made
     failed = run_processes(command, processes=2)
     assert failed.returncode != 0 and failed.stderr.count(f"vqprior: File exists: {blocked}.") == 2
-    assert not [line for line in failed.stderr.splitlines() if line.startswith("Traceback")][1:]  # torchrun's own
+    # torchrun's own
+    assert not [line for line in failed.stderr.splitlines() if line.startswith("Traceback")][1:]
     blocked.unlink()
     assert run_processes(command, processes=2).returncode == 0
     assert (tmp_path / "run" / "stage1" / "step-00000004").is_dir()
@@ -220,7 +257,17 @@ def test_a_step_that_is_not_finite_is_left_out_and_ten_end_the_run(tmp_path, com
         return real(self, x * float("nan") if calls in bad and torch.is_grad_enabled() else x)
 
     monkeypatch.setattr(VQVAE, "encode", encode)
-    arguments = ["train-vqvae", "folder", *TINY, "--data.root", pictures, "--stage1.steps", 30, "--stage1.save_every", 2]
+    arguments = [
+        "train-vqvae",
+        "folder",
+        *TINY,
+        "--data.root",
+        pictures,
+        "--stage1.steps",
+        30,
+        "--stage1.save_every",
+        2,
+    ]
     bad.update({3, 4})
     assert command(*arguments, "--out", tmp_path / "a")[0] == 0
     found = newest(tmp_path / "a" / "stage1")
@@ -230,7 +277,9 @@ def test_a_step_that_is_not_finite_is_left_out_and_ten_end_the_run(tmp_path, com
     calls, bad = 0, set(range(13, 99))
     code, printed = command(*arguments, "--out", tmp_path / "b")
     assert code == 2 and "up to step 22" in printed
-    assert all(value.isfinite().all() for value in newest(tmp_path / "b" / "stage1").tensors("model").values())
+    assert all(
+        value.isfinite().all() for value in newest(tmp_path / "b" / "stage1").tensors("model").values()
+    )
 
 
 def test_a_step_that_is_not_finite_on_one_of_two_processes_is_left_out_by_both(tmp_path, arguments):
@@ -242,18 +291,24 @@ def test_a_step_that_is_not_finite_on_one_of_two_processes_is_left_out_by_both(t
         ended = run_processes(command, processes=2, env=nan | {"TEST_NAN_RANKS": ranks})
         last = tmp_path / name / "stage2" / "step-00000020"
         assert (
-            f"10 steps in a row, up to step 22; none of them was applied, and the last good checkpoint is {last}"
-            in ended.stderr
+            "10 steps in a row, up to step 22; none of them was applied, and the last good checkpoint is "
+            f"{last}" in ended.stderr
         )
         assert re.findall(r"exitcode +: (-?\d+)", ended.stderr) == ["2", "2"], ended.stderr
         for stage, skipped in (("stage1", [0, 0, 1, 2]), ("stage2", [0, 0, 1, 2, *[2] * 8, *range(3, 12)])):
-            events = EventAccumulator(str(tmp_path / name / "tensorboard" / stage)).Reload().Scalars("train/skipped_steps")
+            events = (
+                EventAccumulator(str(tmp_path / name / "tensorboard" / stage))
+                .Reload()
+                .Scalars("train/skipped_steps")
+            )
             assert [event.value for event in events] == skipped
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.safetensors")]
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "both" / file).read_bytes(), file
     for stage, before, after in (("stage1", 2, 4), ("stage2", 2, 4), ("stage2", 12, 20)):
-        sound, kept = (tmp_path / "one" / stage / f"step-{n:08d}" / "model.safetensors" for n in (before, after))
+        sound, kept = (
+            tmp_path / "one" / stage / f"step-{n:08d}" / "model.safetensors" for n in (before, after)
+        )
         assert sound.read_bytes() == kept.read_bytes()
 
 
@@ -264,7 +319,9 @@ def test_all_checkpoints_damaged_is_refused_and_one_damaged_is_passed_over(finis
     newest.write_bytes(newest.read_bytes()[:100])
     code, printed = command("train-vqvae", run)
     assert code == 0 and "trying the one before" in printed
-    assert newest.read_bytes() == (finished_run / "stage1" / "step-00000004" / "model.safetensors").read_bytes()
+    assert (
+        newest.read_bytes() == (finished_run / "stage1" / "step-00000004" / "model.safetensors").read_bytes()
+    )
     for path in run.glob("stage1/*/manifest.json"):
         path.write_text("{")
     code, printed = command("train-vqvae", run)

@@ -1,4 +1,5 @@
-"""The way out of several processes: one that fails alone ends the others in seconds, and harms nothing on disk."""
+"""The way out of several processes: one that fails alone ends the others in seconds, and harms nothing on
+disk."""
 
 import os
 import re
@@ -61,7 +62,11 @@ def fail(error: Exception):
 def test_after_a_clean_end_the_group_is_taken_down_and_after_a_failure_it_is_left_alone(calls, capsys):
     assert way_out(lambda: 0) == 0
     assert calls == ["checkpoint written", "group taken down"]
-    for command, code in ((lambda: 2, 2), (lambda: 143, 143), (fail(ZeroDivisionError("a fault of ours")), 1)):
+    for command, code in (
+        (lambda: 2, 2),
+        (lambda: 143, 143),
+        (fail(ZeroDivisionError("a fault of ours")), 1),
+    ):
         calls.clear()
         assert way_out(command) == code
         assert calls == ["checkpoint written"]
@@ -72,9 +77,20 @@ def test_after_a_clean_end_the_group_is_taken_down_and_after_a_failure_it_is_lef
 @pytest.mark.parametrize(
     ("words", "lost"),
     [
-        ("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:31415", True),
-        ("[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Read error [127.0.0.1]:2718: Connection reset by peer", True),
-        ("NCCL error in: ProcessGroupNCCL.cpp:2251, remote process exited or there was a network error", True),
+        (
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer "
+            "[127.0.0.1]:31415",
+            True,
+        ),
+        (
+            "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Read error [127.0.0.1]:2718: Connection "
+            "reset by peer",
+            True,
+        ),
+        (
+            "NCCL error in: ProcessGroupNCCL.cpp:2251, remote process exited or there was a network error",
+            True,
+        ),
         ("mat1 and mat2 shapes cannot be multiplied", False),
         ("Connection reset by peer", False),  # not from a collective
     ],
@@ -91,20 +107,23 @@ def test_a_single_process_ends_as_python_does(monkeypatch):
     monkeypatch.setattr(os, "_exit", fail(AssertionError("left hard")))
     for code in (0, 2):
         with pytest.raises(SystemExit) as end:
-            cli.entry(lambda: code)
+            cli.entry(lambda code=code: code)
         assert end.value.code == code
     with pytest.raises(ZeroDivisionError):
         cli.entry(fail(ZeroDivisionError()))
 
 
 def test_what_the_gpu_has_still_to_send_is_waited_for_but_not_for_ever(calls, monkeypatch):
-    """The message that all fail with is on its way to the others when the main process leaves; or it never arrives."""
+    """The message that all fail with is on its way to the others when the main process leaves; or it never
+    arrives."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(leaving, "PATIENCE", 0.2)
     processes.state()
     for seconds, arrives in ((0.05, True), (2.0, False)):
         calls.clear()
-        monkeypatch.setattr(torch.cuda, "synchronize", lambda _: (time.sleep(seconds), calls.append("sent")))
+        monkeypatch.setattr(
+            torch.cuda, "synchronize", lambda _, seconds=seconds: (time.sleep(seconds), calls.append("sent"))
+        )
         assert way_out(lambda: 2) == 2
         assert ("sent" in calls) is arrives
 
@@ -124,7 +143,17 @@ def test_the_exit_hook_of_a_script_leaves_the_group_alone_after_an_error(calls, 
 def test_a_damaged_picture_that_one_of_two_processes_sees_ends_both(tmp_path):
     """It is damaged while they train, and decoded by the one whose share of a batch it is in."""
     pictures, run = write_pictures(tmp_path / "pictures", 150), tmp_path / "run"
-    command = ["train-vqvae", "folder", *TINY, "--data.root", pictures, "--data.memory_gb", 0, "--data.workers", 1]
+    command = [
+        "train-vqvae",
+        "folder",
+        *TINY,
+        "--data.root",
+        pictures,
+        "--data.memory_gb",
+        0,
+        "--data.workers",
+        1,
+    ]
     command += ["--stage1.steps", 100000, "--stage1.eval_every", 100000, "--out", run]
     process = start_process(command, processes=2)
     wait_for_checkpoint(run, process)
@@ -162,6 +191,8 @@ def wait_for_checkpoint(run: Path, process) -> None:
 def test_two_processes_that_are_done_leave_with_0(tmp_path):
     pictures = write_pictures(tmp_path / "pictures")
     for _ in range(3):  # Python's own end was not always survived
-        done = run_processes(["train-vqvae", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "run"], processes=2)
+        done = run_processes(
+            ["train-vqvae", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "run"], processes=2
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "terminate called" not in done.stderr and "Grad strides" not in done.stderr

@@ -28,8 +28,8 @@ from vqprior.runtime.code_maps import Level
 from vqprior.runtime.processes import Share
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
-# A run on CUDA against the CPU's, the largest difference of any number of the checkpoints. With torch's own AdamW
-# in place of the fused one, whose products are rounded in another order, they are equal bit for bit.
+# A run on CUDA against the CPU's, the largest difference of any number of the checkpoints. With torch's own
+# AdamW in place of the fused one, whose products are rounded in another order, they are equal bit for bit.
 FUSED_TOLERANCE = 1e-5
 
 # Waits and operations of a training step at most, as counted; whoever saves some lowers them
@@ -339,13 +339,32 @@ def test_every_command_ends_well(kind, request, finished_run, tmp_path):
     "flags_besides",
     [
         "--precision bf16 --stage1.quantizer gradient --data.flip True --data.copies 1".split(),
-        ["--precision", "fp16", "--stage1.accumulate", "2", "--stage2.accumulate", "2", "--stage1.average", "0.9"],
-        ["--stage1.likelihood", "logistic", "--stage1.codes_per_position", "2", "--stage2.label_dropout", "0.2",
-         "--stage2.dropout", "0.1", "--sample.guidance", "2"],
+        [
+            "--precision",
+            "fp16",
+            "--stage1.accumulate",
+            "2",
+            "--stage2.accumulate",
+            "2",
+            "--stage1.average",
+            "0.9",
+        ],
+        [
+            "--stage1.likelihood",
+            "logistic",
+            "--stage1.codes_per_position",
+            "2",
+            "--stage2.label_dropout",
+            "0.2",
+            "--stage2.dropout",
+            "0.1",
+            "--sample.guidance",
+            "2",
+        ],
         ["--data.labels", "False", "--channels_last", "False", "--stage1.codebook.normalize", "True"],
     ],
     ids=["bf16", "fp16", "logistic", "unconditional"],
-)  # fmt: skip
+)
 def test_a_run_under_other_settings_ends_well(flags_besides, flags, tmp_path):
     with pretend("cuda"):
         completed("run", "folder", *flags, *flags_besides, "--out", tmp_path / "run")

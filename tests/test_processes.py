@@ -14,7 +14,16 @@ from tests.launch import run_processes
 pytestmark = pytest.mark.slow
 
 STEPS = ["--stage1.steps", 50, "--stage2.steps", 50, "--stage1.save_every", 25, "--stage1.eval_every", 50]
-STEPS += ["--stage2.save_every", 25, "--stage2.eval_every", 50, "--stage2.dropout", 0.3, "--stage2.label_dropout", 0.3]
+STEPS += [
+    "--stage2.save_every",
+    25,
+    "--stage2.eval_every",
+    50,
+    "--stage2.dropout",
+    0.3,
+    "--stage2.label_dropout",
+    0.3,
+]
 STEPS += ["--inference_batch", 2]  # the splits are of 21, 3 and 13 pictures: no share is like another
 CURVES = {
     "stage1": ["validation/mse", "validation/perplexity"],
@@ -36,7 +45,9 @@ def curve(run, stage: str, tag: str) -> tuple[list[int], list[float]]:
 def figures(run) -> dict[str, np.ndarray]:
     """What `evaluate` measured on the test split, both stages."""
     metrics = json.loads((run / "metrics.json").read_text())
-    return {name: np.asarray(value) for stage in ("stage1", "stage2") for name, value in metrics[stage].items()}
+    return {
+        name: np.asarray(value) for stage in ("stage1", "stage2") for name, value in metrics[stage].items()
+    }
 
 
 def compare_figures(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
@@ -49,10 +60,13 @@ def compare_figures(found: dict[str, np.ndarray], expected: dict[str, np.ndarray
 
 def compare(run, one, tolerance: float) -> None:
     for stage in ("stage1", "stage2"):
-        # In fp32 the squares of small gradients, which the optimizer keeps, differ by more than the weights do
+        # In fp32 the squares of small gradients, which the optimizer keeps, differ by more than the weights
+        # do
         optimizer = ["optimizer"] if tolerance < 1e-6 else []
         for file in ("model", *optimizer, *(["average"] if stage == "stage2" else [])):
-            found, expected = (load_file(path / stage / "step-00000050" / f"{file}.safetensors") for path in (run, one))
+            found, expected = (
+                load_file(path / stage / "step-00000050" / f"{file}.safetensors") for path in (run, one)
+            )
             assert not any("module." in name for name in found)
             for name, value in expected.items():
                 assert relative_difference(found[name], value) < tolerance, (stage, file, name)
@@ -86,7 +100,19 @@ def compare(run, one, tolerance: float) -> None:
             "fp32",
             1e-3,
             2,
-            ["--data.flip", "True", "--data.margin", 2, "--data.size", 16, 16, "--stage1.factor", 2, "--stage1.K", 8],
+            [
+                "--data.flip",
+                "True",
+                "--data.margin",
+                2,
+                "--data.size",
+                16,
+                16,
+                "--stage1.factor",
+                2,
+                "--stage1.K",
+                8,
+            ],
         ),
     ],
     ids=["ema-2", "ema-restarts-4", "gradient-2", "fsq-2", "fp32-2"],
@@ -96,15 +122,36 @@ def test_training_on_several_processes_is_training_on_one(tmp_path, precision, t
     env = {"TEST_FP64": "1"} if precision == "fp64" else {}
     passes = ["--stage1.accumulate", 2, "--stage2.accumulate", 2] if flags[-1] == "ema" else []
     for count, name, more in ((1, "one", []), (processes, "many", passes)):
-        arguments = ["run", "folder", *TINY, *STEPS, *flags, *more, "--data.root", pictures, "--out", tmp_path / name]
+        arguments = [
+            "run",
+            "folder",
+            *TINY,
+            *STEPS,
+            *flags,
+            *more,
+            "--data.root",
+            pictures,
+            "--out",
+            tmp_path / name,
+        ]
         done = run_processes(arguments, processes=count, env=env | {"TEST_CODEBOOKS": "1"})
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count(f"{count} equal codebooks") == 50  # after each step
     compare(tmp_path / "many", tmp_path / "one", tolerance)
 
 
-def test_encoding_sampling_and_evaluation_are_shared_out_and_the_files_are_those_of_one(finished_run, tmp_path, command):
-    evaluate = ["evaluate", tmp_path / "run1", "--inference_batch", 2, "--only", "reconstruction", "likelihood"]
+def test_encoding_sampling_and_evaluation_are_shared_out_and_the_files_are_those_of_one(
+    finished_run, tmp_path, command
+):
+    evaluate = [
+        "evaluate",
+        tmp_path / "run1",
+        "--inference_batch",
+        2,
+        "--only",
+        "reconstruction",
+        "likelihood",
+    ]
     shutil.copytree(finished_run, tmp_path / "run1")
     assert command(*evaluate)[0] == 0
     expected = figures(tmp_path / "run1")
@@ -113,12 +160,26 @@ def test_encoding_sampling_and_evaluation_are_shared_out_and_the_files_are_those
         shutil.copytree(finished_run, run)
         shutil.rmtree(run / "codes")
         samples = tmp_path / f"samples{processes}"
-        steps = ["encode", run, "then", "sample", run, "--out", samples, "then", "evaluate", run, *evaluate[2:]]
+        steps = [
+            "encode",
+            run,
+            "then",
+            "sample",
+            run,
+            "--out",
+            samples,
+            "then",
+            "evaluate",
+            run,
+            *evaluate[2:],
+        ]
         done = run_processes(steps, processes=processes)
         assert done.returncode == 0, done.stderr[-3000:]
         for file in (finished_run / "codes").iterdir():
             assert (run / "codes" / file.name).read_bytes() == file.read_bytes(), file.name
-        assert (samples / "samples.npz").read_bytes() == (finished_run / "samples" / "samples.npz").read_bytes()
+        assert (samples / "samples.npz").read_bytes() == (
+            finished_run / "samples" / "samples.npz"
+        ).read_bytes()
         compare_figures(figures(run), expected, 1e-9)
 
 
@@ -137,6 +198,18 @@ def test_a_run_of_four_goes_on_with_two_and_one_and_takes_the_same_steps(tmp_pat
 
 def test_a_batch_that_does_not_divide_is_refused_by_all(tmp_path):
     pictures = write_pictures(tmp_path / "pictures")
-    done = run_processes(["run", "folder", *TINY, "--stage1.batch_size", 9, "--data.root", pictures, "--out", tmp_path / "run"],
-                         processes=2)  # fmt: skip
+    done = run_processes(
+        [
+            "run",
+            "folder",
+            *TINY,
+            "--stage1.batch_size",
+            9,
+            "--data.root",
+            pictures,
+            "--out",
+            tmp_path / "run",
+        ],
+        processes=2,
+    )
     assert done.returncode != 0 and "take 10" in done.stderr

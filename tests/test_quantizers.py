@@ -16,7 +16,9 @@ from vqprior.configs.schema import Codebook
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("fsq")
     write_pictures(root / "pictures")
-    done = run_processes(["run", "folder", *TINY, *FSQ, "--data.root", root / "pictures", "--out", root / "run"])
+    done = run_processes(
+        ["run", "folder", *TINY, *FSQ, "--data.root", root / "pictures", "--out", root / "run"]
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return root / "run"
 
@@ -33,7 +35,16 @@ def test_its_run_ends_in_samples_and_is_completed_and_shared(run, tmp_path, comm
 
 @pytest.mark.slow
 def test_its_stopped_run_goes_on_bit_for_bit(run, tmp_path):
-    arguments = ["run", "folder", *TINY, *FSQ, "--data.root", run.parent / "pictures", "--out", tmp_path / "run"]
+    arguments = [
+        "run",
+        "folder",
+        *TINY,
+        *FSQ,
+        "--data.root",
+        run.parent / "pictures",
+        "--out",
+        tmp_path / "run",
+    ]
     for stage in ("1", "2"):
         stopped = run_processes(arguments, env={"TEST_STOP_AT": "3", "TEST_STOP_STAGE": stage})
         assert stopped.returncode == 143, stopped.stderr[-3000:]
@@ -47,7 +58,10 @@ def test_its_stopped_run_goes_on_bit_for_bit(run, tmp_path):
     ("flags", "words"),
     [
         (["--stage1.fsq.levels", "4", "4"], "type --stage1.quantizer fsq"),
-        ([*FSQ, "--stage1.codebook.restart", "0"], "stage1.codebook.restart is 0.0, for which stage1.quantizer fsq has no use"),
+        (
+            [*FSQ, "--stage1.codebook.restart", "0"],
+            "stage1.codebook.restart is 0.0, for which stage1.quantizer fsq has no use",
+        ),
         (["--stage1.quantizer", "fsq", "--stage1.fsq.levels", "8", "5"], "type --stage1.K 40"),
         (["--stage1.quantizer", "fsq", "--stage1.fsq.levels", "1", "5"], "it takes numbers from 2"),
     ],
@@ -60,7 +74,15 @@ def test_settings_that_do_not_go_together_are_refused(flags, words, capsys):
 
 
 def test_former_names_are_read():
-    old = ["--stage1.codebook", "gradient", "--stage1.decay=0.9", "--stage1.restart", "0", "--stage1.kmeans", "False"]
+    old = [
+        "--stage1.codebook",
+        "gradient",
+        "--stage1.decay=0.9",
+        "--stage1.restart",
+        "0",
+        "--stage1.kmeans",
+        "False",
+    ]
     stage1 = configs.parse(None, [*old, "--stage1.normalize", "True"]).stage1
     assert stage1.quantizer == "gradient"
     assert stage1.codebook == Codebook(decay=0.9, restart=0, kmeans=False, normalize=True)

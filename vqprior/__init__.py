@@ -7,7 +7,8 @@
 from importlib import import_module
 from pathlib import Path
 
-# In a clone the other packages stand beside this one: whatever is installed, `python -m vqprior` there runs the clone
+# In a clone the other packages stand beside this one: whatever is installed, `python -m vqprior` there runs
+# the clone
 if (_clone := Path(__file__).resolve().parents[1] / "stage1_vqvae").is_dir():
     __path__.append(str(_clone.parent))
 
@@ -24,7 +25,8 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: the command line answers a typo without waiting for torch."""
+    """Import a public name when it is first asked for: the command line answers a typo without waiting for
+    torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

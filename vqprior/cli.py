@@ -1,4 +1,5 @@
-"""The commands as one table. What a command needs is imported once its arguments are parsed: a typo answers at once."""
+"""The commands as one table. What a command needs is imported once its arguments are parsed: a typo answers
+at once."""
 
 import difflib
 import os
@@ -70,7 +71,9 @@ def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
 def _sample(name: str, target: str | None, flags: list[str]) -> None:
     """`sample` takes the settings of its own section; --out is where the pictures go."""
     stored = _stored(target)
-    settings = configs.parse_options(Sample, flags, default=stored.sample, prog=f"vqprior {name} {target or 'RUN'}")
+    settings = configs.parse_options(
+        Sample, flags, default=stored.sample, prog=f"vqprior {name} {target or 'RUN'}"
+    )
     _need_target(name, target)
     run = need_run(stored)
     from vqprior.sampling.generate import generate
@@ -80,9 +83,14 @@ def _sample(name: str, target: str | None, flags: list[str]) -> None:
 
 
 def _complete(name: str, target: str | None, flags: list[str]) -> None:
-    """`complete` has settings of its own; how codes are drawn is set in the run's section `sample`, as for `sample`."""
+    """`complete` has settings of its own; how codes are drawn is set in the run's section `sample`, as for
+    `sample`."""
     stored = _stored(target)
-    drawing = {field.name: getattr(stored.sample, field.name) for field in fields(Drawing) if field.name != "batch_size"}
+    drawing = {
+        field.name: getattr(stored.sample, field.name)
+        for field in fields(Drawing)
+        if field.name != "batch_size"
+    }
     flags = [*configs.as_flags(drawing), *flags]
     settings = configs.parse_options(Complete, flags, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
@@ -122,7 +130,8 @@ USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]
 
 PRESET is a YAML file or the name of one that ships: {presets}.
 RUN is the directory of a run. The same command again resumes, or says that all is done.
-`vqprior COMMAND --help` explains each flag; --device cpu | cuda | cuda:1 | mps | auto goes with every command."""
+`vqprior COMMAND --help` explains each flag.
+--device cpu | cuda | cuda:1 | mps | auto goes with every command."""
 
 
 def usage() -> str:
@@ -144,7 +153,8 @@ def need_run(config: Config) -> "RunDir":
 
 
 def _stored(target: str | None) -> Config:
-    """The configuration that a run directory or a preset gives, `out` filled in; the defaults where none is named."""
+    """The configuration that a run directory or a preset gives, `out` filled in; the defaults where none is
+    named."""
     if target is None:
         return Config()
     if (Path(target) / "config.yaml").is_file():
@@ -161,7 +171,9 @@ def _config(name: str, target: str | None, flags: list[str]) -> Config:
     default = _stored(target)
     if name == "encode":
         default = default.for_inference()
-    config = configs.parse_options(Config, flags, default=default, prog=f"vqprior {name} {target or 'PRESET'}")
+    config = configs.parse_options(
+        Config, flags, default=default, prog=f"vqprior {name} {target or 'PRESET'}"
+    )
     _need_target(name, target)
     return config
 
@@ -220,16 +232,23 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, BrokenPipeError):  # `vqprior ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
-        print(f"vqprior: {error}; what was on disk before is whole: make room, and type the same again", file=sys.stderr)
+        print(
+            f"vqprior: {error}; what was on disk before is whole: make room, and type the same again",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
-        print("vqprior: stopped at once; what is on disk is whole, and the same command goes on", file=sys.stderr)
+        print(
+            "vqprior: stopped at once; what is on disk is whole, and the same command goes on",
+            file=sys.stderr,
+        )
         return 128 + signal.SIGINT
     return 0
 
 
 def entry(call: Callable[[], int] = main) -> NoReturn:
-    """The program: a command, and the way out with its exit code; one of several processes leaves in its own way."""
+    """The program: a command, and the way out with its exit code; one of several processes leaves in its own
+    way."""
     try:
         code, error = call(), None
     except Exception as fault:  # of this program, or of a process that this one waited for
@@ -245,7 +264,8 @@ def entry(call: Callable[[], int] = main) -> NoReturn:
 
 
 def _way_out() -> ModuleType | None:
-    """How one of several processes leaves; None for one alone, and torch is not waited for to find that out."""
+    """How one of several processes leaves; None for one alone, and torch is not waited for to find that
+    out."""
     if "vqprior.runtime.processes" not in sys.modules:
         return None
     from vqprior.runtime import leaving

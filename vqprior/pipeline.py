@@ -1,6 +1,7 @@
 """The steps of the pipeline, each on its own or all in order; a step that is done is skipped by itself.
 
-Each imports what only it needs: the networks of the other steps, and their libraries, would be waited for in vain.
+Each imports what only it needs: the networks of the other steps, and their libraries, would be waited for in
+vain.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,8 @@ Settings = TypeVar("Settings", bound=Config)  # those of a run, or with those of
 
 
 def _settled(config: Settings) -> Settings:
-    """The settings with a precision in place of `auto`: that of the run, where it has begun, else one of this device."""
+    """The settings with a precision in place of `auto`: that of the run, where it has begun, else one of this
+    device."""
     from vqprior.runtime.launch import computes_bf16, settled
 
     device, stored = device_of_process(), RunDir(Path(config.out))
@@ -44,7 +46,10 @@ def _settled(config: Settings) -> Settings:
         config = replace(config, precision=on_main(lambda: stored.config().precision))
     chosen = settled(config, device).precision
     if chosen == "bf16" and not computes_bf16(device):
-        say(f"bf16 is emulated on this {device.type}, far slower than fp32; a new run takes --precision no (or auto)")
+        say(
+            f"bf16 is emulated on this {device.type}, far slower than fp32; a new run takes --precision no "
+            "(or auto)"
+        )
     return replace(config, precision=chosen)
 
 
@@ -54,7 +59,8 @@ def _start(config: Config) -> tuple[Config, RunDir]:
 
 
 def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
-    """Begin or go on with a run, and load its pictures; the range that was measured is kept with the settings."""
+    """Begin or go on with a run, and load its pictures; the range that was measured is kept with the
+    settings."""
     from vqprior.runtime.data import refuse_blank
 
     on_main(_refuse_misfits, config)
@@ -91,7 +97,8 @@ def _refuse_prior(config: Config, run: RunDir, label_names: Sequence[str]) -> No
 def _data(config: Config, run: RunDir) -> "DataSet":
     """The data set of a run, and what it is in words.
 
-    The main process is first, so that a download happens once, and the run's record of its pictures is there for all.
+    The main process is first, so that a download happens once, and the run's record of its pictures is there
+    for all.
     """
     from vqprior.runtime.data import load
 
@@ -214,7 +221,8 @@ def run(config: Config) -> None:
     from vqprior.stage2_prior.train import train as train_stage2
 
     for stage in (config.stage1, config.stage2):
-        share_of_process().slice(stage.batch_size, stage.accumulate)  # refuse now what would be refused hours later
+        # refuse now what would be refused hours later
+        share_of_process().slice(stage.batch_size, stage.accumulate)
     config, run, data = _start_with_data(config)
     inference = config.for_inference()
     if config.sample.label:
@@ -250,7 +258,8 @@ MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": re
 
 
 def preview_for(config: Config, run: RunDir) -> "Preview":
-    """What draws the sample grids that the prior's training logs: always the same images, so that they can be compared."""
+    """What draws the sample grids that the prior's training logs: always the same images, so that they can be
+    compared."""
     import torch
 
     from vqprior.runtime.code_maps import CodeMaps

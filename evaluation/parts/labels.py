@@ -44,7 +44,9 @@ def accuracy(subject: Subject, model: Classifier, images: Images, truth: Tensor)
     hits, batch = 0, subject.config.inference_batch
     for chunk in chunks(len(truth), batch, share_of_process()):
         with torch.no_grad():
-            logits = model(to_float(images(padded(chunk, batch)), subject.networks.device, channels_last=True))
+            logits = model(
+                to_float(images(padded(chunk, batch)), subject.networks.device, channels_last=True)
+            )
         hits += (logits.argmax(1).cpu()[: len(chunk)] == truth[chunk]).sum().item()
     return sum_numbers([hits])[0] / len(truth)
 

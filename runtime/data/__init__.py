@@ -83,8 +83,8 @@ def load(
     Args:
         run: the run directory, in which a record of the pictures is kept.
         begun: go by that record, where there is one; else nothing was learnt yet, and it is made anew.
-        expected: the fingerprint of the data that its checkpoints learnt from; one of a version before runs kept a record
-            has another form, and the data are read and identified as that version did.
+        expected: the fingerprint of the data that its checkpoints learnt from; one of a version before runs
+            kept a record has another form, and the data are read and identified as that version did.
 
     Raises:
         UserError: the data are not there, cannot be read, are too few to split, or are not those of the run.
@@ -100,12 +100,18 @@ def load(
     record = kept or with_range(survey(source, settings, quiet=quiet), source, settings, quiet=quiet)
     if settings.range == "auto" and record.range is not None:
         settings = replace(settings, range=tuple(record.range))
-    splits = {name: _opened(name, record, source, settings, run, draft=not legacy, quiet=quiet) for name in SPLITS}
+    splits = {
+        name: _opened(name, record, source, settings, run, draft=not legacy, quiet=quiet) for name in SPLITS
+    }
     if kept:
         for split in splits.values():
             split.absent = as_met_before(split, run)
         settle_differences(splits, run)
-    held_bytes = sum(map(len, splits.values())) * settings.channels * np.prod([s + settings.margin for s in settings.size])
+    held_bytes = (
+        sum(map(len, splits.values()))
+        * settings.channels
+        * np.prod([s + settings.margin for s in settings.size])
+    )
     if held_bytes <= settings.memory_gb * 2**30:
         for split in splits.values():
             split.hold(quiet)
@@ -151,15 +157,21 @@ def _opened(
     listed = record.splits[name]
     pictures = getattr(source, listed.origin)
     if pictures is None:
-        raise UserError(f"the run's {name} split was a folder or file of its own, and {roots_of(data)} has none now")
-    indices, absent = differing(listed, record.label_names, pictures, source.label_names, workers=data.workers, quiet=quiet)
+        raise UserError(
+            f"the run's {name} split was a folder or file of its own, and {roots_of(data)} has none now"
+        )
+    indices, absent = differing(
+        listed, record.label_names, pictures, source.label_names, workers=data.workers, quiet=quiet
+    )
     numbers = None if listed.labels is None else np.array(listed.labels, dtype=np.int64)
     prepared = None
     if data.cache:
         try:
             prepared = Prepared.of(Path(data.cache), name, data, [look.digest for look in listed.looks])
         except OSError as error:
-            raise UserError(f"data.cache {data.cache} cannot be written ({error.strerror}); give another") from error
+            raise UserError(
+                f"data.cache {data.cache} cannot be written ({error.strerror}); give another"
+            ) from error
     return Split(name, data, pictures, indices, listed.keys, numbers, absent, run, prepared, draft)
 
 
@@ -179,7 +191,9 @@ def refuse_blank(split: Split) -> None:
     count = sum(blank(pixels) for pixels in shown.numpy())
     if count > len(shown) / 2:
         raise UserError(
-            f"{count} of {len(shown)} training pictures are of one colour, or all black or white: nothing can be learnt "
-            "from them. If they hold more than 8 bits, say which values are black and white: --data.range LOW HIGH; "
+            f"{count} of {len(shown)} training pictures are of one colour, or all black or white: nothing "
+            "can be learnt "
+            "from them. If they hold more than 8 bits, say which values are black and white: --data.range "
+            "LOW HIGH; "
             "`vqprior check` shows them"
         )

@@ -1,4 +1,5 @@
-"""The beginning of a run: one look at every picture, the splits, and the range of pictures of more than 8 bits."""
+"""The beginning of a run: one look at every picture, the splits, and the range of pictures of more than 8
+bits."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,11 +59,16 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
 
 
 def _looks(pictures: Pictures, data: Data, quiet: bool) -> list[Look]:
-    return [*in_threads(lambda index: look(pictures, index), len(pictures), data.workers, name="look", quiet=quiet)]
+    return [
+        *in_threads(
+            lambda index: look(pictures, index), len(pictures), data.workers, name="look", quiet=quiet
+        )
+    ]
 
 
 def _cut(source: Source, data: Data) -> dict[str, list[int]]:
-    """The training pictures in three parts, by a hash of their names; a part is empty where its split is given."""
+    """The training pictures in three parts, by a hash of their names; a part is empty where its split is
+    given."""
     shares = np.array([share_of(key) for key in source.train.keys])
     test = 0.0 if source.test is not None else data.test
     validation = test + (0.0 if source.validation is not None else data.validation)
@@ -79,7 +85,8 @@ def _listed(origin: str, pictures: Pictures, indices: list[int], looks: list[Loo
 
 
 def with_range(record: Record, source: Source, data: Data, *, quiet: bool) -> Record:
-    """The record with the range of pictures of more than 8 bits: as it is set, else measured over the whole set."""
+    """The record with the range of pictures of more than 8 bits: as it is set, else measured over the whole
+    set."""
     wide: list[tuple[Pictures, int]] = []
     for split in record.splits.values():
         pictures = getattr(source, split.origin)
@@ -108,7 +115,8 @@ def _arrays(wide: list[tuple[Pictures, int]], data: Data, quiet: bool) -> Iterat
 
 
 def meet_all(splits: dict[str, Split], *, quiet: bool) -> None:
-    """Decode all pictures of splits that are not held, so that those which cannot be are known before a run begins."""
+    """Decode all pictures of splits that are not held, so that those which cannot be are known before a run
+    begins."""
 
     def one(split: Split, index: int) -> None:
         try:
@@ -138,7 +146,9 @@ def without_unreadable(record: Record, splits: dict[str, Split]) -> tuple[Record
         if not split.absent:
             continue
         old = record.splits[name]
-        unreadable.setdefault(old.origin, {}).update({split.keys[i]: reason for i, reason in split.absent.items()})
+        unreadable.setdefault(old.origin, {}).update(
+            {split.keys[i]: reason for i, reason in split.absent.items()}
+        )
         sound = [index for index in range(len(split)) if index not in split.absent]
         labels = None if old.labels is None else [old.labels[i] for i in sound]
         listed[name] = Listed(old.origin, [old.keys[i] for i in sound], labels, [old.looks[i] for i in sound])

@@ -1,4 +1,5 @@
-"""A look at all pictures of a data set before any training: what is wrong, what is odd, and what to begin with."""
+"""A look at all pictures of a data set before any training: what is wrong, what is odd, and what to begin
+with."""
 
 import os
 from collections import Counter, defaultdict
@@ -52,7 +53,8 @@ def check(config: Check) -> None:
         UserError: training cannot begin with these data; the message lists why.
     """
     run = Path(config.out)
-    # All that cannot be read is to be found, not only the first; nothing is held, and nothing of a run is changed
+    # All that cannot be read is to be found, not only the first; nothing is held, and nothing of a run is
+    # changed
     tolerant = replace(config.data, on_error="skip", memory_gb=0.0, cache=None)
     data = load(tolerant, quiet=False)
     say(data.summary())
@@ -97,25 +99,41 @@ def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
 
 def _unreadable(data: DataSet, seen: dict[str, list[Seen]], asked: Data) -> list[Finding]:
     unreadable = data.record.unreadable
-    found = [f"{split}: {key} ({why})" for split, reasons in unreadable.items() for key, why in reasons.items()]
+    found = [
+        f"{split}: {key} ({why})" for split, reasons in unreadable.items() for key, why in reasons.items()
+    ]
     for name, all_of in seen.items():
         bad = [index for index, one in enumerate(all_of) if one.reason]
         places = _named(data, name, bad)
         found += [f"{place} ({all_of[index].reason})" for place, index in zip(places, bad, strict=True)]
     if not found:
         return []
-    advice = "" if asked.on_error == "skip" else "; mend or remove them, or go on without: --data.on_error skip"
+    advice = (
+        "" if asked.on_error == "skip" else "; mend or remove them, or go on without: --data.on_error skip"
+    )
     text = f"{len(found):,} pictures cannot be read: {some(found)}{advice}"
     return [Finding(asked.on_error == "stop", text)]
 
 
 def _blank(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
-    found = [place for name in SPLITS for place in _named(data, name, [i for i, s in enumerate(seen[name]) if s.blank])]
+    found = [
+        place
+        for name in SPLITS
+        for place in _named(data, name, [i for i, s in enumerate(seen[name]) if s.blank])
+    ]
     if not found:
         return []
     most = len(found) > sum(map(len, seen.values())) / 2
-    advice = "; most of them, so their range is not what data.range says: give --data.range LOW HIGH" if most else ""
-    return [Finding(most, f"{len(found):,} pictures are of one colour, or all black or white: {some(found)}{advice}")]
+    advice = (
+        "; most of them, so their range is not what data.range says: give --data.range LOW HIGH"
+        if most
+        else ""
+    )
+    return [
+        Finding(
+            most, f"{len(found):,} pictures are of one colour, or all black or white: {some(found)}{advice}"
+        )
+    ]
 
 
 def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
@@ -128,10 +146,15 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     within = [group for group in groups if len({name for name, _ in group}) == 1]
     across = [group for group in groups if len({name for name, _ in group}) > 1]
     findings = []
-    for found, words in ((within, "within a split"), (across, "in several splits, where figures then flatter")):
+    for found, words in (
+        (within, "within a split"),
+        (across, "in several splits, where figures then flatter"),
+    ):
         if found:
             shown = [" = ".join(_named(data, name, [i])[0] for name, i in group[:3]) for group in found]
-            findings.append(Finding(False, f"{len(found):,} pictures are there more than once {words}: {some(shown, 5)}"))
+            findings.append(
+                Finding(False, f"{len(found):,} pictures are there more than once {words}: {some(shown, 5)}")
+            )
     return findings
 
 
@@ -153,19 +176,38 @@ def _changed(data: DataSet, run: Path, asked: Data) -> list[Finding]:
 
 def _sizes(data: DataSet) -> list[Finding]:
     height, width = data.data.size
-    looks = [(key, look) for split in data.record.splits.values() for key, look in zip(split.keys, split.looks, strict=True)]
-    small = [f"{key} ({look.width}x{look.height})" for key, look in looks if look.width < width or look.height < height]
+    looks = [
+        (key, look)
+        for split in data.record.splits.values()
+        for key, look in zip(split.keys, split.looks, strict=True)
+    ]
+    small = [
+        f"{key} ({look.width}x{look.height})"
+        for key, look in looks
+        if look.width < width or look.height < height
+    ]
     if not small:
         return []
-    return [Finding(False, f"{len(small):,} pictures are smaller than data.size and would be enlarged: {some(small, 5)}")]
+    return [
+        Finding(
+            False,
+            f"{len(small):,} pictures are smaller than data.size and would be enlarged: {some(small, 5)}",
+        )
+    ]
 
 
 def _classes(data: DataSet) -> list[Finding]:
     if not data.label_names:
         return []
     counts = Counter(data.train.numbers.tolist())
-    few = [f"{name} ({counts[number]})" for number, name in enumerate(data.label_names) if counts[number] < FEW]
-    return [Finding(False, f"{len(few):,} classes have fewer than {FEW} training pictures: {some(few)}")] if few else []
+    few = [
+        f"{name} ({counts[number]})" for number, name in enumerate(data.label_names) if counts[number] < FEW
+    ]
+    return (
+        [Finding(False, f"{len(few):,} classes have fewer than {FEW} training pictures: {some(few)}")]
+        if few
+        else []
+    )
 
 
 def _write_sheet(data: DataSet, seen: dict[str, list[Seen]], path: Path, *, mark: bool) -> None:
@@ -186,11 +228,14 @@ def _write_sheet(data: DataSet, seen: dict[str, list[Seen]], path: Path, *, mark
             (path.parent / ".vqprior").touch()
         save_png(path, grid(data.train.images(torch.tensor(shown)), columns))
     except OSError as error:
-        raise UserError(f"the contact sheet {path} cannot be written ({error.strerror}); give --sheet FILE") from error
+        raise UserError(
+            f"the contact sheet {path} cannot be written ({error.strerror}); give --sheet FILE"
+        ) from error
 
 
 def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
-    """Settings to begin with, by the names of their flags: a rule of thumb, from the number and size of the pictures."""
+    """Settings to begin with, by the names of their flags: a rule of thumb, from the number and size of the
+    pictures."""
     looks = [look for split in data.record.splits.values() for look in split.looks]
     height, width = (int(np.median([getattr(look, axis) for look in looks])) for axis in ("height", "width"))
     if data.data.crop:

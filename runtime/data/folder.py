@@ -129,11 +129,14 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
         with os.scandir(path) as found:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(f"the folder {printable(path)} cannot be read ({error.strerror}); allow it, or move it") from error
+        raise UserError(
+            f"the folder {printable(path)} cannot be read ({error.strerror}); allow it, or move it"
+        ) from error
 
 
 def _written_by_us(path: str, names: set[str]) -> bool:
-    """Whether a folder is a run, samples, completions or a cache of this program; names alone could be anybody's."""
+    """Whether a folder is a run, samples, completions or a cache of this program; names alone could be
+    anybody's."""
     if OURS & names:
         return True
     return any(name in names and _has_keys(os.path.join(path, name), keys) for name, keys in MARKERS.items())
@@ -157,7 +160,8 @@ def _left_out(entry: os.DirEntry[str], endings: frozenset[str]) -> str:
     if ending not in endings:
         return f"ending {printable(ending)}" if ending else "without an ending"
     if not entry.is_file() and os.path.exists(entry.path):
-        return "no regular files"  # reading a pipe would wait for ever; a dead link is a picture that is missing
+        # reading a pipe would wait for ever; a dead link is a picture that is missing
+        return "no regular files"
     return ""
 
 
@@ -200,7 +204,9 @@ def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
 
 def _require_folder(root: Path, setting: str) -> None:
     if not root.is_dir():
-        raise UserError(f"{setting} is {str(root)!r}, which is no folder. Give your folder of images: --{setting} FOLDER")
+        raise UserError(
+            f"{setting} is {str(root)!r}, which is no folder. Give your folder of images: --{setting} FOLDER"
+        )
 
 
 def _require_images(root: Path, names: Sequence[str], left_out: Mapping[str, int]) -> None:
@@ -235,7 +241,9 @@ def _told_from_names(root: Path, left_out: Counter[str]) -> tuple[dict[str, Part
     wrapper = _only_folder(names)
     if wrapper and split_of(wrapper) is None:
         inner = [name.removeprefix(f"{wrapper}/") for name in names]
-        inner_folders = [name.removeprefix(f"{wrapper}/") for name in folders if name.startswith(f"{wrapper}/")]
+        inner_folders = [
+            name.removeprefix(f"{wrapper}/") for name in folders if name.startswith(f"{wrapper}/")
+        ]
         if any(split_of(top) for top in _tops(inner)):
             root, names, folders, seen = (
                 root / wrapper,
@@ -283,7 +291,8 @@ def _refuse_mixed_splits(
     for split, folders in by_split.items():
         if len(folders) > 1:
             raise UserError(
-                f"{where} has two folders for the {split} split, {' and '.join(folders)}. Join them, or {SAY_WHICH}"
+                f"{where} has two folders for the {split} split, {' and '.join(folders)}. Join them, or "
+                f"{SAY_WHICH}"
             )
     if "train" not in by_split:
         raise UserError(

@@ -31,7 +31,9 @@ class Classes(NamedTuple):
     note: str  # what was understood, in words
 
 
-def classes_of(columns: Mapping[str, Sequence[Any]], what: str, given: Sequence[str] | None = None) -> Classes:
+def classes_of(
+    columns: Mapping[str, Sequence[Any]], what: str, given: Sequence[str] | None = None
+) -> Classes:
     """The classes of all splits.
 
     Args:
@@ -109,7 +111,9 @@ def _named(value: int | str | None, given: Sequence[str], what: str) -> str | No
 def _refuse_missing(values: Mapping[str, Sequence[Any]], what: str) -> None:
     counts = {split: column.count(None) for split, column in values.items()}
     if any(counts.values()):
-        found = ", ".join(f"{n:,} of {len(values[split]):,} rows of {split}" for split, n in counts.items() if n)
+        found = ", ".join(
+            f"{n:,} of {len(values[split]):,} rows of {split}" for split, n in counts.items() if n
+        )
         raise UserError(f"{what} has no label in {found}; every picture takes one. {OTHERWISE}")
 
 

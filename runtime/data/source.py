@@ -58,8 +58,10 @@ class Source:
     test: Pictures | None
     label_names: tuple[str, ...]  # empty without classes
     validation: Pictures | None = None
-    layout: str = ""  # what was seen and how it was understood, in words: "sub-folders train, test; a folder a class"
-    left_out: dict[str, int] = field(default_factory=dict)  # files that are no pictures, by kind: {"ending .txt": 3}
+    # what was seen and how it was understood, in words: "sub-folders train, test; a folder a class"
+    layout: str = ""
+    # files that are no pictures, by kind: {"ending .txt": 3}
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class ArrayReader:
 
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> Pictures:
     """Pictures held in an array; their names are their places in it."""
-    return Pictures(ArrayReader(images), [str(i) for i in range(len(images))], np.asarray(labels, dtype=np.int64))
+    return Pictures(
+        ArrayReader(images), [str(i) for i in range(len(images))], np.asarray(labels, dtype=np.int64)
+    )
 
 
 def explicit_roots(data: Data) -> dict[str, str]:
@@ -101,9 +105,13 @@ def explicit_roots(data: Data) -> dict[str, str]:
             "or take --data.source folder or parquet"
         )
     if data.table:
-        raise UserError(f"both data.table and {named} are set: the table has a column split for that; leave one out")
+        raise UserError(
+            f"both data.table and {named} are set: the table has a column split for that; leave one out"
+        )
     if "train" not in roots:
-        raise UserError(f"{named} is set without data.train_root: say where to learn from, --data.train_root FOLDER")
+        raise UserError(
+            f"{named} is set without data.train_root: say where to learn from, --data.train_root FOLDER"
+        )
     return roots
 
 

@@ -48,8 +48,11 @@ class Split:
         return None if self.numbers is None else torch.from_numpy(self.numbers)
 
     def names(self, indices: Tensor) -> list[str]:
-        """The names of the pictures with these indices [n]; of the one that stands in, where one could not be read."""
-        standing = (next(i for i in self._standing_in(index) if i not in self.absent) for index in indices.tolist())
+        """The names of the pictures with these indices [n]; of the one that stands in, where one could not be
+        read."""
+        standing = (
+            next(i for i in self._standing_in(index) if i not in self.absent) for index in indices.tolist()
+        )
         return [self.keys[index] for index in standing]
 
     @cached_property
@@ -60,9 +63,11 @@ class Split:
         return {int(number): np.flatnonzero(self.numbers == number) for number in np.unique(self.numbers)}
 
     def _standing_in(self, index: int) -> Iterator[int]:
-        """A picture, and then those that stand in for it where it cannot be read: others of its class, by chance.
+        """A picture, and then those that stand in for it where it cannot be read: others of its class, by
+        chance.
 
-        A function of the index alone: every process, and a run that is resumed, tries the same in the same order.
+        A function of the index alone: every process, and a run that is resumed, tries the same in the same
+        order.
         """
         yield index
         members = self._members[0 if self.numbers is None else int(self.numbers[index])]
@@ -89,7 +94,8 @@ class Split:
                     self.absent[stand_in] = error.reason
                     self._note(stand_in, error, SKIPPED)
         raise UserError(
-            f"{self.keys[index]} cannot be read, nor any other picture of its class in the {self.name} split; "
+            f"{self.keys[index]} cannot be read, nor any other picture of its class in the {self.name} "
+            "split; "
             "mend them, or begin a run without them (a new --out)"
         )
 

@@ -55,7 +55,9 @@ def load_table(data: Data) -> Source:
         of_split = [names[index] for index in indices]
         numbers = None if labels is None or not label_names else labels[split]
         parts[split] = Pictures(FileReader(Path(data.root), of_split), [*map(printable, of_split)], numbers)
-    seen = f"the table {table}, its column {file_column!r}" + (" and its splits" if SPLIT_COLUMN in columns else "")
+    seen = f"the table {table}, its column {file_column!r}" + (
+        " and its splits" if SPLIT_COLUMN in columns else ""
+    )
     layout = f"{seen}; {note}"
     return Source(parts["train"], parts.get("test"), label_names, parts.get("validation"), layout)
 
@@ -87,7 +89,10 @@ def find_column(
 def _read(table: Path) -> Columns:
     """The columns of a table, lower-case `split` among them where it has that column in any case."""
     if not table.is_file():
-        raise UserError(f"data.table is {str(table)!r}, which is no file. Give a CSV or Parquet file: --data.table FILE.csv")
+        raise UserError(
+            f"data.table is {str(table)!r}, which is no file. Give a CSV or Parquet file: --data.table "
+            "FILE.csv"
+        )
     columns = _read_parquet(table) if table.suffix.lower() == ".parquet" else _read_csv(table)
     if not columns or not next(iter(columns.values())):
         raise UserError(f"data.table {table} has no rows; it takes a row of names, then one for each picture")
@@ -103,7 +108,9 @@ def _read_csv(table: Path) -> Columns:
             reader = csv.reader(file, delimiter=max(DELIMITERS, key=head.count), strict=True)
             names, *rows = [row for row in reader if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"data.table {table} cannot be read as CSV in UTF-8 ({error}); save it as that") from error
+        raise UserError(
+            f"data.table {table} cannot be read as CSV in UTF-8 ({error}); save it as that"
+        ) from error
     if len(set(names)) < len(names):
         raise UserError(f"data.table {table} has two columns of one name ({', '.join(names)}); rename one")
     if uneven := [number for number, row in enumerate(rows, 2) if len(row) != len(names)]:
@@ -130,7 +137,9 @@ def _read_parquet(table: Path) -> Columns:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise UserError("a Parquet table is read through the package pyarrow: pip install 'vqprior[data]'") from error
+        raise UserError(
+            "a Parquet table is read through the package pyarrow: pip install 'vqprior[data]'"
+        ) from error
     try:
         return pq.read_table(table).to_pydict()
     except (OSError, pa.ArrowException) as error:
@@ -140,11 +149,14 @@ def _read_parquet(table: Path) -> Columns:
 def _names(files: Sequence[Any], table: Path) -> list[str]:
     """The files, in one spelling each."""
     if empty := [row for row, file in enumerate(files) if file is None or file == ""]:
-        raise UserError(f"data.table {table} names no file in {len(empty):,} rows, the first at picture {empty[0] + 1}")
+        raise UserError(
+            f"data.table {table} names no file in {len(empty):,} rows, the first at picture {empty[0] + 1}"
+        )
     names = [os.path.normpath(str(file)) for file in files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
-            f"data.table {table} lists {len(twice):,} files more than once: {in_words(twice)}; leave one row of each"
+            f"data.table {table} lists {len(twice):,} files more than once: {in_words(twice)}; leave one row "
+            "of each"
         )
     return names
 
@@ -176,7 +188,9 @@ def _rows_by_split(columns: Columns, count: int, table: Path) -> Mapping[str, li
         found = in_words([f"{word} in {number:,} rows" for word, number in unknown.items()])
         raise UserError(f"the column split of data.table {table} holds {found}; it takes {all_words()}")
     if "train" not in rows:
-        raise UserError(f"the column split of data.table {table} has {', '.join(rows)} and no train to learn from")
+        raise UserError(
+            f"the column split of data.table {table} has {', '.join(rows)} and no train to learn from"
+        )
     return {split: rows[split] for split in in_order(rows)}
 
 

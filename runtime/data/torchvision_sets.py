@@ -78,11 +78,17 @@ def _load_idx(data: Data) -> Source:
         folder = folders[0]
     if missing := [file for file in IDX_FILES if _idx_file(folder, file) is None]:
         raise UserError(
-            f"{folder} has some files of {name} and lacks {', '.join(missing)} (raw, or with .gz): copy them there too"
+            f"{folder} has some files of {name} and lacks {', '.join(missing)} (raw, or with .gz): copy them "
+            "there too"
         )
     images, labels, test_images, test_labels = (_read_idx(_idx_file(folder, file)) for file in IDX_FILES)
     for split, pictures, numbers in (("train", images, labels), ("t10k", test_images, test_labels)):
-        if pictures.ndim != 3 or numbers.ndim != 1 or len(pictures) != len(numbers) or numbers.max(initial=0) > 9:
+        if (
+            pictures.ndim != 3
+            or numbers.ndim != 1
+            or len(pictures) != len(numbers)
+            or numbers.max(initial=0) > 9
+        ):
             raise UserError(
                 f"the {split} files of {name} in {folder} hold pictures {list(pictures.shape)} and labels "
                 f"{list(numbers.shape)} up to {numbers.max(initial=0)}; expected [N, height, width] and [N] "
@@ -112,7 +118,9 @@ def _read_idx(path: Path) -> np.ndarray:
     axes = content[3] if len(content) > 3 and content[:3] == b"\0\0\x08" else 0
     start = 4 + 4 * axes
     if not 1 <= axes <= 3 or len(content) < start:
-        raise UserError(f"{path} is damaged: it begins with {content[:4].hex(' ')}, expected 00 00 08 and 1 or 3 axes")
+        raise UserError(
+            f"{path} is damaged: it begins with {content[:4].hex(' ')}, expected 00 00 08 and 1 or 3 axes"
+        )
     shape = np.frombuffer(content, ">i4", axes, offset=4).astype(np.int64)
     if len(content) - start != shape.prod():
         raise UserError(

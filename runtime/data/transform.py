@@ -102,8 +102,8 @@ def augment(images: Tensor, data: Data, seed: int, positions: Tensor) -> Tensor:
     height, width = data.size
     windows = np.empty((*images.shape[:2], height, width), dtype=np.uint8)
     # Slice by slice: a picture is a few long copies; one gather over all of them takes ten times as long
-    places = zip(tops.tolist(), lefts.tolist(), mirrored.tolist())
-    for window, picture, (top, left, mirror) in zip(windows, images.numpy(), places):
+    places = zip(tops.tolist(), lefts.tolist(), mirrored.tolist(), strict=True)
+    for window, picture, (top, left, mirror) in zip(windows, images.numpy(), places, strict=True):
         part = picture[:, top : top + height, left : left + width]
         window[:] = part[:, :, ::-1] if mirror else part
     return torch.from_numpy(windows)
@@ -116,4 +116,6 @@ def _gathered(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
     rows = tops + height  # [N, H]
     columns = lefts + torch.where(mirrored > 0, width.flip(0), width)  # [N, W]
     image, channel = (torch.arange(n, device=images.device) for n in images.shape[:2])
-    return images[image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None]]
+    return images[
+        image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None]
+    ]

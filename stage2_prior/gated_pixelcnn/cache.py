@@ -1,14 +1,15 @@
-"""The Gated PixelCNN one code at a time, with everything that is already known kept: logits of a whole map for the
-multiply-adds of ONE forward pass.
+"""The Gated PixelCNN one code at a time, with everything that is already known kept: logits of a whole map
+for the multiply-adds of ONE forward pass.
 
-The vertical stack of row i needs only rows above it, so it runs once a row, on a ring of the last rows of each layer.
-So do the class biases and the way from the vertical into the horizontal stack. What is left for each code is the
+The vertical stack of row i needs only rows above it, so it runs once a row, on a ring of the last rows of
+each layer. So do the class biases and the way from the vertical into the horizontal stack. What is left for
+each code is the
 horizontal stack at one place: for each layer two products of a batch of vectors with a matrix.
 
-Fast PixelCNN++ (Ramachandran et al. 2017, arXiv 1704.06001) did this for pixels. The weights are those of the layers,
-and so is the maths (`gate`, the order of the layers); the tests hold the two paths together, code for code. All buffers
-are allocated once and reset for the next maps, the work at a column is the same on the same memory in every row, and
-nothing here waits for the device.
+Fast PixelCNN++ (Ramachandran et al. 2017, arXiv 1704.06001) did this for pixels. The weights are those of the
+layers, and so is the maths (`gate`, the order of the layers); the tests hold the two paths together, code for
+code. All buffers are allocated once and reset for the next maps, the work at a column is the same on the same
+memory in every row, and nothing here waits for the device.
 
 Legend: B maps, C channels, h x w the map, k the kernel size, r = k // 2 its reach, K codes.
 """
@@ -50,7 +51,8 @@ class _CachedLayer:
         self.first, reach, channels = layer.first, layer.horizontal.reach, layer.project.out_channels
         kind = dict(dtype=dtype, device=layer.project.weight.device)
 
-        # Vertical: the newest row overwrites the oldest; when the ring has turned by n rows, so must the kernel's rows
+        # Vertical: the newest row overwrites the oldest; when the ring has turned by n rows, so must the
+        # kernel's rows
         slots = reach + (not self.first)
         kernel = torch.empty_like(layer.vertical.conv.weight, dtype=dtype, memory_format=torch.channels_last)
         self.kernels = [torch.empty_like(kernel) for _ in range(slots)]
@@ -63,7 +65,8 @@ class _CachedLayer:
         columns = torch.zeros(maps, reach + width, channels, **kind)
         self.row = columns[:, reach:]  # [B, w, C]
         self.columns = self.row.unbind(1)  # each [B, C]
-        self.windows = [columns[:, j : j + slots].flatten(1) for j in range(width)]  # what the kernel sees, [B, slots * C]
+        # what the kernel sees, [B, slots * C]
+        self.windows = [columns[:, j : j + slots].flatten(1) for j in range(width)]
         self.horizontal = torch.empty(slots * channels, 2 * channels, **kind)
         self.project = _Product(layer.project, dtype)
 
@@ -73,15 +76,18 @@ class _CachedLayer:
         self.contexts = self.context.unbind(1)
         self.gated = torch.empty(maps, channels, **kind)
         self.horizontal_bias = torch.empty(maps if conditional else 1, 1, 2 * channels, **kind)
-        self.label_bias = torch.empty(maps, 1, 2 * channels, **kind) if conditional else None  # of the vertical stack
+        # of the vertical stack
+        self.label_bias = torch.empty(maps, 1, 2 * channels, **kind) if conditional else None
 
     def reset(self, layer: GatedLayer, label_bias: Tensor | None) -> None:
-        """Read the weights, and the biases [B, 4C] of the maps' labels; from now on the first row is the next."""
+        """Read the weights, and the biases [B, 4C] of the maps' labels; from now on the first row is the
+        next."""
         vertical, horizontal = layer.vertical.conv, layer.horizontal.conv
         for n, kernel in enumerate(self.kernels):
             kernel.copy_(vertical.weight.roll(n, dims=2))
         self.vertical_bias.copy_(vertical.bias)
-        # [2C, C, 1, slots] -> [slots * C, 2C]: the columns that the kernel sees, oldest first, channels within
+        # [2C, C, 1, slots] -> [slots * C, 2C]: the columns that the kernel sees, oldest first, channels
+        # within
         self.horizontal.copy_(horizontal.weight[:, :, 0].permute(2, 1, 0).reshape(self.horizontal.shape))
         self.project.read(layer.project)
         self.across.copy_(_matrix(layer.vertical_to_horizontal.weight))
@@ -100,9 +106,11 @@ class _CachedLayer:
         return slot
 
     def begin_row(self, out: Tensor | None) -> None:
-        """The vertical stack of this row: fills `context`, and writes the next layer's v, [B, w, C], to `out`."""
+        """The vertical stack of this row: fills `context`, and writes the next layer's v, [B, w, C], to
+        `out`."""
         kernel = self.kernels[self.turned]
-        v_in = F.conv2d(self.ring.permute(0, 3, 1, 2), kernel, self.vertical_bias)  # [B, 2C, 1, w], channels last
+        # [B, 2C, 1, w], channels last
+        v_in = F.conv2d(self.ring.permute(0, 3, 1, 2), kernel, self.vertical_bias)
         v_in = v_in.permute(0, 2, 3, 1).reshape(self.context.shape)  # [B, w, 2C]
         torch.mm(v_in.flatten(0, 1), self.across, out=self.context.flatten(0, 1))
         self.context.add_(self.horizontal_bias)
@@ -110,8 +118,11 @@ class _CachedLayer:
             gate(v_in if self.label_bias is None else v_in.add_(self.label_bias), dim=-1, out=out)
 
     def step(self, j: int, out: Tensor) -> None:
-        """The horizontal stack at column j, whose inputs are in `row`: writes the next layer's h there, [B, C], to `out`."""
-        h_in = self.contexts[j].addmm_(self.windows[j], self.horizontal)  # [B, 2C], in place: it is used this once
+        """The horizontal stack at column j, whose inputs are in `row`: writes the next layer's h there, [B,
+        C], to `out`."""
+        h_in = self.contexts[j].addmm_(
+            self.windows[j], self.horizontal
+        )  # [B, 2C], in place: it is used this once
         if self.first:
             out.copy_(self.project.bias)
         else:
@@ -137,17 +148,22 @@ class CachedPixelCNN:
     ):
         dtype, self.prior, width = dtype or prior.dtype, prior, prior.level.width
         embedding = torch.empty_like(prior.embedding.weight, dtype=dtype)
-        self.embeddings = embedding.chunk(prior.level.codes_per_position)  # of the first, second, ... code of a position
+        # of the first, second, ... code of a position
+        self.embeddings = embedding.chunk(prior.level.codes_per_position)
         self.layers = [_CachedLayer(layer, prior.classes > 0, maps, width, dtype) for layer in prior.layers]
-        self.features = torch.empty(maps, embedding.shape[1], dtype=dtype, device=prior.device)  # of the last layer
+        # of the last layer
+        self.features = torch.empty(maps, embedding.shape[1], dtype=dtype, device=prior.device)
         self.hidden, self.head = _Product(prior.hidden, dtype), _Product(prior.logits, dtype)
         self.reset(labels)
 
     @torch.no_grad()
     def reset(self, labels: Tensor | None) -> None:
-        """Begin B maps of these labels [B], or of none for an unconditional prior, in the memory of those before."""
+        """Begin B maps of these labels [B], or of none for an unconditional prior, in the memory of those
+        before."""
         prior = self.prior
-        for own, codes in zip(self.embeddings, prior.embedding.weight.chunk(prior.level.codes_per_position), strict=True):
+        for own, codes in zip(
+            self.embeddings, prior.embedding.weight.chunk(prior.level.codes_per_position), strict=True
+        ):
             own.copy_(codes)
         for own, layer, label_bias in zip(self.layers, prior.layers, prior.label_biases(labels), strict=True):
             own.reset(layer, label_bias)
@@ -156,13 +172,13 @@ class CachedPixelCNN:
 
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
-        for layer, following in zip(self.layers, [*self.layers[1:], None]):
+        for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
             layer.begin_row(following and following.newest())
 
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""
         outputs = [*(following.columns[j] for following in self.layers[1:]), self.features]
-        for layer, out in zip(self.layers, outputs):
+        for layer, out in zip(self.layers, outputs, strict=True):
             layer.step(j, out)
         hidden = torch.addmm(self.hidden.bias, F.relu(self.features), self.hidden.matrix)
         return torch.addmm(self.head.bias, F.relu(hidden), self.head.matrix)

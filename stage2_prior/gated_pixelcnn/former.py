@@ -1,7 +1,8 @@
 """Tensors of priors that earlier versions trained, under the names of today.
 
-Until November 2026 each gated layer had a table of class biases of its own, `layers.N.label_bias.weight` [labels, 4C];
-now one table [labels, layers * 4C] holds them side by side. The moments of the optimizer were numbered, not named.
+Until November 2026 each gated layer had a table of class biases of its own, `layers.N.label_bias.weight`
+[labels, 4C]; now one table [labels, layers * 4C] holds them side by side. The moments of the optimizer were
+numbered, not named.
 """
 
 import torch
@@ -13,7 +14,8 @@ TABLE = "label_bias.weight"
 
 
 def joined(tensors: Tensors) -> Tensors:
-    """One label table in place of one a layer; so for their moments, whose step counts are all the same number."""
+    """One label table in place of one a layer; so for their moments, whose step counts are all the same
+    number."""
     tables = [name for name in tensors if name.startswith("layers.") and name.endswith(f".{TABLE}")]
     if not tables:
         return tensors

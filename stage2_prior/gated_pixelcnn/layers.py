@@ -1,7 +1,8 @@
-"""Causal gated convolutions of the Gated PixelCNN (arXiv 1606.05328), masked by their shape and not by a mask.
+"""Causal gated convolutions of the Gated PixelCNN (arXiv 1606.05328), masked by their shape and not by a
+mask.
 
-Two stacks read the code map. For the place X, the vertical stack sees all rows above it, the horizontal stack the
-places to its left; together they see every earlier place in raster order, and there is no blind spot.
+Two stacks read the code map. For the place X, the vertical stack sees all rows above it, the horizontal stack
+the places to its left; together they see every earlier place in raster order, and there is no blind spot.
 
       vertical, first layer     vertical, later layers    horizontal, first     horizontal, later
         v v v v v                  v v v v v
@@ -9,8 +10,9 @@ places to its left; together they see every earlier place in raster order, and t
         . . X . .                  v v v v v  (row of X)      h h X . .             h h h . .
         (kernel 5: rows above)     (X included: its vertical feature saw only rows above)
 
-A later vertical layer may read its own row, since a feature of row i is made of codes of rows < i alone. Instead of
-the full k x k kernel times a mask, the kernel has just the taps it may use and the input is padded on that side.
+A later vertical layer may read its own row, since a feature of row i is made of codes of rows < i alone.
+Instead of the full k x k kernel times a mask, the kernel has just the taps it may use and the input is padded
+on that side.
 
 Legend: B maps, C channels, h x w the map, k the kernel size (odd), r = k // 2 its reach.
 """
@@ -35,7 +37,8 @@ class VerticalConv(nn.Module):
 
 
 class HorizontalConv(nn.Module):
-    """[B, C_in, h, w] -> [B, C_out, h, w]; the output of column j sees columns j-r to j (or to j-1 if `first`)."""
+    """[B, C_in, h, w] -> [B, C_out, h, w]; the output of column j sees columns j-r to j (or to j-1 if
+    `first`)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, first: bool):
         super().__init__()
@@ -49,7 +52,8 @@ class HorizontalConv(nn.Module):
 
 
 def gate(x: Tensor, dim: int = 1, *, out: Tensor | None = None) -> Tensor:
-    """Equation 2: tanh of one half of the channels, which lie on `dim`, times sigmoid of the other: 2C channels -> C.
+    """Equation 2: tanh of one half of the channels, which lie on `dim`, times sigmoid of the other: 2C
+    channels -> C.
 
     With `out` nothing is allocated, and x is overwritten.
     """
@@ -83,7 +87,8 @@ class GatedLayer(nn.Module):
         """Vertical and horizontal features [B, C, h, w] -> the next layer's v and h.
 
         Args:
-            bias: what the class adds to each feature before the gates, [B, 4C], the vertical stack's 2C first.
+            bias: what the class adds to each feature before the gates, [B, 4C], the vertical stack's 2C
+            first.
             kept: dropout's factors [B, C] of the gated channels, or None to drop nothing.
         """
         v_in = self.vertical(v)  # [B, 2C, h, w]
@@ -93,6 +98,7 @@ class GatedLayer(nn.Module):
             v_in, h_in = v_in + v_bias, h_in + h_bias
         gated = gate(h_in)  # [B, C, h, w]
         if kept is not None:
-            gated = (gated * kept[:, :, None, None]).to(gated.dtype)  # the factors in fp32, under autocast too
+            # the factors in fp32, under autocast too
+            gated = (gated * kept[:, :, None, None]).to(gated.dtype)
         out = self.project(gated)  # [B, C, h, w]
         return gate(v_in), out if self.first else h + out

@@ -1,11 +1,12 @@
 """Gated PixelCNN: the prior over code maps.
 
-Conditional Image Generation with PixelCNN Decoders, van den Oord et al. 2016, https://arxiv.org/abs/1606.05328.
+Conditional Image Generation with PixelCNN Decoders, van den Oord et al. 2016,
+https://arxiv.org/abs/1606.05328.
 
 What is done differently here, and why:
 - The kernels have only the taps they may use (see layers.py), so there is no mask to get wrong.
-- The first vertical layer looks at the rows above only, so the vertical features need no shift before they join the
-  horizontal stack.
+- The first vertical layer looks at the rows above only, so the vertical features need no shift before they
+  join the horizontal stack.
 
 Legend: B maps, C channels, h x w the map, K codes.
 """
@@ -30,8 +31,8 @@ from .layers import GatedLayer
 class PixelCNN(Prior):
     """The Gated PixelCNN.
 
-    Where each n columns are codes of one square of pixels (codes_per_position), the first, second, ... of them are
-    embedded each in its own way, so that the prior can tell them apart.
+    Where each n columns are codes of one square of pixels (codes_per_position), the first, second, ... of
+    them are embedded each in its own way, so that the prior can tell them apart.
 
     Args:
         config: channels, layers, kernel, head and dropout.
@@ -71,7 +72,8 @@ class PixelCNN(Prior):
         if self.label_bias is None:
             return [None] * len(self.layers)
         biases = self.label_bias(labels)
-        # In the type of what they are added to: a sum of bf16 and fp32 would be fp32, and so would all that follows
+        # In the type of what they are added to: a sum of bf16 and fp32 would be fp32, and so would all that
+        # follows
         if torch.is_autocast_enabled(self.device.type):
             biases = biases.to(torch.get_autocast_dtype(self.device.type))
         return list(biases.chunk(len(self.layers), dim=1))
@@ -96,12 +98,14 @@ class PixelCNN(Prior):
         return hash64(seed, Stream.DROPOUT, positions[:, None], torch.arange(len(self.layers)))
 
     def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, layers, C] of the gated channels: 0 for a share `config.dropout` of them, and more than 1 for the
-        others, so that the mean stays. Whole channels are as good here as single features, and much cheaper to draw.
+        """Factors [B, layers, C] of the gated channels: 0 for a share `config.dropout` of them, and more than
+        1 for the others, so that the mean stays. Whole channels are as good here as single features, and much
+        cheaper to draw.
         """
         if keys is None:
             return None
-        if keys.device.type == "mps":  # whose arithmetic on 64 bits is not relied on (see sampling/self_check.py)
+        # whose arithmetic on 64 bits is not relied on (see sampling/self_check.py)
+        if keys.device.type == "mps":
             return onto(self.dropout(keys.cpu()), keys.device)
         channel = torch.arange(self.config.channels, device=keys.device)
         chance = uniform(hash64(channel, after=keys[:, :, None]))

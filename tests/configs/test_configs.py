@@ -15,7 +15,15 @@ PRESETS = configs.preset_names()
 
 
 def test_the_promised_presets_ship():
-    assert set(PRESETS) >= {"mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba64", "imagenet128", "folder"}
+    assert set(PRESETS) >= {
+        "mnist5k",
+        "mnist",
+        "fashion_mnist",
+        "cifar10",
+        "celeba64",
+        "imagenet128",
+        "folder",
+    }
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -64,14 +72,18 @@ def test_presets_are_found_by_name_path_and_old_path(tmp_path):
 
 
 def test_every_field_is_documented():
-    source = "".join(Path(configs.__file__).with_name(name).read_text() for name in ("schema.py", "commands.py"))
+    source = "".join(
+        Path(configs.__file__).with_name(name).read_text() for name in ("schema.py", "commands.py")
+    )
 
     def walk(schema: type) -> None:
         for field in fields(schema):
             if is_dataclass(field.type):
                 walk(field.type)
             elif field.name in schema.__annotations__:
-                assert re.search(rf'    {field.name}: [^\n]*\n    """', source), f"{schema.__name__}.{field.name}"
+                assert re.search(rf'    {field.name}: [^\n]*\n    """', source), (
+                    f"{schema.__name__}.{field.name}"
+                )
 
     for schema in (Config, Complete, Evaluation, Report, Export):
         walk(schema)
@@ -84,7 +96,9 @@ def test_differences_name_fixed_fields_only():
 
 
 def test_parsing_imports_no_torch():
-    code = "import sys; from vqprior import configs; configs.parse(None, []); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from vqprior import configs; configs.parse(None, []); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -94,7 +108,9 @@ def test_former_names_are_read(tmp_path):
     assert configs.parse(None, ["--sample.n=8"]).sample.images == 8
     assert configs.parse_options(Sample, ["--n", "9"]).images == 9
     assert configs.from_tree({"sample": {"n": 3}}).sample.images == 3
-    assert configs.parse(Path(__file__).parents[2] / "models" / "mnist" / "config.yaml", []).sample.images == 100
+    assert (
+        configs.parse(Path(__file__).parents[2] / "models" / "mnist" / "config.yaml", []).sample.images == 100
+    )
 
 
 CLASSES = {
@@ -129,12 +145,16 @@ def test_what_yaml_reads_as_something_else_is_no_class(tmp_path, label):
 def _flags(schema: type, prefix: str = "") -> set[str]:
     """All flags of a schema, `--data.root` and so on."""
     nested = {field.name: field.type for field in fields(schema)}
-    parts = [_flags(kind, f"{prefix}{name}.") if is_dataclass(kind) else {f"--{prefix}{name}"} for name, kind in nested.items()]
+    parts = [
+        _flags(kind, f"{prefix}{name}.") if is_dataclass(kind) else {f"--{prefix}{name}"}
+        for name, kind in nested.items()
+    ]
     return set().union(*parts)
 
 
 def test_no_flag_is_taken_for_one_of_a_launcher():
-    """Python 3.11's argparse refuses, or swallows, a word that begins a launcher's option, wherever it stands."""
+    """Python 3.11's argparse refuses, or swallows, a word that begins a launcher's option, wherever it
+    stands."""
     from accelerate.commands.launch import launch_command_parser
     from torch.distributed.run import get_args_parser
 

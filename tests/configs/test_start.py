@@ -7,14 +7,17 @@ from vqprior import configs
 
 ONE_STEP = "--stage1.steps 1 --stage1.batch_size 2 --stage1.codebook.kmeans False"
 ONE_STEP += " --stage2.steps 1 --stage2.batch_size 2"
-FEW = "--data.source folder --data.validation 0.2 --data.test 0.2 --data.workers 0 --sample.images 2 --sample.batch_size 2"
+FEW = "--data.source folder --data.validation 0.2 --data.test 0.2 --data.workers 0 --sample.images 2"
+FEW += " --sample.batch_size 2"
 FEW += " --inference_batch 2 --data.crop 0"  # the pictures are smaller than CelebA's
 
 
 @pytest.mark.parametrize("name", [name for name in configs.preset_names() if name != "imagenet128"])
 def test_preset_starts(name, tmp_path, command):
     root = write_pictures(tmp_path / "pictures", 12)
-    code, printed = command("run", name, *ONE_STEP.split(), *FEW.split(), "--data.root", root, "--out", tmp_path / "run")
+    code, printed = command(
+        "run", name, *ONE_STEP.split(), *FEW.split(), "--data.root", root, "--out", tmp_path / "run"
+    )
     assert code == 0, printed
 
 

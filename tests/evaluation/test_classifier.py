@@ -8,7 +8,9 @@ def stripes(count: int) -> Labelled:
     noise = torch.randint(0, 128, (count, 1, 12, 9), generator=torch.Generator().manual_seed(0))
     labels = torch.arange(count) % 2
     lines = torch.arange(12)[:, None] % 2, torch.arange(9)[None] % 2
-    images = torch.stack([x + 127 * lines[label].expand(12, 9) for x, label in zip(noise, labels.tolist())])
+    images = torch.stack(
+        [x + 127 * lines[label].expand(12, 9) for x, label in zip(noise, labels.tolist(), strict=True)]
+    )
     return Labelled(lambda at: images.to(torch.uint8)[at], labels)
 
 
@@ -41,6 +43,9 @@ def test_shifts_are_small_and_depend_on_the_place_alone():
     moved = shifted(images, 0, torch.arange(6))
     assert moved.dtype == torch.uint8 and moved.shape == images.shape and not torch.equal(moved, images)
     assert torch.equal(moved[3:], shifted(images[3:], 0, torch.arange(3, 6)))
-    inside = [[torch.equal(m[:, 2:7, 2:7], x[:, 2 + i : 7 + i, 2 + j : 7 + j]) for i in range(-2, 3) for j in range(-2, 3)]
-              for m, x in zip(moved, images)]  # fmt: skip
+    moves = [(i, j) for i in range(-2, 3) for j in range(-2, 3)]
+    inside = [
+        [torch.equal(m[:, 2:7, 2:7], x[:, 2 + i : 7 + i, 2 + j : 7 + j]) for i, j in moves]
+        for m, x in zip(moved, images, strict=True)
+    ]
     assert all(any(found) for found in inside)

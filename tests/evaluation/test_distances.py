@@ -8,7 +8,9 @@ from vqprior.evaluation.distances import Gaussian, frechet, kid, prdc
 
 
 def normal(count: int, features: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:
-    return torch.randn(count, features, generator=torch.Generator().manual_seed(seed)).double() * scale + shift
+    return (
+        torch.randn(count, features, generator=torch.Generator().manual_seed(seed)).double() * scale + shift
+    )
 
 
 def test_frechet_of_commuting_covariances_is_the_closed_form():
@@ -40,8 +42,12 @@ def test_frechet_and_kid_are_those_of_torch_fidelity():
     from torch_fidelity.metric_kid import kid_features_to_metric
 
     x, y = normal(60, 8, 3), normal(80, 8, 4, 1.3, 0.2)
-    theirs = fid_statistics_to_metric(fid_features_to_statistics(x), fid_features_to_statistics(y), verbose=False)
-    assert frechet(Gaussian.of(x), Gaussian.of(y)) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    theirs = fid_statistics_to_metric(
+        fid_features_to_statistics(x), fid_features_to_statistics(y), verbose=False
+    )
+    assert frechet(Gaussian.of(x), Gaussian.of(y)) == pytest.approx(
+        theirs["frechet_inception_distance"], rel=1e-6
+    )
     theirs = kid_features_to_metric(x, y, kid_subsets=7, kid_subset_size=30, rng_seed=5, verbose=False)
     mean, deviation = kid(x, y, subsets=7, subset_size=30, seed=5)
     assert mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
@@ -60,19 +66,25 @@ def test_kid_is_the_double_sum_over_pairs():
 def test_kid_of_one_distribution_is_zero_within_its_error():
     mean, deviation = kid(normal(2000, 4, 7), normal(2000, 4, 8), subsets=50, subset_size=200)
     assert abs(mean) < deviation
-    assert kid(normal(2000, 4, 7), normal(2000, 4, 8, shift=1.0), subsets=50, subset_size=200)[0] > 10 * deviation
+    assert (
+        kid(normal(2000, 4, 7), normal(2000, 4, 8, shift=1.0), subsets=50, subset_size=200)[0]
+        > 10 * deviation
+    )
 
 
 def brute_prdc(real: list, fake: list, k: int) -> dict[str, float]:
     """By the definitions, one pair after the other."""
     reach = lambda points: [sorted((p - q).norm().item() for q in points)[k] for p in points]
     real_reach, fake_reach = reach(real), reach(fake)
-    inside = [[(r - f).norm().item() <= d for r, d in zip(real, real_reach)] for f in fake]
+    inside = [[(r - f).norm().item() <= d for r, d in zip(real, real_reach, strict=True)] for f in fake]
     return {
         "precision": sum(any(row) for row in inside) / len(fake),
-        "recall": sum(any((f - r).norm().item() <= d for f, d in zip(fake, fake_reach)) for r in real) / len(real),
+        "recall": sum(
+            any((f - r).norm().item() <= d for f, d in zip(fake, fake_reach, strict=True)) for r in real
+        )
+        / len(real),
         "density": sum(map(sum, inside)) / (k * len(fake)),
-        "coverage": sum(any(column) for column in zip(*inside)) / len(real),
+        "coverage": sum(any(column) for column in zip(*inside, strict=True)) / len(real),
     }
 
 
@@ -88,18 +100,29 @@ def test_precision_and_recall_are_those_of_torch_fidelity():
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     real, fake = normal(60, 5, 11), normal(70, 5, 12, 0.6, 0.5)
-    theirs = prc_features_to_metric(fake, real, prc_neighborhood=3, prc_batch_size=20, save_cpu_ram=False, verbose=False)
+    theirs = prc_features_to_metric(
+        fake, real, prc_neighborhood=3, prc_batch_size=20, save_cpu_ram=False, verbose=False
+    )
     ours = prdc(real, fake, k=3)
-    assert ours["precision"] == pytest.approx(theirs["precision"]) and ours["recall"] == pytest.approx(theirs["recall"])
+    assert ours["precision"] == pytest.approx(theirs["precision"]) and ours["recall"] == pytest.approx(
+        theirs["recall"]
+    )
 
 
 def test_prdc_of_a_set_with_itself_and_with_one_far_away():
     x = normal(40, 3, 13)
-    assert prdc(x, x) == {"precision": 1, "recall": 1, "density": pytest.approx(6 / 5, abs=0.2), "coverage": 1}
+    assert prdc(x, x) == {
+        "precision": 1,
+        "recall": 1,
+        "density": pytest.approx(6 / 5, abs=0.2),
+        "coverage": 1,
+    }
     assert set(prdc(x, x + 100).values()) == {0}
 
 
-@pytest.mark.parametrize("spoilt", [torch.ones(1, 3), torch.ones(9, 4), torch.full((9, 3), torch.nan), torch.ones(9)])
+@pytest.mark.parametrize(
+    "spoilt", [torch.ones(1, 3), torch.ones(9, 4), torch.full((9, 3), torch.nan), torch.ones(9)]
+)
 def test_what_cannot_be_compared_is_refused(spoilt):
     fine = normal(9, 3, 14)
     for compare in (lambda: kid(fine, spoilt), lambda: prdc(fine, spoilt)):

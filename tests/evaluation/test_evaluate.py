@@ -31,27 +31,47 @@ def metrics(run) -> dict:
 def test_all_parts_are_in_the_metrics_and_in_the_table(evaluated, tmp_path, command):
     found = metrics(evaluated)
     assert {"stage1", "stage2", "ladder", "labels", "copies", "protocol"} <= set(found)
-    assert [*found["ladder"]["rows"]] == ["train", "reconstructions", "samples", "per_position", "unigram", "uniform"]
+    assert [*found["ladder"]["rows"]] == [
+        "train",
+        "reconstructions",
+        "samples",
+        "per_position",
+        "unigram",
+        "uniform",
+    ]
     assert found["ladder"]["distance"] == "FD(classifier)"
     for row in found["ladder"]["rows"].values():
-        assert row["frechet"] >= 0 and all(0 <= row[share] <= 1 for share in ("precision", "recall", "coverage"))
+        assert row["frechet"] >= 0 and all(
+            0 <= row[share] <= 1 for share in ("precision", "recall", "coverage")
+        )
     assert {*found["labels"]["cas"]} == {"train", "train_reconstructions", "samples"}
     assert len(found["stage2"]["bits_by_position"]) == 2 and 0 <= found["stage2"]["posterior_accuracy"] <= 1
-    assert sum(map(sum, found["stage2"]["bits_by_position"])) == pytest.approx(found["stage2"]["bits_per_image"])
-    assert -1 <= found["stage1"]["ssim"] <= 1 and sum(found["stage1"]["code_counts"]) == 4 * found["stage1"]["images"]
+    assert sum(map(sum, found["stage2"]["bits_by_position"])) == pytest.approx(
+        found["stage2"]["bits_per_image"]
+    )
+    assert (
+        -1 <= found["stage1"]["ssim"] <= 1
+        and sum(found["stage1"]["code_counts"]) == 4 * found["stage1"]["images"]
+    )
     assert Image.open(evaluated / "evaluation" / "nearest_pixels.png").size[0] > 16
     shutil.copytree(evaluated, tmp_path / "run")
     _, printed = command("evaluate", tmp_path / "run", *FLAGS)
-    assert "FD(classifier)" in printed and "FID" not in printed and "reconstructions of test images" in printed
+    assert (
+        "FD(classifier)" in printed and "FID" not in printed and "reconstructions of test images" in printed
+    )
 
 
 def test_parts_that_are_done_are_kept_and_the_others_measured(evaluated, tmp_path, command):
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
-    before = {path.name: path.stat().st_mtime_ns for path in (run / "evaluation").iterdir() if path.name != ".lock"}
+    before = {
+        path.name: path.stat().st_mtime_ns for path in (run / "evaluation").iterdir() if path.name != ".lock"
+    }
     code, printed = command("evaluate", run, *FLAGS)
     assert code == 0 and printed.count("is done") == len(PARTS) and metrics(run) == metrics(evaluated)
-    assert before == {path.name: path.stat().st_mtime_ns for path in (run / "evaluation").iterdir() if path.name != ".lock"}
+    assert before == {
+        path.name: path.stat().st_mtime_ns for path in (run / "evaluation").iterdir() if path.name != ".lock"
+    }
     code, printed = command("evaluate", run, *FLAGS, "--only", "ladder", "--sample.seed", 5)
     assert code == 0 and "is done" not in printed
     old, new = metrics(evaluated)["ladder"]["rows"], metrics(run)["ladder"]["rows"]
@@ -70,14 +90,17 @@ def test_from_nothing_again_the_figures_are_the_same_on_two_processes_too(evalua
         found = metrics(run)
         for part in ("ladder", "labels", "copies"):
             assert json.dumps(found[part]) == json.dumps(expected[part]), part
-        assert found["stage2"]["bits_per_code"] == pytest.approx(expected["stage2"]["bits_per_code"], rel=1e-9)
+        assert found["stage2"]["bits_per_code"] == pytest.approx(
+            expected["stage2"]["bits_per_code"], rel=1e-9
+        )
 
 
 def test_many_classes_take_few_images_for_the_posterior(finished_run, tmp_path, command, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     shutil.rmtree(run / "evaluation")
-    monkeypatch.setattr("vqprior.evaluation.parts.likelihood.POSTERIOR", 7)  # three maps, each with two classes
+    # three maps, each with two classes
+    monkeypatch.setattr("vqprior.evaluation.parts.likelihood.POSTERIOR", 7)
     assert command("evaluate", run, "--only", "likelihood")[0] == 0
     assert metrics(run)["stage2"]["posterior_images"] == 3
 
@@ -87,7 +110,9 @@ def test_data_without_classes_have_the_parts_that_they_can_have(tmp_path, comman
     assert command("run", "folder", *TINY, "--data.root", pictures, "--out", run)[0] == 0
     code, printed = command("evaluate", run, *FLAGS)
     assert code == 0 and "no ladder without classes" in printed
-    measured = {part.key_of_metrics for part in PARTS.values() if not (part.needs_labels or part.needs_features)}
+    measured = {
+        part.key_of_metrics for part in PARTS.values() if not (part.needs_labels or part.needs_features)
+    }
     assert {*metrics(run)} == measured | {"protocol"} >= {"stage1", "stage2", "copies"}
     assert "features" not in metrics(run)["copies"]
     for part, said in (("labels", "needs classes"), ("ladder", "inception")):
@@ -98,7 +123,9 @@ def test_data_without_classes_have_the_parts_that_they_can_have(tmp_path, comman
 def test_features_that_do_not_exist_are_refused(finished_run, tmp_path, command):
     shutil.copytree(finished_run, tmp_path / "run")
     code, printed = command("evaluate", tmp_path / "run", "--features", "inception-v9", "--only", "ladder")
-    assert code == 2 and ("there are no features 'inception-v9'" in printed or "pip install 'vqprior[eval]'" in printed)
+    assert code == 2 and (
+        "there are no features 'inception-v9'" in printed or "pip install 'vqprior[eval]'" in printed
+    )
 
 
 def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path, command):
@@ -127,7 +154,11 @@ def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path
     # The same samples in two files are two rows
     shutil.copy(unlabelled, tmp_path / "twin.npz")
     assert command("evaluate", run, *FLAGS, "--archives", tmp_path / "twin.npz")[0] == 0
-    assert metrics(run)["archives"][str(tmp_path / "twin.npz")] == metrics(run)["archives"][str(unlabelled)] == plain
+    assert (
+        metrics(run)["archives"][str(tmp_path / "twin.npz")]
+        == metrics(run)["archives"][str(unlabelled)]
+        == plain
+    )
     _, printed = command("evaluate", run, *FLAGS, "--archives", unlabelled, tmp_path / "twin.npz")
     assert printed.count("is done") == len(PARTS) + 2
 
@@ -186,7 +217,11 @@ def test_each_part_says_what_measured_it(evaluated, tmp_path, command):
     (run / "evaluation" / "ladder.json").write_text(json.dumps(part))
     assert command("evaluate", run, *FLAGS, "--only", "reconstruction")[0] == 0
     protocol = metrics(run)["protocol"]
-    assert protocol["parts"]["ladder"]["by"]["commit"] == "of long ago" != protocol["parts"]["labels"]["by"]["commit"]
+    assert (
+        protocol["parts"]["ladder"]["by"]["commit"]
+        == "of long ago"
+        != protocol["parts"]["labels"]["by"]["commit"]
+    )
     names = ("version", "commit", "torch", "threads", "device", "device_name", "fp32_precision")
     assert protocol["parts"]["labels"]["by"] == {name: protocol[name] for name in names}
 

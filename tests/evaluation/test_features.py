@@ -55,7 +55,8 @@ def test_any_registered_network_by_name_on_grey_and_colour(means, tmp_path):
 
     torch.save({"weight": torch.full((12,), 2.0)}, tmp_path / "weights.pth")
     assert torch.equal(
-        of_torch_fidelity(means, str(tmp_path / "weights.pth"), CPU).features(colour), 2 * extractor.features(colour)
+        of_torch_fidelity(means, str(tmp_path / "weights.pth"), CPU).features(colour),
+        2 * extractor.features(colour),
     )
 
 

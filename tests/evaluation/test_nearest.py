@@ -22,13 +22,18 @@ def test_a_copy_is_at_distance_zero_and_what_is_nearly_one_is_not():
     queries = references[[42, 7]].clone()
     queries[1, 3] += 1e-3
     distances, indices = nearest(Points.of(queries), Points.of(references))
-    assert indices.tolist() == [42, 7] and distances[0] == 0 and distances[1].item() == pytest.approx(1e-3, rel=1e-3)
+    assert (
+        indices.tolist() == [42, 7]
+        and distances[0] == 0
+        and distances[1].item() == pytest.approx(1e-3, rel=1e-3)
+    )
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 @pytest.mark.parametrize("there", [False, True])
 def test_a_device_finds_what_the_cpu_finds(monkeypatch, kind, there):
-    """Also points that are read onto it; the products are its own, and distances are in fp64 wherever it has none."""
+    """Also points that are read onto it; the products are its own, and distances are in fp64 wherever it has
+    none."""
     monkeypatch.setattr(module, "QUERIES", 5)
     monkeypatch.setattr(module, "NUMBERS", 5 * 50)
     references = torch.rand(23, 50, generator=torch.Generator().manual_seed(3))

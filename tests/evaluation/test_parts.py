@@ -106,7 +106,11 @@ def test_parts_of_which_something_is_missing_are_kept(evaluated, tmp_path, comma
         path.write_text(json.dumps(part))
     archive = evaluated / "samples" / "samples.npz"
     code, printed = command("evaluate", run, *FLAGS, "--archives", archive)
-    assert code == 0 and printed.count("is done") == len(PARTS) + 1 and "reconstruction of - test images" in printed
+    assert (
+        code == 0
+        and printed.count("is done") == len(PARTS) + 1
+        and "reconstruction of - test images" in printed
+    )
     assert json.loads((run / "metrics.json").read_text())["protocol"]["parts"]["ladder"]["by"] == {}
 
 

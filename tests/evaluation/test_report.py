@@ -20,14 +20,23 @@ def reported(finished_run, tmp_path_factory):
     run = tmp_path_factory.mktemp("reported") / "run"
     shutil.copytree(finished_run, run)
     archive = run / "samples" / "samples.npz"
-    done = run_processes(["evaluate", run, "--classifier_steps", 3, "--archives", archive, "then", "report", run])
+    done = run_processes(
+        ["evaluate", run, "--classifier_steps", 3, "--archives", archive, "then", "report", run]
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return run
 
 
 def test_everything_is_in_the_one_file(reported):
     page = (reported / "report.html").read_text()
-    titles = ["Samples", "Reconstructions", "The ladder", "Other samples", "Nearest training images", "Where the bits go"]
+    titles = [
+        "Samples",
+        "Reconstructions",
+        "The ladder",
+        "Other samples",
+        "Nearest training images",
+        "Where the bits go",
+    ]
     for words in [*titles, "Use of the codes", "The codebook", "FD(classifier)", "ant, bee", "learning_rate"]:
         assert words in page, words
     assert page.count('<img src="data:image/png;base64,') == 5 and page.count("<svg") == 5
@@ -40,7 +49,9 @@ def test_no_request_leaves_the_page(reported):
     assert "<script" not in page and "@import" not in page and not re.findall(r"url\((?!#)", page)
 
 
-def test_a_report_before_the_figures_or_of_other_weights_is_refused(finished_run, reported, tmp_path, command):
+def test_a_report_before_the_figures_or_of_other_weights_is_refused(
+    finished_run, reported, tmp_path, command
+):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     assert command("report", run, "--file", tmp_path / "page.html")[0] == 0  # `run` has measured two parts
@@ -59,14 +70,19 @@ def test_a_report_before_the_figures_or_of_other_weights_is_refused(finished_run
     assert (code, "other weights" in printed) == (2, True)
 
 
-def test_samples_of_one_class_are_called_so_and_settings_of_evaluate_are_no_flags(reported, tmp_path, command):
+def test_samples_of_one_class_are_called_so_and_settings_of_evaluate_are_no_flags(
+    reported, tmp_path, command
+):
     page = tmp_path / "page.html"
     assert command("report", reported, "--sample.label", "bee", "--file", page)[0] == 0
     assert (
         "label bee, guidance 1.0" in page.read_text()
         and "Drawn with seed 0, guidance 1.0" in (reported / "report.html").read_text()
     )
-    assert "All of class bee." in page.read_text() and "A column a class: ant, bee." in (reported / "report.html").read_text()
+    assert (
+        "All of class bee." in page.read_text()
+        and "A column a class: ant, bee." in (reported / "report.html").read_text()
+    )
     assert command("report", reported, "--only", "ladder")[0] == 2
 
 
@@ -75,7 +91,9 @@ def test_a_page_of_figures_that_an_earlier_version_left_out_has_dashes(reported,
     shutil.copytree(reported, run)
     whole = json.loads((run / "metrics.json").read_text())
     metrics = {name: {} for name in whole} | {"archives": {"a.npz": {}}}
-    (run / "metrics.json").write_text(json.dumps(metrics | {"protocol": {"prior": whole["protocol"]["prior"]}}))
+    (run / "metrics.json").write_text(
+        json.dumps(metrics | {"protocol": {"prior": whole["protocol"]["prior"]}})
+    )
     assert command("report", run)[0] == 0
     page = (run / "report.html").read_text()
     assert page.count("<td>-</td>") > 50 and "<b>-</b>" in page and "<td>a.npz</td>" in page
@@ -103,10 +121,17 @@ def test_a_browser_shows_all_of_it_within_the_window(reported, tmp_path, width):
     page = (reported / "report.html").read_text()
     probe = tmp_path / "page.html"  # as it is, but allowed to say how large it came out
     script = (
-        "<script>addEventListener('load', () => document.title = [document.documentElement.scrollWidth <= innerWidth,"
+        "<script>addEventListener('load', () => document.title = [document.documentElement.scrollWidth <= "
+        "innerWidth,"
         "[...document.images].every(i => i.complete && i.naturalWidth > 0)].join())</script>"
     )
-    probe.write_text(page.replace("style-src", "script-src 'unsafe-inline'; style-src").replace("</head>", script + "</head>"))
-    done = subprocess.run([CHROMIUM, *flags, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120)
+    probe.write_text(
+        page.replace("style-src", "script-src 'unsafe-inline'; style-src").replace(
+            "</head>", script + "</head>"
+        )
+    )
+    done = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120
+    )
     assert re.search("<title>(.*?)</title>", done.stdout).group(1) == "true,true", done.stderr[-2000:]
     assert re.search(r"<img[^>]*data:image/png", done.stdout)

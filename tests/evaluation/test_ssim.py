@@ -22,8 +22,14 @@ def test_it_is_the_formula_at_each_window():
                 for j in range(3):
                     p, q = x[b, c, i : i + 11, j : j + 11], y[b, c, i : i + 11, j : j + 11]
                     m, n = (w * p).sum(), (w * q).sum()
-                    vp, vq, cov = (w * (p - m) ** 2).sum(), (w * (q - n) ** 2).sum(), (w * (p - m) * (q - n)).sum()
-                    found.append((2 * m * n + 1e-4) * (2 * cov + 9e-4) / ((m**2 + n**2 + 1e-4) * (vp + vq + 9e-4)))
+                    vp, vq, cov = (
+                        (w * (p - m) ** 2).sum(),
+                        (w * (q - n) ** 2).sum(),
+                        (w * (p - m) * (q - n)).sum(),
+                    )
+                    found.append(
+                        (2 * m * n + 1e-4) * (2 * cov + 9e-4) / ((m**2 + n**2 + 1e-4) * (vp + vq + 9e-4))
+                    )
         assert ssim(x, y)[b].item() == pytest.approx(torch.stack(found).mean().item(), rel=1e-9)
 
 

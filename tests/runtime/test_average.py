@@ -22,7 +22,9 @@ def test_it_moves_towards_the_weights_and_copies_buffers(decides):
             tensor.add_(1)
     weight = average.weight(1000)
     assert weight == pytest.approx(0.1)
-    average.update(weight) if decides == "the host" else average.update(torch.tensor(weight), torch.tensor(0.0))
+    average.update(weight) if decides == "the host" else average.update(
+        torch.tensor(weight), torch.tensor(0.0)
+    )
     for name, value in average.tensors.items():
         moved = 1.0 if name.startswith("1.running") or "num_batches" in name else 0.1
         assert torch.allclose(value.double(), before[name].double() + moved, atol=1e-6), name

@@ -10,7 +10,14 @@ from vqprior.runtime.casting import CastTogether
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2), nn.Flatten(), nn.LayerNorm(100), nn.Linear(100, 5)]
+    layers = [
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 4, 2),
+        nn.Flatten(),
+        nn.LayerNorm(100),
+        nn.Linear(100, 5),
+    ]
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
@@ -37,7 +44,9 @@ def test_a_layer_that_nothing_used_gets_no_gradient():
     model.forward = lambda x: model[0](x)
     with torch.autocast("cpu", torch.bfloat16):
         CastTogether(model, torch.bfloat16)(torch.randn(2, 3, 6, 6)).float().sum().backward()
-    assert model[0].weight.grad is not None and model[5].weight.grad is None and model.spare.weight.grad is None
+    assert (
+        model[0].weight.grad is not None and model[5].weight.grad is None and model.spare.weight.grad is None
+    )
 
 
 def test_layers_keep_their_parameters_and_what_autocast_leaves_alone_stays(monkeypatch):

@@ -54,7 +54,13 @@ def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
     colour(3, 5, 5).save(pictures / "ant" / "tiny.png")
     code, printed = check()
     assert code == 0, printed
-    for words in ("more than once", "again.png", "1 pictures are of one colour", "black.png", "tiny.png (5x5)"):
+    for words in (
+        "more than once",
+        "again.png",
+        "1 pictures are of one colour",
+        "black.png",
+        "tiny.png (5x5)",
+    ):
         assert words in printed, printed
     assert "classes have fewer than 20 training pictures: ant" in printed
 

@@ -10,7 +10,10 @@ from vqprior.runtime import checkpoint
 
 
 def save(folder, step: int, score: float | None = None) -> None:
-    tensors = {"model": {"w": torch.full((3, 2), float(step))}, "optimizer": {"0.step": torch.tensor(float(step))}}
+    tensors = {
+        "model": {"w": torch.full((3, 2), float(step))},
+        "optimizer": {"0.step": torch.tensor(float(step))},
+    }
     checkpoint.save(folder, step, tensors, {"stage": "stage1", "note": [1, 2]}, score)
 
 
@@ -37,7 +40,11 @@ def test_prune_keeps_the_latest_and_the_best(tmp_path):
     for step, score in ((1, 0.3), (2, 0.1), (3, 0.2), (4, None), (5, 0.4)):
         save(tmp_path, step, score)
     checkpoint.prune(tmp_path, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004", "step-00000005"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000002",
+        "step-00000004",
+        "step-00000005",
+    ]
     assert checkpoint.best(tmp_path).step == 2
 
 

@@ -102,6 +102,8 @@ checkpoint.save_file = lambda *arguments: (time.sleep(0.5), real(*arguments))
 Writer(Path({str(tmp_path)!r}), keep=2).save(7, {{"model": {{"w": torch.ones(3)}}}}, {{}}, None)
 raise RuntimeError("in the loop")
 """
-    done = subprocess.run([sys.executable, "-c", code], env=environment(None), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(None), capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1 and "in the loop" in done.stderr
     assert checkpoint.newest(tmp_path).step == 7

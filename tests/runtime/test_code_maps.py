@@ -13,9 +13,15 @@ from vqprior.runtime.code_maps import CodeMaps, Header, Level
 
 def header(K: int = 16, train: int = 10, labels: bool = True) -> Header:
     return Header(
-        levels=[Level(K, 2, 3)], vqvae="f" * 64, weights="model", precision="no", data={"source": "folder"},
-        data_fingerprint="d" * 64, label_names=["a", "b"] if labels else [], sizes={"train": train, "validation": 2, "test": 1},
-    )  # fmt: skip
+        levels=[Level(K, 2, 3)],
+        vqvae="f" * 64,
+        weights="model",
+        precision="no",
+        data={"source": "folder"},
+        data_fingerprint="d" * 64,
+        label_names=["a", "b"] if labels else [],
+        sizes={"train": train, "validation": 2, "test": 1},
+    )
 
 
 def name_of(split: str, index: int) -> str:

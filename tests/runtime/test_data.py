@@ -27,7 +27,9 @@ def test_folder_with_classes(pictures):
     assert len(set.union(*parts)) == sum(map(len, parts)) == 24 and all(parts)
     assert data.train.images(torch.arange(3)).shape == (3, 3, 8, 8)
     for split in (data.train, data.test):
-        assert [split.pictures.keys[i].startswith("bee") for i in split.indices] == split.labels.bool().tolist()
+        assert [
+            split.pictures.keys[i].startswith("bee") for i in split.indices
+        ] == split.labels.bool().tolist()
 
 
 def test_flat_folder_is_unconditional(tmp_path):
@@ -113,13 +115,20 @@ def test_evaluation_sees_the_central_window(pictures):
 
 def test_parquet_in_the_hugging_face_layout(tmp_path):
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
     for name, count in (("train", 20), ("test", 4)):
         rows = {"img": [colour(i) for i in range(count)], "label": [i % 2 for i in range(count)]}
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{name}-00000-of-00001.parquet")
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(
+            tmp_path / f"{name}-00000-of-00001.parquet"
+        )
     data = load(Data(source="parquet", root=str(tmp_path), size=(12, 10), validation=0.2))
     assert data.label_names == ("cat", "dog") and len(data.test) == 4
-    assert torch.equal(data.test.images(torch.tensor([3]))[0], torch.from_numpy(np.asarray(colour(3)).copy()).permute(2, 0, 1))
+    assert torch.equal(
+        data.test.images(torch.tensor([3]))[0],
+        torch.from_numpy(np.asarray(colour(3)).copy()).permute(2, 0, 1),
+    )
     assert data.test.labels.tolist() == [0, 1, 0, 1]
 
 
@@ -131,7 +140,9 @@ def test_torchvision_sets_are_read_where_they_lie(tmp_path):
         head = b"\x00\x00\x08\x03" + b"".join(n.to_bytes(4, "big") for n in images.shape)
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(head + images.tobytes())
         labels = bytes(i % 10 for i in range(count))
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(b"\x00\x00\x08\x01" + count.to_bytes(4, "big") + labels)
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(
+            b"\x00\x00\x08\x01" + count.to_bytes(4, "big") + labels
+        )
     data = load(Data(source="mnist", root=str(tmp_path), size=(28, 28), channels=1, validation=0.2))
     assert len(data.test) == 10 and len(data.train) + len(data.validation) == 50
     assert torch.equal(data.test.images(torch.tensor([9]))[0, 0], torch.from_numpy(images[9]))
@@ -145,7 +156,10 @@ def test_torchvision_sets_are_read_where_they_lie(tmp_path):
         (lambda root: root.mkdir(), "no images"),
         (lambda root: (write_pictures(root), colour(0).save(root / "top.png")), "two layouts"),
         (lambda root: (write_pictures(root / "train"), write_pictures(root / "test", 4, ("wasp",))), "wasp"),
-        (lambda root: (write_pictures(root), (root / "ant" / "bad.png").write_bytes(b"\x89PNG no")), "bad.png"),
+        (
+            lambda root: (write_pictures(root), (root / "ant" / "bad.png").write_bytes(b"\x89PNG no")),
+            "bad.png",
+        ),
         (lambda root: write_pictures(root, 1, ()), "none fall into"),
     ],
 )

@@ -1,4 +1,5 @@
-"""Steps that are recorded once and replayed, with a stand-in for CUDA's graphs that records what the CPU does."""
+"""Steps that are recorded once and replayed, with a stand-in for CUDA's graphs that records what the CPU
+does."""
 
 from types import SimpleNamespace
 from typing import ClassVar
@@ -15,7 +16,8 @@ from vqprior.runtime import graph
 
 
 class Recorder(TorchDispatchMode):
-    """Notes every operation, with the very memory it reads and writes: like a CUDA graph, but the work is done too."""
+    """Notes every operation, with the very memory it reads and writes: like a CUDA graph, but the work is
+    done too."""
 
     def __init__(self):
         super().__init__()
@@ -96,31 +98,52 @@ def test_a_recorded_function_is_replayed_with_new_inputs(monkeypatch):
     assert len(calls) == graph.Recorded.AS_IT_IS + 1
 
 
-@pytest.mark.parametrize("flags", [[], ["--stage1.accumulate", 2, "--stage2.accumulate", 2, "--stage1.average", 0.9]])
+@pytest.mark.parametrize(
+    "flags", [[], ["--stage1.accumulate", 2, "--stage2.accumulate", 2, "--stage1.average", 0.9]]
+)
 def test_a_run_with_recorded_steps_is_one_with_plain_steps(tmp_path, command, stand_in, monkeypatch, flags):
-    """Rates, draws, labels and dropout change with the step; whatever were baked into the record would differ."""
+    """Rates, draws, labels and dropout change with the step; whatever were baked into the record would
+    differ."""
     pictures = write_pictures(tmp_path / "pictures")
     flags = [*flags, "--stage1.steps", 9, "--stage2.steps", 9]
     flags += ["--stage1.codebook.restart", 0.5, "--stage2.label_dropout", 0.3]
-    flags += ["--stage1.save_every", 9, "--stage1.eval_every", 9, "--stage2.save_every", 9, "--stage2.eval_every", 9]
+    flags += [
+        "--stage1.save_every",
+        9,
+        "--stage1.eval_every",
+        9,
+        "--stage2.save_every",
+        9,
+        "--stage2.eval_every",
+        9,
+    ]
     base = ["run", "folder", *TINY, *flags, "--data.root", pictures]
     assert command(*base, "--out", tmp_path / "plain")[0] == 0
 
     real = graph.recorded
 
     def recorded(work, config, accelerator):
-        cells = dict(zip(work.__code__.co_freevars, (cell.cell_contents for cell in work.__closure__), strict=True))
+        cells = dict(
+            zip(work.__code__.co_freevars, (cell.cell_contents for cell in work.__closure__), strict=True)
+        )
         model, optimizer, average = (cells[name] for name in ("model", "optimizer", "average"))
 
         class Watched(graph.Recorded):
             def __call__(self, *given):
                 moments = [x for state in optimizer.state.values() for x in state.values()]
                 rates = [group["lr"] for group in optimizer.param_groups]
-                State.of = [*model.state_dict().values(), *moments, *rates, *(average.tensors.values() if average else ())]
+                State.of = [
+                    *model.state_dict().values(),
+                    *moments,
+                    *rates,
+                    *(average.tensors.values() if average else ()),
+                ]
                 return super().__call__(*given)
 
-        assert isinstance(real(work, config, SimpleNamespace(device=torch.device("cuda"), num_processes=1, scaler=None)),
-                          graph.Recorded)  # fmt: skip
+        assert isinstance(
+            real(work, config, SimpleNamespace(device=torch.device("cuda"), num_processes=1, scaler=None)),
+            graph.Recorded,
+        )
         return Watched(work)
 
     for module in ("vqprior.stage1_vqvae.train", "vqprior.stage2_prior.train"):
@@ -131,7 +154,10 @@ def test_a_run_with_recorded_steps_is_one_with_plain_steps(tmp_path, command, st
         files = sorted((tmp_path / "plain" / stage / "step-00000009").glob("*.safetensors"))
         assert len(files) >= 2
         for file in files:
-            plain, replayed = load_file(file), load_file(tmp_path / "recorded" / stage / file.parent.name / file.name)
+            plain, replayed = (
+                load_file(file),
+                load_file(tmp_path / "recorded" / stage / file.parent.name / file.name),
+            )
             assert all(torch.equal(value, replayed[name]) for name, value in plain.items()), file
 
 

@@ -37,7 +37,8 @@ def test_auto_is_bf16_where_there_are_instructions_for_it(instruction, fast, cpu
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator, which decides")
 def test_a_run_keeps_the_precision_it_began_with(cpu_with, pictures, tmp_path, command):
-    """Begun on a CPU without bf16, it goes on in fp32 on one that has it; and a stored bf16 is kept, with a warning."""
+    """Begun on a CPU without bf16, it goes on in fp32 on one that has it; and a stored bf16 is kept, with a
+    warning."""
     asked = ["folder", *TINY, "--data.root", pictures, "--precision", "auto"]
     stored = lambda name: configs.parse(tmp_path / name / "config.yaml", []).precision
     for name, first, then, expected in (("a", [], ["avx512_bf16"], "no"), ("b", ["avx512_bf16"], [], "bf16")):

@@ -33,7 +33,9 @@ def test_slices_of_the_processes_make_up_the_global_batch(tiny, processes):
     split = load(data).train
     how = dict(seed=5, batch_size=8, start=3, stop=6)
     whole = list(image_batches(split, CPU, part=Share().slice(8), **how))
-    shares = [list(image_batches(split, CPU, part=Share(r, processes).slice(8), **how)) for r in range(processes)]
+    shares = [
+        list(image_batches(split, CPU, part=Share(r, processes).slice(8), **how)) for r in range(processes)
+    ]
     for t, batch in enumerate(whole):
         assert torch.equal(batch.images, torch.cat([share[t].images for share in shares]))
         assert torch.equal(batch.labels, torch.cat([share[t].labels for share in shares]))
@@ -44,7 +46,9 @@ def test_slices_of_code_maps_make_up_the_global_batch(processes):
     split = CodeSplit([np.arange(44).reshape(11, 2, 2)], torch.arange(11))
     how = dict(seed=5, batch_size=8, start=3, stop=6)
     whole = list(code_batches(split, CPU, part=Share().slice(8), **how))
-    shares = [list(code_batches(split, CPU, part=Share(r, processes).slice(8), **how)) for r in range(processes)]
+    shares = [
+        list(code_batches(split, CPU, part=Share(r, processes).slice(8), **how)) for r in range(processes)
+    ]
     for t, (codes, labels, positions) in enumerate(whole):
         for index, tensor in enumerate((codes, labels, positions)):
             assert torch.equal(tensor, torch.cat([share[t][index] for share in shares])) and len(tensor) == 8
@@ -69,6 +73,11 @@ def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_a_pass_over_chunks_has_each_item_once(processes):
-    seen = [i for rank in range(processes) for chunk in chunks(11, 4, Share(rank, processes)) for i in chunk.tolist()]
+    seen = [
+        i
+        for rank in range(processes)
+        for chunk in chunks(11, 4, Share(rank, processes))
+        for i in chunk.tolist()
+    ]
     assert sorted(seen) == list(range(11))
     assert padded(torch.tensor([8, 9, 10]), 5).tolist() == [8, 9, 10, 10, 10]

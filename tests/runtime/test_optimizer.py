@@ -1,5 +1,5 @@
-"""The optimizer on a CPU, on a device whose host runs ahead (tried on the CPU, which has the same kernels), and after a
-resume."""
+"""The optimizer on a CPU, on a device whose host runs ahead (tried on the CPU, which has the same kernels),
+and after a resume."""
 
 import copy
 
@@ -9,7 +9,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from vqprior.runtime import optimizer as module
-from vqprior.runtime.optimizer import adamw, moments, named_moments, on_device, restore_moments, set_rate, take_step
+from vqprior.runtime.optimizer import (
+    adamw,
+    moments,
+    named_moments,
+    on_device,
+    restore_moments,
+    set_rate,
+    take_step,
+)
 
 
 @pytest.fixture
@@ -54,7 +62,10 @@ def steps(model: nn.Module, optimizer, count: range, unsound: float | None = Non
 
 def resumed(model: nn.Module, optimizer, accelerator: Accelerator):
     """The same model and optimizer, by way of contiguous tensors as a file holds them."""
-    stored = {name: value.clone(memory_format=torch.contiguous_format) for name, value in moments(optimizer, model).items()}
+    stored = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in moments(optimizer, model).items()
+    }
     again = network()
     again.load_state_dict(copy.deepcopy(model.state_dict()))
     other = accelerator.prepare(adamw(again, weight_decay=0.01))
@@ -63,7 +74,9 @@ def resumed(model: nn.Module, optimizer, accelerator: Accelerator):
 
 
 @pytest.mark.parametrize("kind", ["plain", "fused"])
-def test_a_resumed_optimizer_takes_the_same_steps_and_has_the_strides_of_its_parameters(kind, accelerator, request):
+def test_a_resumed_optimizer_takes_the_same_steps_and_has_the_strides_of_its_parameters(
+    kind, accelerator, request
+):
     if kind == "fused":
         request.getfixturevalue("ahead")
     model = network()
@@ -77,7 +90,9 @@ def test_a_resumed_optimizer_takes_the_same_steps_and_has_the_strides_of_its_par
     steps(again, other, range(3, 6))
     for a, b in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert all(torch.equal(value, moments(other, again)[name]) for name, value in moments(optimizer, model).items())
+    assert all(
+        torch.equal(value, moments(other, again)[name]) for name, value in moments(optimizer, model).items()
+    )
 
 
 def test_fused_steps_are_those_of_the_plain_optimizer_up_to_rounding(accelerator, monkeypatch, request):
@@ -112,7 +127,9 @@ def test_numbered_moments_of_earlier_versions_get_the_names_of_their_parameters(
     stored = {f"{index}.exp_avg": torch.tensor(float(index)) for index in range(6)}
     named = named_moments(stored, model.named_parameters(), model.undecayed())
     order = ["0.weight", "2.weight", "4.weight", "0.bias", "2.bias", "4.bias"]
-    assert {name: value.item() for name, value in named.items()} == {f"{n}.exp_avg": i for i, n in enumerate(order)}
+    assert {name: value.item() for name, value in named.items()} == {
+        f"{n}.exp_avg": i for i, n in enumerate(order)
+    }
     assert named_moments(named, [], ()) is named
 
 

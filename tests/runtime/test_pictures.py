@@ -8,7 +8,9 @@ from vqprior.runtime.pictures import grid, tiled
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("count", "columns", "padding"), [(1, 4, 2), (2, 1, 1), (3, 8, 2), (7, 3, 1), (12, 4, 2), (9, 8, 0)])
+@pytest.mark.parametrize(
+    ("count", "columns", "padding"), [(1, 4, 2), (2, 1, 1), (3, 8, 2), (7, 3, 1), (12, 4, 2), (9, 8, 0)]
+)
 def test_tiles_are_those_of_torchvision(count, columns, padding, channels):
     images = torch.randint(0, 256, (count, channels, 5, 7), dtype=torch.uint8)
     expected = make_grid(images, nrow=columns, padding=padding, pad_value=128).permute(1, 2, 0)

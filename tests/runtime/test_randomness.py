@@ -6,7 +6,8 @@ from vqprior.runtime.randomness import generator, hash64, share_of, uniform
 
 
 def test_hash_is_splitmix64():
-    """The first outputs of the published generator from the seeds 0 and 0x9E3779B97F4A7C15 (its second state)."""
+    """The first outputs of the published generator from the seeds 0 and 0x9E3779B97F4A7C15 (its second
+    state)."""
     assert int(hash64(0)) % 2**64 == 0xE220A8397B1DCDAF
     assert int(hash64(1)) % 2**64 == 0x6E789E6AA1B965F4
 

@@ -31,11 +31,15 @@ def run(tmp_path):
 def test_a_damaged_picture_stops_and_is_named_or_is_left_out_and_listed(pictures, run, memory_gb):
     (pictures / "ant" / "picture0.png").write_bytes(b"\x89PNG no")
     data = replace(SMALL, root=str(pictures), memory_gb=memory_gb)
-    with pytest.raises(UserError, match=r"1 of 24 pictures cannot be read: .*picture0\.png .*--data\.on_error skip"):
+    with pytest.raises(
+        UserError, match=r"1 of 24 pictures cannot be read: .*picture0\.png .*--data\.on_error skip"
+    ):
         load(data, run=run)
     found = load(replace(data, on_error="skip"), run=run)
     assert sum(len(found.split(name)) for name in ("train", "validation", "test")) == 23
-    assert list(found.record.unreadable["train"]) == ["ant/picture0.png"] and "1 unreadable" in found.summary()
+    assert (
+        list(found.record.unreadable["train"]) == ["ant/picture0.png"] and "1 unreadable" in found.summary()
+    )
     assert list(noted(run / SKIPPED)) == [("train", "ant/picture0.png")]
 
 
@@ -166,7 +170,8 @@ def test_which_pictures_are_in_the_data_does_not_depend_on_memory(pictures, tmp_
     data = replace(SMALL, root=str(pictures), on_error="skip", cache=str(tmp_path / "cache"))
     held, streamed = load(data), load(replace(data, memory_gb=0))
     assert held.fingerprint == streamed.fingerprint and "ant/picture0.png" in held.record.unreadable["train"]
-    assert len([*(tmp_path / "cache").glob("*.pixels")]) <= 4  # what is left of a split takes the place of the whole
+    # what is left of a split takes the place of the whole
+    assert len([*(tmp_path / "cache").glob("*.pixels")]) <= 4
 
 
 def test_other_contents_and_classes_are_noticed_where_no_file_has_a_time(tmp_path, run, monkeypatch):
@@ -197,7 +202,8 @@ def test_before_anything_is_learnt_other_settings_choose_other_pictures(pictures
 
 
 def test_a_run_of_an_earlier_version_finds_the_data_as_that_version_read_them(tmp_path):
-    """Photographs decoded whole, former endings, the validation split cut from train; its fingerprint was that."""
+    """Photographs decoded whole, former endings, the validation split cut from train; its fingerprint was
+    that."""
     root = tmp_path / "pictures"
     for split, count in (("train", 24), ("valid", 4), ("test", 4)):
         (root / split).mkdir(parents=True)
@@ -214,7 +220,9 @@ def test_a_run_of_an_earlier_version_finds_the_data_as_that_version_read_them(tm
         digest.update("\n".join(split.keys).encode())
         for index in np.unique(np.linspace(0, len(split) - 1, 32).astype(int)):
             digest.update(
-                prepare(Image.open(root / split.name.replace("validation", "train") / split.keys[index]), data).tobytes()
+                prepare(
+                    Image.open(root / split.name.replace("validation", "train") / split.keys[index]), data
+                ).tobytes()
             )
     assert found.fingerprint == digest.hexdigest()
     assert not np.array_equal(load(data).train.read(0), found.train.read(0))  # drafted today

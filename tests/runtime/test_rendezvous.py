@@ -21,10 +21,16 @@ def test_without_restarts_torch_is_left_to_itself(monkeypatch):
 def test_a_port_that_a_dead_process_left_behind_is_passed_over(monkeypatch):
     """The second process of an attempt looks before the first has told the new port, as after a restart."""
     shared = TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=SOON)
-    with socket.socket() as dead:  # bound, so that nobody else takes it, and refusing, since it does not listen
+    # bound, so that nobody else takes it, and refusing, since it does not listen
+    with socket.socket() as dead:
         dead.bind(("localhost", 0))
         shared.set(rendezvous.PORT, str(dead.getsockname()[1]))
-        environment = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": "3", "WORLD_SIZE": "2", "RANK": "0"}
+        environment = {
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_MAX_RESTARTS": "3",
+            "WORLD_SIZE": "2",
+            "RANK": "0",
+        }
         environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(shared.port)}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)

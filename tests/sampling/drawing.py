@@ -1,4 +1,5 @@
-"""Maps drawn with the one loop from a prior's own cache, or from full forwards, and priors made of a function."""
+"""Maps drawn with the one loop from a prior's own cache, or from full forwards, and priors made of a
+function."""
 
 from collections.abc import Callable
 
@@ -33,7 +34,8 @@ def drawn(
 
 
 class Fake(Prior):
-    """A prior made of a function: codes [B, h, w] and labels [B] or None -> logits [B, K, h, w]; it has no cache of its own."""
+    """A prior made of a function: codes [B, h, w] and labels [B] or None -> logits [B, K, h, w]; it has no
+    cache of its own."""
 
     def __init__(self, function: Callable, level: Level, classes: int = 0):
         super().__init__(level, classes, hides_labels=False)

@@ -16,7 +16,13 @@ def tensors_of(thing: object) -> dict[int, int]:
     """Numbers of each memory that an object holds, by where it is."""
     if isinstance(thing, torch.Tensor):
         return {thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes() // thing.element_size()}
-    parts = thing if isinstance(thing, (list, tuple)) else vars(thing).values() if hasattr(thing, "__dict__") else ()
+    parts = (
+        thing
+        if isinstance(thing, (list, tuple))
+        else vars(thing).values()
+        if hasattr(thing, "__dict__")
+        else ()
+    )
     found: dict[int, int] = {}
     for part in parts:
         if not isinstance(part, PixelCNN):

@@ -52,7 +52,13 @@ def test_codes_equal_those_of_full_forwards(dtype, kernel, height, width):
 
 
 @pytest.mark.parametrize(
-    "choice", [Choice(temperature=0.5), Choice(top_k=3), Choice(top_p=0.7), Choice(temperature=1.3, top_k=6, top_p=0.9)]
+    "choice",
+    [
+        Choice(temperature=0.5),
+        Choice(top_k=3),
+        Choice(top_p=0.7),
+        Choice(temperature=1.3, top_k=6, top_p=0.9),
+    ],
 )
 def test_under_every_choice(choice):
     plain, cached = both(prior(5, 3, torch.float64, (5, 9)), 33, choice)
@@ -110,7 +116,9 @@ def test_logits_agree(dtype, tolerance):
 
 def test_guided_codes_equal_those_of_guided_full_forwards():
     torch.manual_seed(0)
-    model = PixelCNN(Stage2(channels=8, layers=4, head=12, label_dropout=0.1), Level(K, 5, 6), 3).double().eval()
+    model = (
+        PixelCNN(Stage2(channels=8, layers=4, head=12, label_dropout=0.1), Level(K, 5, 6), 3).double().eval()
+    )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     labels, noise = torch.tensor([0, 1, 2, 2]), gumbel_noise(0, torch.arange(4), K)
@@ -120,7 +128,9 @@ def test_guided_codes_equal_those_of_guided_full_forwards():
     assert torch.equal(plain, cached)
     assert not torch.equal(cached, drawn(model, labels, noise, Choice(top_k=5), maps=4))
     # Full forwards of both, mixed by hand
-    logits = [model(plain, given)[:, :, 2, 3] for given in (labels, torch.full_like(labels, model.null_label))]
+    logits = [
+        model(plain, given)[:, :, 2, 3] for given in (labels, torch.full_like(labels, model.null_label))
+    ]
     assert torch.equal(choice(guide(*logits, 2.5), noise(2, 6)[:, 3]), plain[:, 2, 3])
 
 

@@ -11,14 +11,20 @@ from vqprior.sampling.arguments import per_image
 from vqprior.sampling.choice import Choice, along, of_maps
 from vqprior.sampling.noise import gumbel_noise
 
-TEMPERATURES, TOP_K, TOP_P = torch.tensor([1.0, 0.5, 2.0, 1.0]), torch.tensor([0, 2, 99, 1]), torch.tensor([0.7, 1.0, 0.3, 1.0])
+TEMPERATURES, TOP_K, TOP_P = (
+    torch.tensor([1.0, 0.5, 2.0, 1.0]),
+    torch.tensor([0, 2, 99, 1]),
+    torch.tensor([0.7, 1.0, 0.3, 1.0]),
+)
 
 
 def test_each_row_is_restricted_as_if_it_were_alone():
     logits = torch.randn(4, 11, generator=torch.Generator().manual_seed(0))
     together = Choice(TEMPERATURES, TOP_K, TOP_P).restrict(logits)
     for row in range(4):
-        alone = Choice(TEMPERATURES[row].item(), TOP_K[row].item(), TOP_P[row].item()).restrict(logits[row : row + 1])
+        alone = Choice(TEMPERATURES[row].item(), TOP_K[row].item(), TOP_P[row].item()).restrict(
+            logits[row : row + 1]
+        )
         assert torch.equal(together[row : row + 1], alone)
 
 
@@ -29,7 +35,8 @@ def test_top_p_of_one_keeps_all_however_the_sum_is_rounded():
 
 
 def test_frequencies_of_maps_with_settings_of_their_own():
-    """One fake prior without memory, four settings in turn: each map's codes follow its own, by chi-square."""
+    """One fake prior without memory, four settings in turn: each map's codes follow its own, by
+    chi-square."""
 
     def prior(codes: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
         return P.log()[None, :, None, None].expand(len(codes), -1, *codes.shape[1:])
@@ -43,11 +50,15 @@ def test_frequencies_of_maps_with_settings_of_their_own():
     maps = 4000
     kind = torch.arange(maps) % len(settings)
     default = dict(temperature=1.0, top_k=0, top_p=1.0)
-    each = {name: torch.tensor([given.get(name, value) for given, _ in settings])[kind] for name, value in default.items()}
+    each = {
+        name: torch.tensor([given.get(name, value) for given, _ in settings])[kind]
+        for name, value in default.items()
+    }
     noise = gumbel_noise(0, torch.arange(maps), 4)
     codes = drawn(Fake(prior, Level(4, 2, 3)), None, noise, Choice(**each), maps=maps)
     for number, (_, expected) in enumerate(settings):
-        assert chi_square(codes[kind == number].flatten(), torch.tensor(expected)) < 16.3  # once in 1000 seeds
+        # once in 1000 seeds
+        assert chi_square(codes[kind == number].flatten(), torch.tensor(expected)) < 16.3
 
 
 def test_a_setting_that_some_maps_share_becomes_a_number():
@@ -66,7 +77,9 @@ def test_what_users_give_for_each_image():
     assert per_image("top_k", (0, 4), 2).dtype == torch.int64
 
 
-@pytest.mark.parametrize("given", [[1.0, 2.0], [], "high", [[1.0]] * 3, [1.0, None, 2.0], [[1], [2, 3], [4]], True])
+@pytest.mark.parametrize(
+    "given", [[1.0, 2.0], [], "high", [[1.0]] * 3, [1.0, None, 2.0], [[1], [2, 3], [4]], True]
+)
 def test_what_is_no_number_for_each_image_is_refused(given):
     with pytest.raises(UserError, match="for 3 images; it takes one number, or one for each image"):
         per_image("temperature", given, 3)

@@ -82,8 +82,13 @@ def test_completion_i_is_completion_i_for_every_batch_size_and_n(generator, batc
 
 
 def test_draws_may_have_labels_and_settings_of_their_own(generator):
-    done = generator.complete(IMAGE, BLOT, n=4, labels=["a", 1, "c", "a"], top_k=[1, 1, 0, 1], guidance=[1.0, 3.0, 1.0, 0.5])
-    alone = [generator.complete(IMAGE, BLOT, n=1, labels=label, top_k=1, guidance=g) for label, g in (("a", 1), ("b", 3))]
+    done = generator.complete(
+        IMAGE, BLOT, n=4, labels=["a", 1, "c", "a"], top_k=[1, 1, 0, 1], guidance=[1.0, 3.0, 1.0, 0.5]
+    )
+    alone = [
+        generator.complete(IMAGE, BLOT, n=1, labels=label, top_k=1, guidance=g)
+        for label, g in (("a", 1), ("b", 3))
+    ]
     place = done.draws.tolist().index
     assert np.array_equal(done.codes[place(0)], alone[0].codes[0])
     assert np.array_equal(done.codes[place(1)], alone[1].codes[0])
@@ -150,9 +155,12 @@ def test_the_command_writes_one_picture_and_its_numbers(finished_run, tmp_path, 
     assert code == 0 and "2 of 4 codes are known; 3 of 5 draws" in printed
     found, record = arrays(out), json.loads((out / "completions.json").read_text())
     assert found["images"].shape == (3, 8, 8, 3) and found["known"].tolist() == [[True, True], [False, False]]
-    assert record["bits"] == found["bits"].tolist() and record["label"] == "bee" and record["codes_known"] == 2
+    assert (
+        record["bits"] == found["bits"].tolist() and record["label"] == "bee" and record["codes_known"] == 2
+    )
 
-    picture = np.asarray(Image.open(out / "completions.png"))  # panels of 8 x 8 pixels, each enlarged 12 times
+    # panels of 8 x 8 pixels, each enlarged 12 times
+    picture = np.asarray(Image.open(out / "completions.png"))
     panels = [picture[2:98:12, 2 + 98 * i : 2 + 98 * i + 96 : 12] for i in range(5)]
     data = RunDir(finished_run).config().data
     original = prepare(Image.open(photo), data).transpose(1, 2, 0)
@@ -163,7 +171,9 @@ def test_the_command_writes_one_picture_and_its_numbers(finished_run, tmp_path, 
 
 
 @pytest.mark.parametrize("how", ["mask", "box", "hide"])
-def test_what_is_behind_the_mask_of_a_photo_changes_no_completion(finished_run, tmp_path, command, photo, how):
+def test_what_is_behind_the_mask_of_a_photo_changes_no_completion(
+    finished_run, tmp_path, command, photo, how
+):
     """Though the photo is resized, which mixes neighbours."""
     pixels = np.asarray(Image.open(photo)).copy()
     small = np.zeros((6, 5), dtype=np.uint8)  # a mask of another size, stretched
@@ -181,7 +191,9 @@ def test_what_is_behind_the_mask_of_a_photo_changes_no_completion(finished_run, 
     pixels[hidden] = RNG.integers(0, 256, (hidden.sum(), 3))
     other = write(tmp_path / "other.png", pixels)
     for image, out in ((photo, "a"), (other, "b")):
-        code, printed = command("complete", finished_run, "--image", image, *flags, "--label", 0, "--out", tmp_path / out)
+        code, printed = command(
+            "complete", finished_run, "--image", image, *flags, "--label", 0, "--out", tmp_path / out
+        )
         assert code == 0, printed
     one, two = arrays(tmp_path / "a"), arrays(tmp_path / "b")
     assert all(np.array_equal(one[name], two[name]) for name in one)
@@ -207,4 +219,6 @@ def test_a_photo_of_more_than_8_bits_goes_by_what_it_holds_and_says_so(finished_
     found = arrays(tmp_path / "out")
     assert (abs(found["images"][0, ..., 0] - expected)[~found["hidden"]] <= 1).all()
     code, printed = command("complete", finished_run, "--image", tmp_path / "flat.npy", *flags)
-    assert code == 2 and "flat.npy, which --image names: pictures of more than 8 bits have no range" in printed
+    assert (
+        code == 2 and "flat.npy, which --image names: pictures of more than 8 bits have no range" in printed
+    )

@@ -1,4 +1,5 @@
-"""Sampling on a pretend GPU and a pretend Mac: every option, no waits, and the safe way where a device is wrong."""
+"""Sampling on a pretend GPU and a pretend Mac: every option, no waits, and the safe way where a device is
+wrong."""
 
 from collections.abc import Callable, Iterator
 
@@ -39,7 +40,9 @@ def everything(generator: Generator) -> list[np.ndarray]:
     """What a generator gives, under every option."""
     images = generator.sample(5, labels=["a", "b", "c", "a", "b"], seed=2, batch_size=2)
     codes = generator.encode(images)
-    completed = generator.complete(images[0], MASK, n=2, draws=3, labels="a", seed=1, guidance=[1.0, 2.0, 1.0], batch_size=2)
+    completed = generator.complete(
+        images[0], MASK, n=2, draws=3, labels="a", seed=1, guidance=[1.0, 2.0, 1.0], batch_size=2
+    )
     return [
         images,
         codes,
@@ -89,7 +92,8 @@ def test_a_row_and_a_code_wait_for_nothing(kind):
 
     few, many = waits((8, 8)), waits((24, 20))
     assert few == many
-    assert sum(many.values()) <= (0 if kind == "cuda" else 5)  # a Mac waits for images, labels, and what is known
+    # a Mac waits for images, labels, and what is known
+    assert sum(many.values()) <= (0 if kind == "cuda" else 5)
 
 
 def spoilt_hash(*parts: object, **options: object) -> torch.Tensor:
@@ -109,7 +113,9 @@ def test_where_whole_numbers_are_wrong_the_noise_is_that_of_the_cpu(on_cpu, caps
     with pretend("mps"):
         generator = generator_on("mps")
         found = everything(generator)
-        assert not self_check.hashes(generator.networks.device) and self_check.caches(generator.networks.device)
+        assert not self_check.hashes(generator.networks.device) and self_check.caches(
+            generator.networks.device
+        )
     assert same(found, on_cpu)
     assert capsys.readouterr().out.count("the noise is made on the CPU") == 1
 
@@ -127,7 +133,9 @@ def test_where_the_cache_is_wrong_each_code_takes_a_full_forward(on_cpu, capsys,
     with pretend("mps"):
         generator = generator_on("mps")
         found = everything(generator)
-        assert not self_check.caches(generator.networks.device) and self_check.hashes(generator.networks.device)
+        assert not self_check.caches(generator.networks.device) and self_check.hashes(
+            generator.networks.device
+        )
     assert same(found, on_cpu)
     assert capsys.readouterr().out.count("each code takes a full forward") == 1
 

@@ -20,7 +20,9 @@ def test_an_exported_run_draws_the_same_images_and_holds_nothing_else(finished_r
     assert code == 0 and str(out) in printed
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     steps = {"manifest.json", "model.safetensors"}
-    assert names == {"config.yaml", "run.json"} | {f"stage{n}/step-00000004/{name}" for n in (1, 2) for name in steps}
+    assert names == {"config.yaml", "run.json"} | {
+        f"stage{n}/step-00000004/{name}" for n in (1, 2) for name in steps
+    }
     text = "".join(path.read_text() for path in out.rglob("*") if path.suffix in (".json", ".yaml"))
     assert str(finished_run.parent) not in text  # no place on this machine
     assert np.array_equal(images(out), images(finished_run))
@@ -52,7 +54,11 @@ def test_stages_that_do_not_belong_together_are_refused(finished_run, tmp_path, 
     shutil.copytree(finished_run, run)
     shutil.rmtree(run / "stage1" / "step-00000004")
     code, printed = command("export", run, "--out", tmp_path / "shared")
-    assert code == 2 and "do not belong together" in printed and not (tmp_path / "shared" / "config.yaml").exists()
+    assert (
+        code == 2
+        and "do not belong together" in printed
+        and not (tmp_path / "shared" / "config.yaml").exists()
+    )
 
 
 @pytest.mark.parametrize("flags", [(), ("--out",)])
@@ -72,7 +78,13 @@ def test_the_model_that_ships_draws_digits_with_one_command(tmp_path, command):
 def test_no_place_of_this_machine_is_exported(finished_run, tmp_path, command):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
-    places = {"train_root": "mine/train", "validation_root": None, "test_root": "mine/test", "table": "t", "cache": "mine/c"}
+    places = {
+        "train_root": "mine/train",
+        "validation_root": None,
+        "test_root": "mine/test",
+        "table": "t",
+        "cache": "mine/c",
+    }
     tree = yaml.safe_load((run / "config.yaml").read_text())
     tree["data"] |= places
     (run / "config.yaml").write_text(yaml.safe_dump(tree))

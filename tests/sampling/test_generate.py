@@ -19,7 +19,9 @@ def drawn(finished_run, tmp_path_factory):
     from tests.launch import run_processes
 
     out = tmp_path_factory.mktemp("drawn") / "samples"
-    done = run_processes(["sample", finished_run, "--images", 11, "--batch_size", 4, "--seed", 5, "--out", out])
+    done = run_processes(
+        ["sample", finished_run, "--images", 11, "--batch_size", 4, "--seed", 5, "--out", out]
+    )
     assert done.returncode == 0, done.stderr
     return out
 
@@ -35,7 +37,9 @@ def test_the_files_hold_the_same_images(drawn):
     assert load(drawn, "labels").tolist() == [0, 1] * 5 + [0] and load(drawn, "labels").dtype == np.int64
     files = sorted((drawn / "images").iterdir())
     assert [file.name for file in files] == [f"{i:05d}.png" for i in range(11)]
-    assert all(np.array_equal(np.asarray(Image.open(file)), image) for file, image in zip(files, images))
+    assert all(
+        np.array_equal(np.asarray(Image.open(file)), image) for file, image in zip(files, images, strict=True)
+    )
     assert not (drawn / ".unfinished").exists()
 
 
@@ -50,13 +54,16 @@ def test_the_archive_is_what_numpy_writes(drawn):
 def test_image_i_is_image_i_for_every_n_and_chunk(drawn, finished_run, tmp_path, command):
     for n, batch_size in ((3, 4), (7, 4), (11, 3), (11, 64)):
         out = tmp_path / f"{n}-{batch_size}"
-        code, printed = command("sample", finished_run, "--images", n, "--batch_size", batch_size, "--seed", 5, "--out", out)
+        code, printed = command(
+            "sample", finished_run, "--images", n, "--batch_size", batch_size, "--seed", 5, "--out", out
+        )
         assert code == 0, printed
         assert np.array_equal(load(out), load(drawn)[:n])
 
 
 def test_a_killed_call_draws_only_what_is_missing(drawn, finished_run, tmp_path, command, monkeypatch):
-    """Killed after two chunks, with a picture of the third one half-written; then once more, after the folder was moved."""
+    """Killed after two chunks, with a picture of the third one half-written; then once more, after the folder
+    was moved."""
     out, real, calls = tmp_path / "samples", generate.write_array, []
 
     def dies(*arguments):
@@ -99,7 +106,10 @@ def test_no_more_than_a_chunk_is_held(finished_run, tmp_path, command, monkeypat
 
     real = np.load
     monkeypatch.setattr(np, "load", counted)
-    assert command("sample", finished_run, "--images", 160, "--batch_size", 5, "--out", tmp_path / "samples")[0] == 0
+    assert (
+        command("sample", finished_run, "--images", 160, "--batch_size", 5, "--out", tmp_path / "samples")[0]
+        == 0
+    )
     assert len(alive) > 32 and most <= 20 + 2  # the grid shows a hundred images, which are twenty chunks
 
 
@@ -137,7 +147,8 @@ def test_auto_becomes_the_number_that_was_used(finished_run, tmp_path, command, 
     monkeypatch.setattr(generate, "write_array", dies)
     assert command(*arguments, "--out", out)[0] == 130
     monkeypatch.setattr(networks, "automatic", lambda prior, vqvae: 64)
-    assert command(*arguments, "--out", out)[0] == 0 and len(calls) == 4  # the second chunk again, and the third
+    # the second chunk again, and the third
+    assert command(*arguments, "--out", out)[0] == 0 and len(calls) == 4
     for file in ("samples.npz", "samples.json"):
         assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert "done" in command(*arguments, "--out", out)[1]
@@ -146,7 +157,9 @@ def test_auto_becomes_the_number_that_was_used(finished_run, tmp_path, command, 
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
-def test_a_full_disk_is_a_message_and_the_same_command_goes_on(drawn, finished_run, tmp_path, command, monkeypatch, chunk):
+def test_a_full_disk_is_a_message_and_the_same_command_goes_on(
+    drawn, finished_run, tmp_path, command, monkeypatch, chunk
+):
     """In whatever chunk a thread meets it, the last one too."""
     out, real, calls = tmp_path / "samples", generate.write_array, []
 

@@ -97,7 +97,9 @@ def test_numbers_for_each_image_may_be_arrays_and_tensors():
     generator = tiny_generator()
     expected = generator.sample(**SETTINGS)
     settings = SETTINGS | {"labels": np.array([0, 1, 2, 0, 1]), "top_k": torch.tensor(SETTINGS["top_k"])}
-    assert np.array_equal(generator.sample(**settings | {"guidance": np.array(SETTINGS["guidance"])}), expected)
+    assert np.array_equal(
+        generator.sample(**settings | {"guidance": np.array(SETTINGS["guidance"])}), expected
+    )
 
 
 def test_guidance_of_one_among_others_is_no_guidance():
@@ -105,7 +107,7 @@ def test_guidance_of_one_among_others_is_no_guidance():
     generator, labels = tiny_generator(), ["b"] * 6
     mixed = generator.sample(labels=labels, guidance=[1, 4, 1, 1, 0, 1], seed=1)
     plain = generator.sample(labels=labels, seed=1)
-    same = [np.array_equal(a, b) for a, b in zip(mixed, plain)]
+    same = [np.array_equal(a, b) for a, b in zip(mixed, plain, strict=True)]
     assert same == [True, False, True, True, False, True]
 
 
@@ -116,7 +118,10 @@ def test_mistakes_in_numbers_for_each_image_are_answered(generator):
         (lambda: generator.sample(2, top_p=1.5), "top_p is 1.5"),
         (lambda: generator.sample(2, top_k=[1, 2.5]), "whole number"),
         (lambda: generator.sample(2, guidance=[1.0, -1.0]), "guidance is -1; it must be at least 0"),
-        (lambda: generator.sample(2, guidance=[1.0, 2.0]), "guidance is 2, but the prior was not trained for it"),
+        (
+            lambda: generator.sample(2, guidance=[1.0, 2.0]),
+            "guidance is 2, but the prior was not trained for it",
+        ),
         (lambda: generator.sample(2, batch_size=0), "batch_size is 0"),
         (lambda: generator.sample(2, precision="fp8"), "no, bf16, fp16"),
         (lambda: generator.sample(0), "at least 1"),
@@ -126,9 +131,12 @@ def test_mistakes_in_numbers_for_each_image_are_answered(generator):
 
 
 def test_calls_from_several_threads_disturb_each_other_in_nothing():
-    """Each works in memory of its own, however they take turns; afterwards that of one is kept, until it is released."""
+    """Each works in memory of its own, however they take turns; afterwards that of one is kept, until it is
+    released."""
     generator = tiny_generator()
-    draw = lambda i: generator.sample(6, labels="abc"[i % 3], seed=i, guidance=1 + i % 2, batch_size=2 + i % 2)
+    draw = lambda i: generator.sample(
+        6, labels="abc"[i % 3], seed=i, guidance=1 + i % 2, batch_size=2 + i % 2
+    )
     expected = [draw(i) for i in range(12)]
     with ThreadPoolExecutor(4) as threads:
         found = [*threads.map(draw, range(12))]
@@ -139,7 +147,8 @@ def test_calls_from_several_threads_disturb_each_other_in_nothing():
 
 
 def test_a_hundred_calls_disturb_each_other_in_nothing_and_leave_nothing_behind():
-    """Other labels, sizes of batch and kinds of call in between; then live tensors and memory are what they were."""
+    """Other labels, sizes of batch and kinds of call in between; then live tensors and memory are what they
+    were."""
     generator = tiny_generator()
     image, mask = generator.sample(1, labels="a")[0], np.arange(16)[:, None].repeat(20, 1) > 7
     weights = {name: value.clone() for name, value in generator.networks.prior.state_dict().items()}
@@ -155,7 +164,9 @@ def test_a_hundred_calls_disturb_each_other_in_nothing_and_leave_nothing_behind(
 
     def in_use() -> tuple[int, int]:
         gc.collect()
-        return sum(type(thing) is torch.Tensor for thing in gc.get_objects()), psutil.Process().memory_info().rss
+        return sum(
+            type(thing) is torch.Tensor for thing in gc.get_objects()
+        ), psutil.Process().memory_info().rss
 
     for i in range(20):
         call(i)
@@ -166,4 +177,6 @@ def test_a_hundred_calls_disturb_each_other_in_nothing_and_leave_nothing_behind(
     assert tensors_after == tensors
     assert memory_after - memory < 8 * 2**20
     assert np.array_equal(generator.sample(**SETTINGS, batch_size=5), expected)
-    assert all(torch.equal(value, weights[name]) for name, value in generator.networks.prior.state_dict().items())
+    assert all(
+        torch.equal(value, weights[name]) for name, value in generator.networks.prior.state_dict().items()
+    )

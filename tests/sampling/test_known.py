@@ -16,7 +16,11 @@ K, MAPS, HEIGHT, WIDTH = 9, 6, 5, 7
 
 def opinionated(dtype: torch.dtype = torch.float64) -> PixelCNN:
     torch.manual_seed(0)
-    model = PixelCNN(Stage2(channels=8, layers=3, head=12, label_dropout=0.1), Level(K, HEIGHT, WIDTH), 3).to(dtype).eval()
+    model = (
+        PixelCNN(Stage2(channels=8, layers=3, head=12, label_dropout=0.1), Level(K, HEIGHT, WIDTH), 3)
+        .to(dtype)
+        .eval()
+    )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model.requires_grad_(False)
@@ -47,7 +51,9 @@ def test_they_agree_with_guidance_and_choice_of_each_map():
     model, known = opinionated(), some_known(0.4)
     guidance = torch.tensor([1.0, 2.5, 0.0, 1.0, 4.0, 1.5], dtype=torch.float64)
     temperature = torch.tensor([1.0, 0.5, 1.0, 2.0, 0.9, 1.0], dtype=torch.float64)
-    choice = Choice(temperature, torch.tensor([0, 3, 2, 0, 5, 0]), torch.tensor([1.0, 1.0, 0.9, 0.5, 0.8, 1.0]), guidance)
+    choice = Choice(
+        temperature, torch.tensor([0, 3, 2, 0, 5, 0]), torch.tensor([1.0, 1.0, 0.9, 0.5, 0.8, 1.0]), guidance
+    )
     plain = drawn(model, LABELS, NOISE, choice, maps=MAPS, known=known, in_full=True)
     cached = drawn(model, LABELS, NOISE, choice, maps=MAPS, known=known)
     assert torch.equal(cached, plain)

@@ -28,7 +28,8 @@ def test_all_codes_of_a_position_are_hidden_together():
 
 def test_halves_and_boxes():
     assert half("lower half", 4, 2).sum(1).tolist() == [0, 0, 2, 2]
-    assert half("upper half", 5, 1).flatten().tolist() == [True, True, False, False, False]  # the middle stays
+    # the middle stays
+    assert half("upper half", 5, 1).flatten().tolist() == [True, True, False, False, False]
     assert half("right half", 1, 5).flatten().tolist() == [False, False, False, True, True]
     assert half("left half", 1, 4).flatten().tolist() == [True, True, False, False]
     assert box(1, 2, 2, 99, 4, 5).nonzero().tolist() == [[1, 2], [1, 3], [1, 4], [2, 2], [2, 3], [2, 4]]

@@ -31,7 +31,10 @@ def chi_square(codes: torch.Tensor, p: torch.Tensor) -> float:
         (Choice(top_p=0.75), torch.tensor([4 / 9, 3 / 9, 2 / 9, 0])),
         (Choice(top_p=1e-6), torch.tensor([1.0, 0, 0, 0])),
         (Choice(top_k=3, top_p=0.8), torch.tensor([4 / 9, 3 / 9, 2 / 9, 0])),  # 0.4 + 0.3 of 0.9 is below 0.8
-        (Choice(top_k=3, top_p=0.7), torch.tensor([4 / 7, 3 / 7, 0, 0])),  # p counts after top-k: 0.7 of 0.9 is 0.78
+        (
+            Choice(top_k=3, top_p=0.7),
+            torch.tensor([4 / 7, 3 / 7, 0, 0]),
+        ),  # p counts after top-k: 0.7 of 0.9 is 0.78
         (Choice(temperature=0.5, top_p=0.8), torch.tensor([16 / 25, 9 / 25, 0, 0])),  # after the temperature
     ],
 )
@@ -68,7 +71,9 @@ def chain(codes: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
     flat = codes.flatten(1)
     first = labels if labels is not None else torch.zeros(len(codes), dtype=torch.int64)
     following = torch.cat([first[:, None], (flat[:, :-1] + 1) % 4], dim=1)
-    return 60.0 * torch.nn.functional.one_hot(following, 4).permute(0, 2, 1).reshape(len(codes), 4, *codes.shape[1:])
+    return 60.0 * torch.nn.functional.one_hot(following, 4).permute(0, 2, 1).reshape(
+        len(codes), 4, *codes.shape[1:]
+    )
 
 
 def sample(prior, images: torch.Tensor, labels=None, **choice) -> torch.Tensor:

@@ -13,12 +13,21 @@ from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 
 def tiny_generator(
-    K: int = 7, size: tuple[int, int] = (16, 20), classes: int = 3, *, channels: int = 3, label_dropout: float = 0.1
+    K: int = 7,
+    size: tuple[int, int] = (16, 20),
+    classes: int = 3,
+    *,
+    channels: int = 3,
+    label_dropout: float = 0.1,
 ) -> Generator:  # fmt: skip
     """Maps of `size` / 4; the classes are called a, b, c."""
     torch.manual_seed(0)
     stage1 = Stage1(K=K, D=3, width=8, blocks=1, block_width=4, factor=4)
-    vqvae = VQVAE(replace(Config(), data=Data(size=size, channels=channels), stage1=stage1)).eval().requires_grad_(False)
+    vqvae = (
+        VQVAE(replace(Config(), data=Data(size=size, channels=channels), stage1=stage1))
+        .eval()
+        .requires_grad_(False)
+    )
     level = Level(K, *vqvae.map_size)
     prior = PixelCNN(Stage2(channels=6, layers=3, head=8, label_dropout=label_dropout), level, classes).eval()
     torch.nn.init.normal_(vqvae.quantizer.embedding)

@@ -22,7 +22,9 @@ def trained(finished_run, tmp_path) -> RunDir:
 
     for name in ("stage1", "config.yaml", "run.json"):
         source = finished_run / name
-        shutil.copytree(source, tmp_path / "run" / name) if source.is_dir() else shutil.copy(source, tmp_path / "run" / name)
+        shutil.copytree(source, tmp_path / "run" / name) if source.is_dir() else shutil.copy(
+            source, tmp_path / "run" / name
+        )
     return RunDir(tmp_path / "run")
 
 
@@ -117,6 +119,8 @@ def test_parts_of_another_dump_are_not_kept(trained, origin):
 def test_other_pictures_are_refused(trained, tmp_path):
     from tests.conftest import write_pictures
 
-    other = configs.parse(None, ["--data.root", str(write_pictures(tmp_path / "other", 30)), "--data.size", "8", "8"])
+    other = configs.parse(
+        None, ["--data.root", str(write_pictures(tmp_path / "other", 30)), "--data.size", "8", "8"]
+    )
     with pytest.raises(UserError, match="other pictures"):
         encode(trained.config(), trained, load(other.data))

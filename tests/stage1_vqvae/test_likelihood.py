@@ -14,13 +14,17 @@ from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 from vqprior.stage2_prior.measure import log2_prob
 
 
-def prediction(likelihood, images: int = 1, size: tuple[int, int] = (1, 1), scale: float = 1.5) -> torch.Tensor:
+def prediction(
+    likelihood, images: int = 1, size: tuple[int, int] = (1, 1), scale: float = 1.5
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return scale * torch.randn(images, likelihood.outputs, *size, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kind", [Categorical, Logistic])
-@pytest.mark.parametrize(("channels", "levels", "scale"), [(1, 256, 1.5), (1, 256, 20.0), (3, 7, 1.5), (3, 7, 20.0)])
+@pytest.mark.parametrize(
+    ("channels", "levels", "scale"), [(1, 256, 1.5), (1, 256, 20.0), (3, 7, 1.5), (3, 7, 20.0)]
+)
 def test_probabilities_sum_to_one(kind, channels, levels, scale):
     """Over every value that a pixel can have; far into the tails too (a scale of 20)."""
     likelihood = kind(channels, levels)
@@ -49,7 +53,10 @@ def test_a_single_logistic_is_the_difference_of_two_sigmoids():
         expected = sigmoid((centre + 1 / 255 - mean) / scale) - sigmoid((centre - 1 / 255 - mean) / scale)
         nats = likelihood.loss(said, torch.full((1, 1, 1, 1), value / 255, dtype=torch.float64))
         assert math.exp(-nats.item()) == pytest.approx(expected, rel=1e-6)
-    for value, expected in ((0, sigmoid((-254 / 255 - mean) / scale)), (255, 1 - sigmoid((254 / 255 - mean) / scale))):
+    for value, expected in (
+        (0, sigmoid((-254 / 255 - mean) / scale)),
+        (255, 1 - sigmoid((254 / 255 - mean) / scale)),
+    ):
         nats = likelihood.loss(said, torch.full((1, 1, 1, 1), value / 255, dtype=torch.float64))
         assert math.exp(-nats.item()) == pytest.approx(expected, rel=1e-6)
 
@@ -76,12 +83,15 @@ def test_the_reconstruction_is_the_mean(channels):
 
     logistic = Logistic(channels)
     said = prediction(logistic, scale=0.1)
-    said.view(MIXTURES, -1)[:, 1 + channels : 1 + 2 * channels] -= 5  # narrow: nothing is lost beyond the ends
+    # narrow: nothing is lost beyond the ends
+    said.view(MIXTURES, -1)[:, 1 + channels : 1 + 2 * channels] -= 5
     red = torch.zeros(256, channels, 1, 1, dtype=torch.float64)
     if channels == 1:
         red[:, 0, 0, 0] = torch.arange(256) / 255
         p = (-logistic.loss(said.expand(256, -1, -1, -1), red)).exp()
-        assert logistic.image(said).item() == pytest.approx((p * torch.arange(256) / 255).sum().item(), abs=1e-4)
+        assert logistic.image(said).item() == pytest.approx(
+            (p * torch.arange(256) / 255).sum().item(), abs=1e-4
+        )
     assert ((logistic.image(said) >= 0) & (logistic.image(said) <= 1)).all()
 
 
@@ -116,9 +126,12 @@ def test_a_decoder_of_each_kind_learns_what_its_codes_say(name):
 @pytest.mark.parametrize("name", ["categorical", "logistic"])
 @pytest.mark.parametrize("codes_per_position", [1, 2])
 def test_the_bound_is_its_two_terms_and_no_smaller_than_the_sum_over_all_maps(name, codes_per_position):
-    """-log2 p(x | z) - log2 p(z) >= -log2 sum over z' of p(x | z') p(z'), for the encoder's z and for any other."""
+    """-log2 p(x | z) - log2 p(z) >= -log2 sum over z' of p(x | z') p(z'), for any z."""
     torch.manual_seed(0)
-    K, stage1 = 3, Stage1(K=3, D=2, width=4, blocks=0, factor=2, likelihood=name, codes_per_position=codes_per_position)
+    K, stage1 = (
+        3,
+        Stage1(K=3, D=2, width=4, blocks=0, factor=2, likelihood=name, codes_per_position=codes_per_position),
+    )
     config = replace(Config(), data=Data(size=(2, 4), channels=1), stage1=stage1)
     vqvae = VQVAE(config).double().eval()
     level = Level(K, *vqvae.map_size, codes_per_position)
@@ -133,7 +146,8 @@ def test_the_bound_is_its_two_terms_and_no_smaller_than_the_sum_over_all_maps(na
         prior_bits = -log2_prob(prior, maps, None)
         assert (2**-prior_bits).sum().item() == pytest.approx(1, abs=1e-9)
         said = vqvae.predict(vqvae.quantizer.embed(maps))
-        decoder_bits = vqvae.likelihood.loss(said, x.expand(len(maps), -1, -1, -1)) * 8 / math.log(2)  # 8 sub-pixels
+        # 8 sub-pixels
+        decoder_bits = vqvae.likelihood.loss(said, x.expand(len(maps), -1, -1, -1)) * 8 / math.log(2)
         exact = -math.log2((2 ** -(prior_bits + decoder_bits)).sum().item())
         assert (prior_bits + decoder_bits >= exact).all()
 

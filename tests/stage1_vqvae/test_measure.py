@@ -19,7 +19,9 @@ class Pictures:
     """A split of made-up pictures."""
 
     def __init__(self, count: int):
-        self.pixels = torch.randint(256, (count, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        self.pixels = torch.randint(
+            256, (count, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+        )
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -42,7 +42,10 @@ def test_codes_of_one_position_lie_side_by_side():
         other = codes.clone()
         other[0, 2, 3 * 4 + n] = (other[0, 2, 3 * 4 + n] + 1) % 16
         moved = (vqvae.decode_codes(other) != vqvae.decode_codes(codes)).any(1)[0].nonzero()
-        assert moved.min(0).values.tolist() >= [8 - 7, 16 - 7] and moved.max(0).values.tolist() <= [11 + 7, 19 + 7]
+        assert moved.min(0).values.tolist() >= [8 - 7, 16 - 7] and moved.max(0).values.tolist() <= [
+            11 + 7,
+            19 + 7,
+        ]
         assert {8, 11} <= {*moved[:, 0].tolist()} and {16, 19} <= {*moved[:, 1].tolist()}
 
 

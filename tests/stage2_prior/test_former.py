@@ -1,4 +1,5 @@
-"""Priors that were trained when each layer had a table of class biases of its own, and moments were numbered."""
+"""Priors that were trained when each layer had a table of class biases of its own, and moments were
+numbered."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +49,8 @@ def test_the_model_that_ships_has_such_tables_and_they_become_one():
 
 
 def test_weights_and_numbered_moments_of_earlier_versions_find_their_parameters():
-    """More than ten layers, whose names in the order of the alphabet are not in the order of their numbers."""
+    """More than ten layers, whose names in the order of the alphabet are not in the order of their
+    numbers."""
     model = prior()
     chance = torch.Generator().manual_seed(1)
     expected = {name: torch.randn(p.shape, generator=chance) for name, p in model.named_parameters()}

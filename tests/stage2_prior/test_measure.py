@@ -36,7 +36,10 @@ def test_bits_per_code_is_the_mean_over_every_code_once():
     prior, codes = Fixed(5, 2, 3), split(11, 5, 1)
     log_p = prior.table.log_softmax(0)
     picked = [
-        log_p[c, i, j] for m in codes.codes(torch.arange(11)) for i, row in enumerate(m.tolist()) for j, c in enumerate(row)
+        log_p[c, i, j]
+        for m in codes.codes(torch.arange(11))
+        for i, row in enumerate(m.tolist())
+        for j, c in enumerate(row)
     ]
     expected = -torch.stack(picked).mean().item() / math.log(2)
     for batch in (1, 4, 50):  # the last chunk is padded, and its padding is not counted
@@ -68,8 +71,12 @@ def test_a_code_never_seen_in_training_costs_finitely_many_bits():
 def test_bits_by_position_are_those_of_each_place():
     prior, codes = Fixed(5, 2, 3), split(11, 5, 1)
     log_p = prior.table.log_softmax(0)  # [K, h, w]
-    expected = -log_p.expand(11, -1, -1, -1).gather(1, codes.codes(torch.arange(11))[:, None]).mean((0, 1)) / math.log(2)
-    assert torch.allclose(bits_by_position(prior, codes, batch=4, precision="no").float(), expected, atol=1e-5)
+    expected = -log_p.expand(11, -1, -1, -1).gather(1, codes.codes(torch.arange(11))[:, None]).mean(
+        (0, 1)
+    ) / math.log(2)
+    assert torch.allclose(
+        bits_by_position(prior, codes, batch=4, precision="no").float(), expected, atol=1e-5
+    )
 
 
 def test_the_posterior_finds_the_label_that_made_the_codes():
@@ -103,5 +110,11 @@ def test_a_part_of_a_split_sorted_by_class_is_of_all_classes():
     prior.classes = 2
     whole, part = (bits_per_code(prior, maps, batch=100, precision="no", images=n) for n in (None, 400))
     first = -math.log2(1 / (1 + math.exp(-1)))
-    assert whole == pytest.approx(first + 0.5 / math.log(2)) and part == pytest.approx(whole, abs=0.1) and whole > first + 0.5
-    assert posterior_accuracy(prior, maps, batch=100, precision="no", images=400) == pytest.approx(0.5, abs=0.1)
+    assert (
+        whole == pytest.approx(first + 0.5 / math.log(2))
+        and part == pytest.approx(whole, abs=0.1)
+        and whole > first + 0.5
+    )
+    assert posterior_accuracy(prior, maps, batch=100, precision="no", images=400) == pytest.approx(
+        0.5, abs=0.1
+    )

@@ -21,7 +21,9 @@ def dependence(model: PixelCNN, height: int, width: int) -> torch.Tensor:
     embedded = model.embedding(codes).detach().requires_grad_()
     model.embedding.forward = lambda _: embedded
     logits = model(codes, labels).flatten(2).sum(1)[0]
-    rows = [torch.autograd.grad(logit, embedded, retain_graph=True)[0].abs().sum(-1).flatten() for logit in logits]
+    rows = [
+        torch.autograd.grad(logit, embedded, retain_graph=True)[0].abs().sum(-1).flatten() for logit in logits
+    ]
     return torch.stack(rows)
 
 
@@ -73,7 +75,9 @@ def test_dropout_is_a_function_of_the_place_in_the_run_and_keeps_the_mean():
     assert kept.shape == (1000, 3, 64) and kept.unique().tolist() == [0, pytest.approx(4 / 3)]
     assert kept.mean().item() == pytest.approx(1, abs=0.006)  # four standard errors
     for axis in range(3):  # and none of maps, layers and channels is like another
-        assert (kept == kept.roll(1, axis)).float().mean().item() == pytest.approx(0.75**2 + 0.25**2, abs=0.01)
+        assert (kept == kept.roll(1, axis)).float().mean().item() == pytest.approx(
+            0.75**2 + 0.25**2, abs=0.01
+        )
     assert torch.equal(drawn(config, 1, torch.arange(990, 1000)), kept[990:])
     assert not torch.equal(drawn(config, 2, torch.arange(1000)), kept)
     assert drawn(Stage2(dropout=0), 1, torch.arange(3)) is None
@@ -108,6 +112,7 @@ def test_codes_of_one_position_are_told_apart_and_seen_in_order():
     assert (gradient[~earlier] == 0).all() and (gradient[earlier] > 0).all()
 
     del model.embedding.forward
-    inside = model(torch.zeros(1, 1, 40, dtype=torch.int64))[0, :, 0, 20:27]  # far from both ends, all codes alike
+    # far from both ends, all codes alike
+    inside = model(torch.zeros(1, 1, 40, dtype=torch.int64))[0, :, 0, 20:27]
     assert torch.allclose(inside[:, 0], inside[:, 3]) and torch.allclose(inside[:, 1], inside[:, 4])
     assert not torch.allclose(inside[:, 0], inside[:, 1]) and not torch.allclose(inside[:, 1], inside[:, 2])

@@ -1,4 +1,5 @@
-"""A prior in a few lines, without a cache of its own, through the public commands: what a new one needs, and no more."""
+"""A prior in a few lines, without a cache of its own, through the public commands: what a new one needs, and
+no more."""
 
 import json
 
@@ -42,16 +43,30 @@ def toy(monkeypatch) -> None:
     monkeypatch.setitem(PRIORS, "gated_pixelcnn", Toy)
 
 
-FLAGS = ["--stage2.label_dropout", 0.3, "--sample.guidance", 2.0, "--stage2.learning_rate", 0.1, "--stage2.average", 0.5]
+FLAGS = [
+    "--stage2.label_dropout",
+    0.3,
+    "--sample.guidance",
+    2.0,
+    "--stage2.learning_rate",
+    0.1,
+    "--stage2.average",
+    0.5,
+]
 
 
 def test_it_trains_samples_with_guidance_completes_and_evaluates(toy, tmp_path, command):
     pictures, run = write_pictures(tmp_path / "pictures"), tmp_path / "run"
     code, printed = command("run", "folder", *TINY, *FLAGS, "--data.root", pictures, "--out", run)
     assert code == 0, printed
-    assert set(load_file(run / "stage2" / "step-00000004" / "model.safetensors")) == {"before.weight", "label.weight"}
+    assert set(load_file(run / "stage2" / "step-00000004" / "model.safetensors")) == {
+        "before.weight",
+        "label.weight",
+    }
     picture = next((pictures / "ant").iterdir())
-    code, printed = command("complete", run, "--image", picture, "--hide", "lower half", "--label", "ant", "--guidance", 3)
+    code, printed = command(
+        "complete", run, "--image", picture, "--hide", "lower half", "--label", "ant", "--guidance", 3
+    )
     assert code == 0, printed
     code, printed = command("evaluate", run, "--images", 4, "--classifier_steps", 2)
     assert code == 0, printed
@@ -59,7 +74,9 @@ def test_it_trains_samples_with_guidance_completes_and_evaluates(toy, tmp_path, 
     assert metrics["stage2"]["bits_per_code"] > 0 and {"ladder", "labels", "copies"} <= metrics.keys()
     code, printed = command("export", run, "--out", tmp_path / "shared")
     assert code == 0, printed
-    one, other = (Generator.from_run(path).sample(5, seed=3, guidance=1.5) for path in (run, tmp_path / "shared"))
+    one, other = (
+        Generator.from_run(path).sample(5, seed=3, guidance=1.5) for path in (run, tmp_path / "shared")
+    )
     assert np.array_equal(one, other) and len(np.unique(one)) > 1
 
 

@@ -12,7 +12,9 @@ from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 def test_each_step_drops_other_channels_and_hides_other_labels(tmp_path, command, monkeypatch):
     seen, forward = [], PixelCNN.forward
 
-    def watch(self: PixelCNN, codes: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
+    def watch(
+        self: PixelCNN, codes: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor | None = None
+    ) -> torch.Tensor:
         if self.training:
             seen.append((labels, kept))
         return forward(self, codes, labels, kept)
@@ -24,7 +26,9 @@ def test_each_step_drops_other_channels_and_hides_other_labels(tmp_path, command
     settings = configs.parse(run / "config.yaml", []).stage2
     assert len(seen) == settings.steps
     for step, (_, kept) in enumerate(seen):
-        assert torch.equal(kept.cpu(), drawn(settings, 3, batch_positions(step, settings.batch_size, slice(None))))
+        assert torch.equal(
+            kept.cpu(), drawn(settings, 3, batch_positions(step, settings.batch_size, slice(None)))
+        )
     assert not torch.equal(seen[0][1], seen[1][1])
     hidden = torch.stack([labels == labels.max() for labels, _ in seen])  # the number after the last class
     assert 0 < hidden.float().mean() < 1 and not torch.equal(hidden[0], hidden[1])

@@ -39,7 +39,10 @@ MISTAKES = {
     "even kernel": (["run", "folder", "--stage2.kernel", "4"], "odd"),
     "too many codes": (["run", "folder", "--stage1.K", "70000"], "65536"),
     "eval and save": (["run", "folder", "--stage1.eval_every", "3", "--stage1.save_every", "2"], "multiple"),
-    "batch and accumulate": (["run", "folder", "--stage1.batch_size", "6", "--stage1.accumulate", "4"], "multiple"),
+    "batch and accumulate": (
+        ["run", "folder", "--stage1.batch_size", "6", "--stage1.accumulate", "4"],
+        "multiple",
+    ),
     "no such folder": (["run", "folder", "--data.root", "NOWHERE"], "--data.root"),
     "decay of one": (["run", "folder", "--stage2.average", "1"], "0.999"),
     "negative temperature": (["sample", "RUN", "--temperature", "-1"], "above 0"),
@@ -53,27 +56,51 @@ MISTAKES = {
         ["run", "RUN", "--stage1.steps", "9"],
         "the prior has learnt from its codes",
     ),
-    "flags of a stage that is over": (["encode", "RUN", "--data.flip", "False"], "data.flip is True there and False now"),
+    "flags of a stage that is over": (
+        ["encode", "RUN", "--data.flip", "False"],
+        "data.flip is True there and False now",
+    ),
     "no such class": (["sample", "RUN", "--label", "wasp"], "0 ant, 1 bee"),
     "number beyond the classes": (["sample", "RUN", "--label", "2"], "0 ant, 1 bee"),
-    "weights of no network": (["evaluate", "RUN", "--features_weights", "inception.pth"], "--features inception-v3-compat"),
+    "weights of no network": (
+        ["evaluate", "RUN", "--features_weights", "inception.pth"],
+        "--features inception-v3-compat",
+    ),
     "no images": (["sample", "RUN", "--images", "0"], "at least 1"),
     "other K than begun with": (["train-vqvae", "RUN", "--stage1.K", "8"], "stage1.K is 16 there and 8 now"),
-    "other layers than begun with": (["train-prior", "RUN", "--stage2.layers", "3"], "stage2.layers is 2 there"),
+    "other layers than begun with": (
+        ["train-prior", "RUN", "--stage2.layers", "3"],
+        "stage2.layers is 2 there",
+    ),
     "other seed than begun with": (["run", "RUN", "--seed", "5"], "--out"),
     "a folder that is no run": (["sample", "PICTURES"], "no config.yaml"),
     "completion without a picture": (["complete", "RUN", "--hide", "lower half"], "--image"),
-    "completion with nothing hidden": (["complete", "RUN", "--image", "PHOTO"], "nothing says what is hidden"),
+    "completion with nothing hidden": (
+        ["complete", "RUN", "--image", "PHOTO"],
+        "nothing says what is hidden",
+    ),
     "hidden in two ways": (
         ["complete", "RUN", "--image", "PHOTO", "--hide", "left half", "--box", "0", "0", "2", "2"],
         "--box and --hide says what is hidden; give exactly one",
     ),
     "no such half": (["complete", "RUN", "--image", "PHOTO", "--hide", "lower"], "lower half"),
-    "no such picture": (["complete", "RUN", "--image", "NOWHERE", "--hide", "left half"], "which --image names"),
-    "no picture": (["complete", "RUN", "--image", "TEXT", "--hide", "left half"], "cannot be read as an image"),
+    "no such picture": (
+        ["complete", "RUN", "--image", "NOWHERE", "--hide", "left half"],
+        "which --image names",
+    ),
+    "no picture": (
+        ["complete", "RUN", "--image", "TEXT", "--hide", "left half"],
+        "cannot be read as an image",
+    ),
     "no such mask": (["complete", "RUN", "--image", "PHOTO", "--mask", "NOWHERE"], "which --mask names"),
-    "box outside": (["complete", "RUN", "--image", "PHOTO", "--box", "12", "0", "2", "2"], "12 rows and 10 columns"),
-    "box of no size": (["complete", "RUN", "--image", "PHOTO", "--box", "1", "1", "0", "2"], "at least 1 pixel"),
+    "box outside": (
+        ["complete", "RUN", "--image", "PHOTO", "--box", "12", "0", "2", "2"],
+        "12 rows and 10 columns",
+    ),
+    "box of no size": (
+        ["complete", "RUN", "--image", "PHOTO", "--box", "1", "1", "0", "2"],
+        "at least 1 pixel",
+    ),
     "completion of a class it must be told": (
         ["complete", "RUN", "--image", "PHOTO", "--hide", "left half"],
         "give a label, one of 0 ant, 1 bee",
@@ -86,7 +113,10 @@ MISTAKES = {
         ["complete", "RUN", "--image", "PHOTO", "--hide", "left half", "--images", "6", "--draws", "3"],
         "at least images (6)",
     ),
-    "completion before there is a run": (["complete", "mnist5k", "--image", "PHOTO", "--hide", "left half"], "there is no run"),
+    "completion before there is a run": (
+        ["complete", "mnist5k", "--image", "PHOTO", "--hide", "left half"],
+        "there is no run",
+    ),
     "prior before codes": (["train-prior", "folder", "--out", "FRESH"], "train-vqvae"),
 }
 
@@ -98,7 +128,9 @@ def test_mistake(mistake, command, run, tmp_path):
     places = {"RUN": run, "NOWHERE": tmp_path / "nowhere", "PICTURES": pictures, "FRESH": tmp_path / "fresh"}
     places |= {"PHOTO": pictures / "ant" / "picture0.png", "TEXT": run / "config.yaml"}
     before = files(run)
-    out = ["--out", str(tmp_path / "new")] if arguments[1:2] == ["folder"] and "--out" not in arguments else []
+    out = (
+        ["--out", str(tmp_path / "new")] if arguments[1:2] == ["folder"] and "--out" not in arguments else []
+    )
     code, printed = command(*[places.get(a, a) for a in arguments], *out)
     assert code == 2, printed
     assert words in " ".join(printed.replace("│", " ").split()), printed
@@ -109,7 +141,9 @@ def test_mistake(mistake, command, run, tmp_path):
 def test_sampling_with_another_vqvae_is_refused(command, run, tmp_path, pictures):
     """A prior belongs to the VQ-VAE whose codes it learnt."""
     other = tmp_path / "other"
-    assert command("train-vqvae", "folder", *TINY, "--data.root", pictures, "--seed", 1, "--out", other)[0] == 0
+    assert (
+        command("train-vqvae", "folder", *TINY, "--data.root", pictures, "--seed", 1, "--out", other)[0] == 0
+    )
     shutil.rmtree(run / "stage1")
     shutil.copytree(other / "stage1", run / "stage1")
     code, printed = command("sample", run, "--images", 1)
@@ -147,7 +181,9 @@ def test_other_pictures_are_noticed(command, run, tmp_path):
         code, printed = command(step, run, "--data.root", others)
         assert code == 2 and "2 of the 24 pictures" in printed, printed
         assert "ant/picture0.png (it is another picture now)" in printed and "--data.on_error skip" in printed
-    code, printed = command("evaluate", run, "--data.root", others, "--data.on_error", "skip", "--only", "likelihood")
+    code, printed = command(
+        "evaluate", run, "--data.root", others, "--data.on_error", "skip", "--only", "likelihood"
+    )
     assert code == 0 and "2 pictures could not be read and were left out" in printed, printed
     assert "bee/picture7.png\tit is another picture now" in (run / "skipped.txt").read_text()
 
@@ -160,7 +196,9 @@ def test_pictures_that_come_later_are_no_part_of_a_run(command, run, tmp_path):
 
 @pytest.mark.parametrize("record", ['{"format": 2, "runs": {}}', '{"form', '{"format": 1}', "[]", "\0"])
 def test_a_run_of_a_newer_version_or_with_a_damaged_record_is_refused_by_all(command, run, record):
-    words = "format 2, this version reads up to 1: upgrade vqprior" if "2" in record else "run.json is damaged"
+    words = (
+        "format 2, this version reads up to 1: upgrade vqprior" if "2" in record else "run.json is damaged"
+    )
     (run / "run.json").write_text(record)
     before = files(run)
     for arguments in [[name, run] for name in COMMANDS] + [["run", "folder", *TINY, "--out", run]]:
@@ -177,7 +215,11 @@ def test_help_explains_every_flag(command, name):
     code, printed = command(name, "--help")
     assert code == 0
     drawing = (("--top_p", "--label", "--out"), "likeliest codes")
-    own = {"sample": drawing, "complete": drawing, "export": (("--out", "--half"), "Store weights in 16 bits")}
+    own = {
+        "sample": drawing,
+        "complete": drawing,
+        "export": (("--out", "--half"), "Store weights in 16 bits"),
+    }
     whole = (("--stage1.beta", "--data.root", "--out", "--precision"), "moves the encoder")
     flags, words = own.get(name, whole)
     assert all(flag in printed for flag in flags) and words in " ".join(printed.replace("│", " ").split())
@@ -198,6 +240,14 @@ def test_fp16_needs_a_gpu(command, tmp_path, pictures):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     code, printed = command(
-        "train-vqvae", "folder", *TINY, "--data.root", pictures, "--out", tmp_path / "a", "--precision", "fp16"
+        "train-vqvae",
+        "folder",
+        *TINY,
+        "--data.root",
+        pictures,
+        "--out",
+        tmp_path / "a",
+        "--precision",
+        "fp16",
     )
     assert code == 2 and "--precision auto" in printed

@@ -65,7 +65,9 @@ def test_help_and_refusals_wait_for_no_large_library(what):
     assert "vqprior.pipeline" not in modules
 
 
-@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="a torch that loads its compiler by itself")
+@pytest.mark.skipif(
+    not hasattr(torch.cpu, "get_capabilities"), reason="a torch that loads its compiler by itself"
+)
 def test_sample_imports_what_it_needs_and_no_more(tmp_path):
     """No library but those that draw and write an image, and nothing large that torch itself leaves out."""
     modules = modules_of(0, "sample", MODEL, "--images", 1, "--out", tmp_path / "out")
