@@ -41,7 +41,7 @@ from benchmarks.gpu_steps import CLASSES, PRESETS, Enough, after_each_step, conf
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision
 from vqprior.runtime import devices
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.launch import computes_bf16
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process

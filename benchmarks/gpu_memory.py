@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.gpu_steps import CLASSES, PRESETS, config_of
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.launch import network_of
 from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE

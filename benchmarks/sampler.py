@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from vqprior.configs.schema import Precision, Stage2
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.launch import AUTOCAST, autocast
 from vqprior.runtime.processes import device_of_process

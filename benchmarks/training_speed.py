@@ -20,7 +20,7 @@ from torch import nn
 
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.processes import device_of_process

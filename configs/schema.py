@@ -250,6 +250,9 @@ class Stage1(Training):
     """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each
     sub-pixel, as a softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate`
     reports bits/dim."""
+    levels: int = 1
+    """Maps of codes of a picture, 1 to 4: the finest is at stage1.factor, each coarser one has half its
+    height and width (VQ-VAE-2, arXiv 1906.00446)."""
     codes_per_position: int = 1
     """Codes for each square of pixels, side by side in the code map: h x (w * codes_per_position)."""
     factor: int = 4
@@ -273,6 +276,8 @@ class Stage1(Training):
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must be at least {least}")
+        if not 1 <= self.levels <= 4:
+            raise ValueError(f"stage1.levels is {self.levels}; it must be from 1 to 4")
         if self.K > 65536:
             raise ValueError(f"stage1.K is {self.K}; code maps hold at most 65536 codes")
         if self.factor < 2 or self.factor & (self.factor - 1):
@@ -297,6 +302,11 @@ class Stage1(Training):
                     f"stage1.{name} is {value}, for which stage1.quantizer {self.quantizer} has no use; "
                     f"leave it out, or type --stage1.quantizer {kinds[0]}"
                 )
+
+    @property
+    def coarsest_factor(self) -> int:
+        """Height and width in pixels of the square that a code of the coarsest level stands for."""
+        return self.factor * 2 ** (self.levels - 1)
 
     def _may_take_over(self) -> bool:
         return self.init is not None
@@ -446,13 +456,22 @@ class Config:
                 "set those, or --sample.guidance 1"
             )
         for axis, pixels in zip(("height", "width"), self.data.size, strict=True):
-            if pixels % self.stage1.factor:
-                raise ValueError(
-                    f"the {axis} of data.size ({pixels}) is not a multiple of stage1.factor "
-                    f"({self.stage1.factor}); "
-                    f"take {-(-pixels // self.stage1.factor) * self.stage1.factor}, or another factor"
-                )
+            if pixels % self.stage1.coarsest_factor:
+                raise ValueError(_undivided(axis, pixels, self.stage1))
 
     def for_inference(self) -> "Config":
         """The same run with the networks in fp32, as `encode` and `evaluate` use them by default."""
         return replace(self, precision="no")
+
+
+def _undivided(axis: str, pixels: int, stage1: Stage1) -> str:
+    """What to say of a height or width that the codes' squares do not divide."""
+    factor = stage1.coarsest_factor
+    below, above = pixels // factor * factor, -(-pixels // factor) * factor
+    nearest = f"{below} or {above}" if below else f"{above}"
+    halved = f", halved for each of {stage1.levels} levels: {factor}" if stage1.levels > 1 else ""
+    other = "another factor or fewer levels" if stage1.levels > 1 else "another factor"
+    return (
+        f"the {axis} of data.size ({pixels}) is not a multiple of stage1.factor ({stage1.factor}{halved}); "
+        f"take {nearest}, or {other}"
+    )

@@ -3,6 +3,7 @@
     codes/
         header.json                    what the codes are and where they came from (see `Header`)
         train-00000.codes.npy          [n, h, w], uint8 for up to 256 codes, else uint16; mapped when read
+        train-00000.codes1.npy         of the next finer level, where there are several, and so on
         train-00000.labels.npy         [n] int64, where there are classes
         train-00000.names.json         [n] names of the pictures; a copy has the name of its picture
         ...
@@ -13,7 +14,7 @@ have no names.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,19 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 
+from .codes import Codes, Level
 from .files import sha256, write_array, write_file, write_json
 from .transfer import onto
 
-FORMAT = 1
+FORMAT = 2  # of several levels; of one it is 1, which earlier versions read
 SHARD = 4096  # images of a shard: small enough to share out, large enough that ImageNet is 313 of them
-
-
-@dataclass(frozen=True)
-class Level:
-    """One map of codes; a hierarchy would list several."""
-
-    K: int
-    height: int
-    width: int
-    codes_per_position: int = 1  # codes of the same square of pixels, side by side: they divide the width
 
 
 @dataclass(frozen=True)
 class Header:
     """What binds code maps to their origin."""
 
-    levels: list[Level]
+    levels: list[Level]  # coarsest first
     vqvae: str  # fingerprint of the stage-one weights that encoded them
     weights: str  # which weights these were: `model` (raw) or `average`
     precision: str  # autocast of the encoder
@@ -52,20 +44,10 @@ class Header:
     data_fingerprint: str
     label_names: list[str]  # empty without classes
     sizes: dict[str, int]  # images of each split
-    format: int = FORMAT
+    format: int = 1
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256, complete once all is written
     # of the encoder's convolutions, `ieee` or `tf32`; dumps of earlier versions do not say
     fp32_precision: str = ""
-
-    @property
-    def level(self) -> Level:
-        """The one map of codes there is today."""
-        return self.levels[0]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The narrowest integer type that holds the codes."""
-        return np.dtype(np.uint8 if self.level.K <= 256 else np.uint16)
 
     def origin(self) -> dict[str, Any]:
         """What a prior is bound to: all but the files, and what earlier versions did not say."""
@@ -83,6 +65,11 @@ def shard_starts(header: Header) -> list[tuple[str, int, int]]:
     ]
 
 
+def _codes(level: int) -> str:
+    """The kind of the files that hold the codes of a level."""
+    return f"codes{level}" if level else "codes"
+
+
 def _shard_file(folder: Path, split: str, start: int, kind: str) -> Path:
     ending = "json" if kind == "names" else "npy"
     return folder / f"{split}-{start // SHARD:05d}.{kind}.{ending}"
@@ -93,20 +80,23 @@ def write_shard(
     header: Header,
     split: str,
     start: int,
-    codes: Tensor,
+    codes: Codes,
     labels: Tensor | None,
     names: Sequence[str],
 ) -> None:
-    """Write the codes [n, h, w], labels [n] and names [n] of images `start` to `start + n` of a split."""
+    """Write the codes, labels [n] and names [n] of images `start` to `start + n` of a split."""
     write_file(_shard_file(folder, split, start, "names"), json.dumps(list(names)))
     if labels is not None:
         write_array(_shard_file(folder, split, start, "labels"), labels.numpy().astype(np.int64))
-    write_array(_shard_file(folder, split, start, "codes"), codes.cpu().numpy().astype(header.dtype))
+    for index, (level, of_level) in enumerate(zip(header.levels, codes, strict=True)):
+        array = of_level.cpu().numpy().astype(level.dtype)
+        write_array(_shard_file(folder, split, start, _codes(index)), array)
 
 
-def has_shard(folder: Path, split: str, start: int) -> bool:
+def has_shard(folder: Path, header: Header, split: str, start: int) -> bool:
     """Whether a shard is there, with its names; its codes are written last."""
-    return all(_shard_file(folder, split, start, kind).is_file() for kind in ("names", "codes"))
+    kinds = ("names", *map(_codes, range(len(header.levels))))
+    return all(_shard_file(folder, split, start, kind).is_file() for kind in kinds)
 
 
 def finish(folder: Path, header: Header) -> None:
@@ -180,7 +170,7 @@ class CodeMaps:
         labels = np.concatenate([*arrays("labels")]) if self.header.label_names else None
         named = [_shard_file(self.folder, name, start, "names") for start in starts]
         return CodeSplit(
-            [*arrays("codes")],
+            [*zip(*(arrays(_codes(level)) for level in range(len(self.header.levels))), strict=True)],
             None if labels is None else torch.from_numpy(labels),
             named if all(file.name in self.header.files for file in named) else None,
         )
@@ -190,38 +180,34 @@ class CodeMaps:
 class CodeSplit:
     """Code maps of one split."""
 
-    shards: list[np.ndarray]  # each [n, h, w], memory-mapped
+    shards: list[tuple[np.ndarray, ...]]  # for each level [n, h, w], memory-mapped
     labels: Tensor | None  # [N] int64
     named: list[Path] | None = None  # for each shard the file of its names
 
     def __len__(self) -> int:
-        return sum(len(shard) for shard in self.shards)
+        return sum(len(shard[0]) for shard in self.shards)
 
     @property
     def size(self) -> int:
         """Bytes of all code maps."""
-        return sum(shard.nbytes for shard in self.shards)
+        return sum(array.nbytes for shard in self.shards for array in shard)
+
+    def down_to(self, level: int) -> "CodeSplit":
+        """The same images, with the levels from the coarsest down to this one alone."""
+        return replace(self, shards=[shard[: level + 1] for shard in self.shards])
 
     def held_on(self, device: torch.device) -> "HeldCodes":
         """All code maps, on a device."""
-        dtype = torch.uint8 if self.shards[0].dtype == np.uint8 else torch.int16
-        maps = torch.empty(len(self), *self.shards[0].shape[1:], dtype=dtype, device=device)
-        start = 0
-        for shard in self.shards:  # not by way of pinned memory, which torch would keep
-            codes = np.array(shard)
-            maps[start : start + len(shard)] = torch.from_numpy(
-                codes.view(np.int16) if codes.itemsize == 2 else codes
-            )
-            start += len(shard)
-        return HeldCodes(maps)
+        return HeldCodes(tuple(_held(arrays, device) for arrays in self._levels()))
 
-    def codes(self, indices: Tensor) -> Tensor:
-        """Code maps [n, h, w] int64 of the images with these indices [n]."""
-        out = np.empty((len(indices), *self.shards[0].shape[1:]), dtype=np.int64)
+    def codes(self, indices: Tensor) -> Codes:
+        """The codes of the images with these indices [n]."""
         shards, rows = np.divmod(indices.numpy(), SHARD)
-        for shard in np.unique(shards):
-            out[shards == shard] = self.shards[shard][rows[shards == shard]]
-        return torch.from_numpy(out)
+        return tuple(_gathered(arrays, shards, rows) for arrays in self._levels())
+
+    def _levels(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """For each level its maps of all shards."""
+        return zip(*self.shards, strict=True)
 
     def names(self, indices: Tensor) -> list[str] | None:
         """The names of the pictures with these indices [n]; None for a dump of a version that kept none.
@@ -232,7 +218,8 @@ class CodeSplit:
         if self.named is None:
             return None
         shards, rows = np.divmod(indices.numpy(), SHARD)
-        read = {shard: _read_names(self.named[shard], len(self.shards[shard])) for shard in np.unique(shards)}
+        count = {shard: len(self.shards[shard][0]) for shard in np.unique(shards)}
+        read = {shard: _read_names(self.named[shard], maps) for shard, maps in count.items()}
         return [read[shard][row] for shard, row in zip(shards, rows, strict=True)]
 
 
@@ -240,11 +227,33 @@ class CodeSplit:
 class HeldCodes:
     """Code maps of one split on a device."""
 
-    maps: Tensor  # [N, h, w] uint8, or int16 with the bits of uint16, which torch cannot index
+    maps: Codes  # a level [N, h, w] uint8, or int16 with the bits of uint16, which torch cannot index
 
-    def codes(self, indices: Tensor) -> Tensor:
-        """Code maps [n, h, w] int64 of the images with these indices [n] on the CPU, where the maps are."""
-        return self.maps.index_select(0, onto(indices, self.maps.device)).long() & 0xFFFF
+    def codes(self, indices: Tensor) -> Codes:
+        """The codes of the images with these indices [n] on the CPU, where the maps are."""
+        at = onto(indices, self.maps[0].device)
+        return tuple(of_level.index_select(0, at).long() & 0xFFFF for of_level in self.maps)
+
+
+def _held(shards: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """The maps [N, h, w] of one level on a device, as `HeldCodes` has them."""
+    dtype = torch.uint8 if shards[0].dtype == np.uint8 else torch.int16
+    maps = torch.empty(sum(map(len, shards)), *shards[0].shape[1:], dtype=dtype, device=device)
+    start = 0
+    for shard in shards:  # not by way of pinned memory, which torch would keep
+        codes = np.array(shard)
+        bits = codes.view(np.int16) if codes.itemsize == 2 else codes
+        maps[start : start + len(shard)] = torch.from_numpy(bits)
+        start += len(shard)
+    return maps
+
+
+def _gathered(maps: Sequence[np.ndarray], shards: np.ndarray, rows: np.ndarray) -> Tensor:
+    """Maps [n, h, w] int64 of one level, from these rows [n] of these shards [n]."""
+    out = np.empty((len(rows), *maps[0].shape[1:]), dtype=np.int64)
+    for shard in np.unique(shards):
+        out[shards == shard] = maps[shard][rows[shards == shard]]
+    return torch.from_numpy(out)
 
 
 def _read_names(file: Path, count: int) -> list[str]:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from vqprior.configs.errors import UserError
 
 from .code_maps import CodeSplit
+from .codes import Codes
 from .data import Split
 from .data.transform import augment
 from .feed import has_room
@@ -43,7 +44,7 @@ class Batch(NamedTuple):
 class CodeBatch(NamedTuple):
     """This process's slice of a global batch of code maps."""
 
-    codes: Tensor  # [n, h, w] int64
+    codes: Codes  # a level [n, h, w] int64
     labels: Tensor | None  # [n] int64
     positions: Tensor  # [n] int64, their places in the order of the run
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.processes import say
 from vqprior.runtime.randomness import generator, hash64, uniform
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN

@@ -20,7 +20,7 @@ from .vqvae import VQVAE, vqvae_of
 FITTING = (
     "data.channels",
     *(f"stage1.{name}" for name in ("K", "quantizer", "codebook.normalize", "fsq.levels")),
-    "stage1.codes_per_position",
+    *(f"stage1.{name}" for name in ("codes_per_position", "levels")),
     *(f"stage1.{name}" for name in ("factor", "width", "blocks", "block_width")),
 )
 """Settings that weights are bound to."""
@@ -43,7 +43,7 @@ def source_of(config: Config) -> Checkpoint | None:
     settings = differing(from_tree(found.meta["config"]), config, FITTING)
     with torch.device("meta"):
         here = VQVAE(config).state_dict()
-    there = found.tensors(found.weights)
+    there = VQVAE.renamed(found.tensors(found.weights))
     if {name: x.shape for name, x in there.items()} != {name: x.shape for name, x in here.items()}:
         settings |= differing(from_tree(found.meta["config"]), config, SHAPING)
     refuse_misfits("stage1", init, settings, there, here)
@@ -65,7 +65,7 @@ def take_over(config: Config, run: RunDir, data: DataSet, found: Checkpoint) -> 
     """
     accelerator, tensors = accelerator_for(config), found.tensors(found.weights)
     model = VQVAE(config).to(accelerator.device)
-    model.load_state_dict(tensors)
+    model.load_state_dict(model.renamed(tensors))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     seen = measure(
@@ -91,5 +91,5 @@ def take_over(config: Config, run: RunDir, data: DataSet, found: Checkpoint) -> 
     writer.finish()
     say(
         f"stage 1: taken over as it is: {describe(config, found)}; validation mse {seen.mse:.5f}, "
-        f"psnr {seen.psnr:.2f} dB, perplexity {seen.perplexity:.1f}, {seen.usage:.1%} of {model.K} codes used"
+        f"psnr {seen.psnr:.2f} dB, {seen.use_in_words()}"
     )

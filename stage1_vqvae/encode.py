@@ -13,7 +13,8 @@ from torch import Tensor
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint, code_maps
-from vqprior.runtime.code_maps import Header, Level
+from vqprior.runtime.code_maps import Header
+from vqprior.runtime.codes import Codes, in_words, joined
 from vqprior.runtime.data import SPLITS, DataSet, Split, roots_of
 from vqprior.runtime.data.transform import augment, central
 from vqprior.runtime.devices import fp32_precision
@@ -25,7 +26,7 @@ from vqprior.runtime.processes import device_of_process, each_in_turn, on_main, 
 from vqprior.runtime.randomness import Stream, seed_of
 from vqprior.runtime.run_dir import RunDir
 
-from .vqvae import VQVAE, load_vqvae
+from .vqvae import VQVAE, codes_of, load_vqvae
 
 
 def encode(config: Config, run: RunDir, data: DataSet) -> None:
@@ -43,7 +44,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     header = Header(
-        levels=[Level(model.K, *model.map_size, model.codes_per_position)],
+        levels=[*model.levels],
         vqvae=found.fingerprint,
         weights=found.weights,
         precision=config.precision,
@@ -51,6 +52,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         data_fingerprint=data.fingerprint,
         label_names=list(data.label_names),
         sizes={name: len(data.split(name)) * (1 + config.data.copies * (name == "train")) for name in SPLITS},
+        format=code_maps.FORMAT if len(model.levels) > 1 else 1,
         fp32_precision=fp32_precision(config.precision),
     )
     if not on_main(_prepare, run, header):
@@ -60,19 +62,16 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
 
     def write(shard: tuple[str, int, int]) -> None:
         split, start, size = shard
-        if not code_maps.has_shard(partial, split, start):
+        if not code_maps.has_shard(partial, header, split, start):
             images, indices = data.split(split), torch.arange(start, start + size)
-            codes = torch.cat([*_codes(model, images, indices, config)])
+            codes = joined(_codes(model, images, indices, config))
             originals = indices % len(images)
             labels = None if images.labels is None else images.labels[originals]
             code_maps.write_shard(partial, header, split, start, codes, labels, images.names(originals))
 
     each_in_turn(code_maps.shard_starts(header), write, "encode")
     on_main(_finish, run, header)
-    height, width = model.map_size
-    say(
-        f"encode: {sum(header.sizes.values()):,} images -> {height}x{width} codes of {model.K} in {run.codes}"
-    )
+    say(f"encode: {sum(header.sizes.values()):,} images -> {in_words(model.levels)} in {run.codes}")
 
 
 def _prepare(run: RunDir, header: Header) -> bool:
@@ -113,8 +112,8 @@ def _finish(run: RunDir, header: Header) -> None:
 
 
 @torch.no_grad()
-def _codes(model: VQVAE, split: Split, indices: Tensor, config: Config) -> Iterator[Tensor]:
-    """The codes [n, h, w] of images, in chunks of one padded size, so that no product changes its shape.
+def _codes(model: VQVAE, split: Split, indices: Tensor, config: Config) -> Iterator[Codes]:
+    """The codes of images, in chunks of one padded size, so that no product changes its shape.
 
     Index i + c * N is copy c of picture i of N: the picture itself for c = 0, else augmented, as a function
     of (seed, index).
@@ -126,4 +125,5 @@ def _codes(model: VQVAE, split: Split, indices: Tensor, config: Config) -> Itera
         images = torch.where((places < len(split))[:, None, None, None], central(canvas, config.data), varied)
         x = to_float(images, model.device, channels_last=config.channels_last)
         with autocast(model.device, config.precision):
-            yield model.encode(x).codes[: len(chunk)].cpu()
+            codes = codes_of(model.encode(x))
+        yield tuple(of_level[: len(chunk)].cpu() for of_level in codes)

@@ -8,15 +8,41 @@ from torch import Tensor
 
 from vqprior.configs.schema import Precision
 from vqprior.runtime.code_maps import CodeSplit
+from vqprior.runtime.codes import codes_onto
 from vqprior.runtime.data import Split
 from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import chunks, padded
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import share_of_process, sum_numbers, sum_tensor
-from vqprior.runtime.transfer import onto
 
-from .vqvae import VQVAE
+from .vqvae import VQVAE, codes_of, vectors_of
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What the codes of one level are used for."""
+
+    counts: Tensor  # [K] how often each code occurs, on the CPU
+    swapped_mse: (
+        float | None
+    )  # of reconstructions with this level's codes from another picture; several levels
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the entropy of the codes' frequencies."""
+        frequencies = self.counts.double() / self.counts.sum()
+        return math.exp(-torch.special.xlogy(frequencies, frequencies).sum().item())
+
+    @property
+    def usage(self) -> float:
+        """Share of the K codes that occur."""
+        return (self.counts > 0).double().mean().item()
+
+    def figures(self) -> dict[str, float]:
+        """The numbers by name."""
+        swapped = {} if self.swapped_mse is None else {"swapped_mse": self.swapped_mse}
+        return {"perplexity": self.perplexity, "usage": self.usage, **swapped}
 
 
 @dataclass(frozen=True)
@@ -26,58 +52,94 @@ class Reconstruction:
     mse: float  # mean over all sub-pixels
     psnr: float  # dB, of that mean
     relative_mse: float  # mse over the variance of all sub-pixels of the split
-    perplexity: float  # exp of the entropy of the codes' frequencies
-    usage: float  # share of the K codes that occur
     loss: float  # of the decoder's likelihood, mean over all sub-pixels
     decoder_bits_per_dim: float | None  # -log2 p(x | z), where the decoder has a probability
-    counts: Tensor  # [K] how often each code occurs, on the CPU
+    levels: tuple[Carried, ...]  # coarsest first
 
     def figures(self) -> dict[str, float]:
-        """The numbers by name."""
-        names = ("mse", "psnr", "relative_mse", "perplexity", "usage", "decoder_bits_per_dim")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        """The numbers by name; of several levels those of each with its number behind, such as `usage_0`."""
+        names = ("mse", "psnr", "relative_mse")
+        plain = {name: getattr(self, name) for name in names}
+        for level, carried in enumerate(self.levels):
+            ending = f"_{level}" if len(self.levels) > 1 else ""
+            plain |= {f"{name}{ending}": value for name, value in carried.figures().items()}
+        bits = self.decoder_bits_per_dim
+        return plain if bits is None else plain | {"decoder_bits_per_dim": bits}
+
+    def use_in_words(self) -> str:
+        """How the codes are used."""
+        K = len(self.levels[0].counts)
+        perplexity = " + ".join(f"{carried.perplexity:.1f}" for carried in self.levels)
+        used = " + ".join(f"{carried.usage:.1%}" for carried in self.levels)
+        return f"perplexity {perplexity}, {used} of {K} codes used"
 
 
 @torch.no_grad()
 def measure(
     model: VQVAE, split: Split, *, batch: int, precision: Precision, channels_last: bool
 ) -> Reconstruction:
-    """Encode and decode every image of the split once, shared out over the processes; changes no state."""
+    """Encode and decode every image of the split once, shared out over the processes; changes no state.
+
+    Of several levels it also decodes each image with the codes of one level from another image, its
+    neighbour in the chunk.
+    """
     device, share = model.device, share_of_process()
-    counts = torch.zeros(model.K, dtype=torch.int64, device=device)
-    error = loss = total = squares = pixels = 0.0
+    counts = torch.zeros(len(model.levels), model.K, dtype=torch.int64, device=device)
+    sums = torch.zeros(5, dtype=torch.float64)  # error, x, x^2, loss, sub-pixels
+    swapped = torch.zeros(len(model.levels), dtype=torch.float64)
     with evaluating(model):
         for chunk in chunks(len(split), batch, share):
             x = to_float(split.images(padded(chunk, batch)), device, channels_last=channels_last)
             with autocast(device, precision):
                 quantized = model.encode(x)
-                prediction = model.predict(quantized.z_q)
-            losses, x_hat = model.likelihood.loss(prediction, x), model.likelihood.image(prediction)
-            x, x_hat = x[: len(chunk)], x_hat[: len(chunk)].clamp(0, 1)
-            counts += torch.bincount(quantized.codes[: len(chunk)].flatten(), minlength=model.K)
-            sums = torch.stack([(x - x_hat).square().sum(), x.sum(), x.square().sum()])
+                vectors = vectors_of(quantized)
+                prediction = model.predict(vectors)
+                others = [model.predict(vectors_with_other(vectors, level)) for level in several(model)]
+            losses = model.likelihood.loss(prediction, x)
+            x, used = x[: len(chunk)], [codes[: len(chunk)] for codes in codes_of(quantized)]
+            for of_level, codes in zip(counts, used, strict=True):
+                of_level += torch.bincount(codes.flatten(), minlength=model.K)
+            errors = [error_of(model, said, x) for said in (prediction, *others)]
             # One wait, and not every device has fp64
-            found = torch.cat([sums, losses[: len(chunk)]]).cpu().double()
-            error += found[0].item()
-            total += found[1].item()
-            squares += found[2].item()
-            loss += found[3:].sum().item() * x[0].numel()
-            pixels += x.numel()
+            of_all = torch.stack([*errors, x.sum(), x.square().sum()])
+            found = torch.cat([of_all, losses[: len(chunk)]]).cpu().double()
+            error, of_others, (total, squares), of_images = found.split([1, len(others), 2, len(chunk)])
+            swapped[: len(others)] += of_others
+            pixels = error.new_tensor([x.numel()])
+            loss = of_images.sum(0, keepdim=True) * x[0].numel()
+            sums += torch.cat([error, total[None], squares[None], loss, pixels])
     counts = sum_tensor(counts).cpu()
-    error, loss, total, squares, pixels = sum_numbers([error, loss, total, squares, pixels])
+    error, total, squares, loss, pixels, *swapped = sum_numbers([*sums.tolist(), *swapped.tolist()])
     mse, variance = error / pixels, squares / pixels - (total / pixels) ** 2
-    frequencies = counts.double() / counts.sum()
-    entropy = -torch.special.xlogy(frequencies, frequencies).sum().item()
+    is_several = len(model.levels) > 1
     return Reconstruction(
         mse=mse,
         psnr=-10 * math.log10(max(mse, 1e-12)),
         relative_mse=mse / max(variance, 1e-12),
-        perplexity=math.exp(entropy),
-        usage=(counts > 0).double().mean().item(),
         loss=loss / pixels,
         decoder_bits_per_dim=loss / pixels / math.log(2) if model.likelihood.is_probability else None,
-        counts=counts,
+        levels=tuple(
+            Carried(of_level, of_swapped / pixels if is_several else None)
+            for of_level, of_swapped in zip(counts, swapped, strict=True)
+        ),
     )
+
+
+def several(model: VQVAE) -> range:
+    """The levels, where there are more than one."""
+    return range(len(model.levels) if len(model.levels) > 1 else 0)
+
+
+def vectors_with_other(vectors: tuple[Tensor, ...], level: int) -> tuple[Tensor, ...]:
+    """Code vectors [B, D, h, w] of each level, those of one level from the next image of the batch."""
+    return tuple(z_q.roll(1, 0) if index == level else z_q for index, z_q in enumerate(vectors))
+
+
+def error_of(model: VQVAE, prediction: Tensor, x: Tensor) -> Tensor:
+    """The sum [] of squared differences between the images x [n, C, H, W] and those that the first n of the
+    predictions say, cut off to [0, 1]."""
+    x_hat = model.likelihood.image(prediction)[: len(x)].clamp(0, 1)
+    return (x - x_hat).square().sum()
 
 
 @torch.no_grad()
@@ -96,6 +158,6 @@ def decoder_bits_per_dim(
         indices = padded(chunk, batch)
         x = to_float(split.images(indices), model.device, channels_last=channels_last)
         with autocast(model.device, precision):
-            prediction = model.predict(model.quantizer.embed(onto(codes.codes(indices), model.device)))
+            prediction = model.predict(model.embed(codes_onto(codes.codes(indices), model.device)))
         total += model.likelihood.loss(prediction, x)[: len(chunk)].cpu().double().sum().item()
     return sum_numbers([total])[0] / len(split) / math.log(2)

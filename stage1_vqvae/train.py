@@ -1,5 +1,6 @@
 """Training of stage one, from the first batch to the last checkpoint."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 
@@ -14,6 +15,7 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint, pictures
 from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
+from vqprior.runtime.codes import in_words
 from vqprior.runtime.data import DataSet, roots_of
 from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.feed import fed
@@ -22,7 +24,7 @@ from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
-from vqprior.runtime.loader import Order, image_batches
+from vqprior.runtime.loader import Order, Share, image_batches
 from vqprior.runtime.optimizer import (
     Rate,
     adamw,
@@ -50,6 +52,7 @@ from vqprior.runtime.transfer import onto
 from .begin import describe, source_of, take_over
 from .measure import measure
 from .objective import objective, total
+from .quantizers import Quantized, Quantizer
 from .vqvae import VQVAE
 
 KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
@@ -87,7 +90,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     torch.manual_seed(seed_of(config.seed, Stream.STAGE1_WEIGHTS))
     model = VQVAE(config).to(device)
     if source:
-        model.load_state_dict(source.tensors(source.weights))
+        model.load_state_dict(model.renamed(source.tensors(source.weights)))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     average = WeightAverage(model, settings.average) if settings.average else None
@@ -95,7 +98,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     writer = Writer(run.stage1, settings.keep)
     guard = Guard(accelerator, writer, start)
-    state = RunState(accelerator, model, optimizer, average, guard)
+    state = RunState(accelerator, model, optimizer, average, guard, model.renamed)
     if resumed:
         state.restore(resumed)
 
@@ -108,13 +111,16 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         stop=settings.steps,
         part=part,
     )
-    likelihood, quantizer = model.likelihood, model.quantizer
+    likelihood, quantizers = model.likelihood, model.quantizers
+    moves = quantizers[0].moves
     weights = dict(likelihood=likelihood, variance=data_variance(data), beta=settings.beta)
-    if quantizer.starts_on_vectors and not resumed and not source:
-        quantizer.start(first_vectors(model, data, config), generator(config.seed, Stream.KMEANS))
-        # Sums on GPUs have no fixed order: all take the main one's
-        for tensor in quantizer.state_dict().values():
-            tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
+    if quantizers[0].starts_on_vectors and not resumed and not source:
+        chance = generator(config.seed, Stream.KMEANS)
+        for level, quantizer in enumerate(quantizers):  # coarsest first: the next one knows its codes
+            quantizer.start(first_vectors(model, level, data, config), chance)
+            # Sums on GPUs have no fixed order: all take the main one's
+            for tensor in quantizer.state_dict().values():
+                tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
     tracker = Tracker(run.tensorboard / "stage1", step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
@@ -123,7 +129,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         "stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()
     )
     progress.say(f"stage 1: {count_parameters(model):,} parameters, {len(data.train):,} images, on {device}")
-    progress.say(f"stage 1: {model.K} codes of {quantizer.D} numbers each, quantizer {settings.quantizer}")
+    vectors = f"{quantizers[0].D} numbers each, quantizer {settings.quantizer}"
+    progress.say(f"stage 1: {in_words(model.levels)}, of {vectors}")
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
@@ -132,38 +139,35 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         host.
 
         Args:
-            drawn: for each code one of the step's vectors that it could be restarted on, [K] int64.
+            drawn: for each code one of its level's vectors that it could be restarted on, [levels, K] int64.
             rate, weight: of the optimizer, and of the average.
 
         Returns:
             Names of the losses, these of each pass [passes, losses], the gradient's norm [], the guard's
-            verdict, and the restarts [].
+            verdict, and the restarts of all levels [].
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
-        passes, vectors, codes = [], [], []
+        passes, quantized_in = [], []
         for index, part_of_images in enumerate(images.chunk(settings.accumulate)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 x = pictures.to_float(part_of_images, device, channels_last=config.channels_last)
                 prediction, quantized = network(x)
                 terms = objective(x, prediction, quantized, **weights)
-                loss = total(terms)
+                loss = total(terms.values())
                 accelerator.backward(loss / settings.accumulate)
                 mse = F.mse_loss(likelihood.image(prediction.detach()), x)
             curves = {f"loss/{name}": term for name, term in terms.items()}
             losses = {"loss/total": loss, **curves, "train/mse": mse}
             passes.append(torch.stack([value.detach() for value in losses.values()]))
-            if quantizer.moves:
-                vectors.append(rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d"))
-                codes.append(quantized.codes.flatten())
+            quantized_in.append(quantized)
 
         # What all processes must know, in one sum
         names, stacked = tuple(losses), torch.stack(passes)
-        seen = stacked.new_zeros(0)
-        if quantizer.moves:
-            seen = quantizer.observe(torch.cat(vectors), torch.cat(codes), drawn, share.rank, share.processes)
-        seen, reports = sum_together(seen, guard.report(stacked))
+        of_levels = zip(quantizers, zip(*quantized_in, strict=True), drawn, strict=True)
+        seen = [observed(*of_level, share) for of_level in of_levels]
+        *seen, reports = sum_together(*seen, guard.report(stacked))
 
         # Step: the weights, then what moves in the quantizer, then the average; all on sound numbers only
         norm = guard.clip(model, reports, settings.clip_norm)
@@ -173,21 +177,19 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         if sound or accelerator.scaler:  # fp16's scaler skips an overflow by itself
             take_step(optimizer, unread)
         if sound:
-            restarted = quantizer.update(seen, unread)
+            pairs = zip(quantizers, seen, strict=True)
+            restarted = total(quantizer.update(of_level, unread) for quantizer, of_level in pairs)
             if average:
                 average.update(weight, unread)
         optimizer.zero_grad()
         return names, stacked, norm, verdict, restarted
 
     take = recorded(learn, config, accelerator)
-    vectors_of_step = settings.batch_size * model.map_size[0] * model.map_size[1]
     for step, batch in enumerate(fed(batches, device), start + 1):
         rate = learning_rate(
             step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps
         )
-        drawn = torch.randint(
-            vectors_of_step, (model.K,), generator=generator(config.seed, Stream.RESTARTS, step)
-        )
+        drawn = candidates(model, settings.batch_size, generator(config.seed, Stream.RESTARTS, step))
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
         names, losses, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
         guard.note(verdict)
@@ -209,7 +211,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 "train/skipped_steps": guard.skipped,
                 "train/images_per_second": progress.images_per_second(),
             }
-            if quantizer.moves:
+            if moves:
                 values["train/restarted_codes"] = float(restarted)
             tracker.scalars(step, values)
             shown_beside = {"loss": "loss/total", "mse": "train/mse", "img/s": "train/images_per_second"}
@@ -230,16 +232,15 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 tracker.scalars(
                     step, {f"validation/{name}": value for name, value in found.figures().items()}
                 )
-                tracker.histogram(
-                    step, "validation/code_usage", torch.log10(found.counts.clamp(min=0.5).float())
-                )
+                for level, carried in enumerate(found.levels):
+                    name = f"validation/code_usage{f'_{level}' if len(found.levels) > 1 else ''}"
+                    tracker.histogram(step, name, torch.log10(carried.counts.clamp(min=0.5).float()))
                 if is_main():
                     tracker.picture(step, "test/reconstructions", reconstruct(model, shown, config))
             bits = found.decoder_bits_per_dim
             progress.say(
                 f"step {step}: validation {'' if bits is None else f'{bits:.3f} bits/dim of the decoder, '}"
-                f"mse {found.mse:.5f}, psnr {found.psnr:.2f} dB, "
-                f"perplexity {found.perplexity:.1f}, {found.usage:.1%} of {model.K} codes used"
+                f"mse {found.mse:.5f}, psnr {found.psnr:.2f} dB, {found.use_in_words()}"
             )
 
         # Once in a while: checkpoint
@@ -275,16 +276,30 @@ def data_variance(data: DataSet) -> float:
     return max((data.train.images(indices).double() / 255).var().item(), 1e-6)
 
 
+def candidates(model: VQVAE, batch_size: int, chance: torch.Generator) -> Tensor:
+    """For each code of each level one of the level's vectors of a step, by chance: [levels, K] int64."""
+    vectors = [batch_size * level.places for level in model.levels]
+    return torch.stack([torch.randint(count, (model.K,), generator=chance) for count in vectors])
+
+
+def observed(quantizer: Quantizer, quantized: Sequence[Quantized], drawn: Tensor, share: Share) -> Tensor:
+    """What a level's quantizer saw in the passes of a step, for the sum over all processes."""
+    if not quantizer.moves:
+        return quantized[0].z_e.new_zeros(0)
+    vectors = torch.cat([rearrange(one.z_e.detach(), "b d h w -> (b h w) d") for one in quantized])
+    codes = torch.cat([one.codes.flatten() for one in quantized])
+    return quantizer.observe(vectors, codes, drawn, share.rank, share.processes)
+
+
 @torch.no_grad()
-def first_vectors(model: VQVAE, data: DataSet, config: Config) -> Tensor:
-    """Encoder outputs [N, D] of the first images of the run's order, enough for k-means; the same on all
-    processes."""
-    places = model.map_size[0] * model.map_size[1]
-    images = min(len(data.train), -(-KMEANS_VECTORS * model.K // places))
+def first_vectors(model: VQVAE, level: int, data: DataSet, config: Config) -> Tensor:
+    """A level's encoder outputs [N, D] of the first images of the run's order, enough for k-means; the same
+    on all processes."""
+    images = min(len(data.train), -(-KMEANS_VECTORS * model.K // model.levels[level].places))
     found = []
     for indices in Order(len(data.train), config.seed).at(torch.arange(images)).split(config.inference_batch):
         x = pictures.to_float(data.train.images(indices), model.device, channels_last=config.channels_last)
-        found.append(rearrange(model.encode(x).z_e, "b d h w -> (b h w) d"))
+        found.append(rearrange(model.encode(x)[level].z_e, "b d h w -> (b h w) d"))
     return torch.cat(found)
 
 
@@ -293,5 +308,5 @@ def reconstruct(model: VQVAE, images: Tensor, config: Config) -> Tensor:
     """Images [N, C, H, W] uint8 above their reconstructions, as one picture."""
     x = pictures.to_float(images, model.device, channels_last=config.channels_last)
     with evaluating(model):
-        x_hat = pictures.to_uint8(model.decode(model.encode(x).z_q))
+        x_hat = pictures.to_uint8(model.likelihood.image(model(x).prediction))
     return pictures.pairs(images, x_hat)

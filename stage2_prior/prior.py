@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from vqprior.runtime.checkpoint import Tensors
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 
 
 class Cache(Protocol):

@@ -6,7 +6,7 @@ from vqprior.configs import from_tree
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Checkpoint
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 
 from .gated_pixelcnn.model import PixelCNN
 from .prior import Prior

@@ -75,7 +75,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     device = accelerator.device
     train_codes, validation = maps.split("train"), maps.split("validation")
     torch.manual_seed(seed_of(config.seed, Stream.STAGE2_WEIGHTS))
-    model = build(settings, maps.header.level, len(label_names)).to(device)
+    model = build(settings, maps.header.levels[0], len(label_names)).to(device)
     if source:
         model.load_state_dict(weights_of(source, label_names, model))
     if config.channels_last:

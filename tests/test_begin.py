@@ -15,7 +15,7 @@ from tests.launch import run_processes
 from vqprior import CodeMaps, Generator, Tokenizer
 from vqprior.configs.schema import Stage2
 from vqprior.runtime import checkpoint
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.data import load
 from vqprior.runtime.run_dir import RunDir
 from vqprior.stage2_prior.begin import weights_of

@@ -24,7 +24,7 @@ from vqprior import Generator
 from vqprior.cli import main
 from vqprior.configs.schema import Stage2
 from vqprior.runtime import lock, processes, run_state
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.processes import Share
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 

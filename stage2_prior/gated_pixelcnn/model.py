@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Tensors
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.randomness import Stream, hash64, uniform
 from vqprior.runtime.transfer import onto
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import Noise
 from vqprior.sampling.sampler import map_of, rows

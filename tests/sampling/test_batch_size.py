@@ -7,7 +7,7 @@ from tests.pretend_device import MEMORY, pretend
 from tests.sampling.tiny import tiny_generator
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Sample, Stage2
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.sampling import batch_size
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 

@@ -5,7 +5,7 @@ import torch
 
 from tests.sampling.drawing import drawn
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
 from vqprior.sampling.sampler import guide

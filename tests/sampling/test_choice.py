@@ -6,7 +6,7 @@ import torch
 from tests.sampling.drawing import Fake, drawn
 from tests.sampling.test_sampler import P, chi_square
 from vqprior.configs import UserError
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.sampling.arguments import per_image
 from vqprior.sampling.choice import Choice, along, of_maps
 from vqprior.sampling.noise import gumbel_noise

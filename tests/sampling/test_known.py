@@ -6,7 +6,7 @@ import torch
 from tests.sampling.drawing import Fake, drawn
 from tests.sampling.test_sampler import chain, chi_square, noisy
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN

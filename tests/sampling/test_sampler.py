@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.sampling.drawing import Fake, drawn
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
 

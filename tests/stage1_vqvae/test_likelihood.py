@@ -7,7 +7,7 @@ import torch
 
 from vqprior.configs import Config
 from vqprior.configs.schema import Data, Stage1, Stage2
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.stage1_vqvae.likelihood import L1, LIKELIHOODS, MIXTURES, MSE, Categorical, Logistic
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from vqprior.configs.schema import Stage2
 from vqprior.runtime import checkpoint
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.run_state import moments_of
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN

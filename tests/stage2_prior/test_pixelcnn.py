@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.conftest import TINY, write_pictures
 from vqprior import Generator
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.code_maps import Level
+from vqprior.runtime.codes import Level
 from vqprior.stage2_prior.prior import FullForwards, Prior
 from vqprior.stage2_prior.priors import PRIORS
 
