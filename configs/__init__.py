@@ -25,7 +25,7 @@ Options = TypeVar("Options")
 OPEN_FIELDS = (
     r"out|sample\..*|compile|cuda_graph|inference_batch"
     r"|data\.(root|train_root|validation_root|test_root|table|on_error|cache|workers|memory_gb)"
-    r"|stage[12]\.(steps|accumulate|log_every|eval_every|save_every|keep)"
+    r"|stage(1|2|2_fine)\.(steps|accumulate|log_every|eval_every|save_every|keep)"
 )
 """The fields that a run may change when it is resumed; all others are fixed by its first start."""
 

@@ -67,6 +67,29 @@ class _OfRun(Config):
         """These settings for a run."""
         return cls(**{field.name: getattr(config, field.name) for field in fields(Config)}, **settings)
 
+    def of_run(self) -> Config:
+        """The settings of the run alone."""
+        return Config(**{field.name: getattr(self, field.name) for field in fields(Config)})
+
+
+@dataclass(frozen=True)
+class TrainPrior(_OfRun):
+    """A run whose prior is trained."""
+
+    level: int | None = None
+    """Train the prior of this level of codes alone, 0 being the coarsest; without it those of all, one after
+    the other."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.level is not None and not 0 <= self.level < self.stage1.levels:
+            last = self.stage1.levels - 1
+            raise ValueError(
+                f"level is {self.level}; the codes of this run have levels 0 to {last}, 0 being the coarsest"
+                if last
+                else f"level is {self.level}, and the codes of this run have one level; leave it out"
+            )
+
 
 @dataclass(frozen=True)
 class Evaluation(_OfRun):

@@ -6,7 +6,7 @@ A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import prod
 from operator import attrgetter
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
 Precision = Literal["no", "bf16", "fp16", "tf32"]
@@ -127,6 +127,8 @@ class Data:
 class Training:
     """What the training loops of both stages share."""
 
+    SECTION: ClassVar[str]
+
     init: str | None = None
     """Begin from the weights of another run, the directory of which this is; what does not fit is named. With
     stage1.steps 0 stage one is taken over as it is."""
@@ -157,7 +159,7 @@ class Training:
     """Latest checkpoints to keep, besides the best one."""
 
     def __post_init__(self):
-        stage = type(self).__name__.lower()
+        stage = self.SECTION
         for name in ("batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{stage}.{name} is {getattr(self, name)}; it must be at least 1")
@@ -234,6 +236,8 @@ KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
 @dataclass(frozen=True)
 class Stage1(Training):
     """The VQ-VAE (arXiv 1711.00937) and its training."""
+
+    SECTION = "stage1"
 
     K: int = 512
     """Number of codes."""
@@ -314,7 +318,9 @@ class Stage1(Training):
 
 @dataclass(frozen=True)
 class Stage2(Training):
-    """The prior and its training."""
+    """The prior and its training; of several levels of codes that of the coarsest."""
+
+    SECTION = "stage2"
 
     prior: Literal["gated_pixelcnn"] = "gated_pixelcnn"
     """What kind of network it is: the Gated PixelCNN (arXiv 1606.05328)."""
@@ -336,17 +342,30 @@ class Stage2(Training):
 
     def __post_init__(self):
         super().__post_init__()
+        stage = self.SECTION
         for name in ("channels", "layers", "head"):
             if getattr(self, name) < 1:
-                raise ValueError(f"stage2.{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{stage}.{name} is {getattr(self, name)}; it must be at least 1")
         if self.kernel < 3 or self.kernel % 2 == 0:
-            raise ValueError(f"stage2.kernel is {self.kernel}; it must be odd and at least 3")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"stage2.dropout is {self.dropout}; it is a share in [0, 1), for example 0.1")
-        if not 0 <= self.label_dropout < 1:
-            raise ValueError(
-                f"stage2.label_dropout is {self.label_dropout}; it is a share in [0, 1), for example 0.1"
-            )
+            raise ValueError(f"{stage}.kernel is {self.kernel}; it must be odd and at least 3")
+        for name in ("dropout", "label_dropout"):
+            if not 0 <= (share := getattr(self, name)) < 1:
+                raise ValueError(f"{stage}.{name} is {share}; it is a share in [0, 1), for example 0.1")
+
+
+@dataclass(frozen=True)
+class Stage2Fine(Stage2):
+    """The priors of all finer levels of codes and their training; nothing is taken over from stage2."""
+
+    SECTION = "stage2_fine"
+
+    above_blocks: int = 2
+    """Residual blocks that read the codes of each coarser level."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.above_blocks < 0:
+            raise ValueError(f"stage2_fine.above_blocks is {self.above_blocks}; it must not be negative")
 
 
 @dataclass(frozen=True)
@@ -421,6 +440,7 @@ class Config:
     data: Data = field(default_factory=Data)
     stage1: Stage1 = field(default_factory=Stage1)
     stage2: Stage2 = field(default_factory=Stage2)
+    stage2_fine: Stage2Fine = field(default_factory=Stage2Fine)
     sample: Sample = field(default_factory=Sample)
     out: str | None = None
     """Run directory; without it runs/NAME OF THE PRESET."""
@@ -449,6 +469,11 @@ class Config:
     def __post_init__(self):
         if self.inference_batch < 1:
             raise ValueError(f"inference_batch is {self.inference_batch}; it must be at least 1")
+        if self.stage1.levels == 1 and self.stage2_fine != Stage2Fine():
+            raise ValueError(
+                "stage2_fine has settings, which are of the priors of finer levels, and stage1.levels is 1; "
+                "leave them out, or type --stage1.levels 2"
+            )
         if self.sample.guidance != 1 and not (self.stage2.label_dropout and self.data.labels):
             raise ValueError(
                 f"sample.guidance is {self.sample.guidance}, which takes labels and stage2.label_dropout "
@@ -458,6 +483,10 @@ class Config:
         for axis, pixels in zip(("height", "width"), self.data.size, strict=True):
             if pixels % self.stage1.coarsest_factor:
                 raise ValueError(_undivided(axis, pixels, self.stage1))
+
+    def stage2_of(self, level: int) -> Stage2:
+        """The settings of the prior of a level, 0 being the coarsest."""
+        return self.stage2_fine if level else self.stage2
 
     def for_inference(self) -> "Config":
         """The same run with the networks in fp32, as `encode` and `evaluate` use them by default."""

@@ -5,7 +5,7 @@ runs/NAME/
     run.json         format, and for each start: version, git commit, command
     stage1/          checkpoints of the VQ-VAE
     codes/           code maps
-    stage2/          checkpoints of the prior
+    stage2/          checkpoints of the prior; stage2-1/ of that of the next finer level, and so on
     samples/         pictures
     completions/     pictures that were filled in
     tensorboard/     one event folder a stage
@@ -56,7 +56,11 @@ class RunDir:
 
     @property
     def stage2(self) -> Path:
-        return self.path / "stage2"
+        return self.stage2_of(0)
+
+    def stage2_of(self, level: int) -> Path:
+        """Of the prior of a level, 0 being the coarsest."""
+        return self.path / (f"stage2-{level}" if level else "stage2")
 
     @property
     def samples(self) -> Path:
@@ -163,10 +167,11 @@ def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None
     """
     stored = run.config()
     fixed = ["seed|precision|channels_last|deterministic|data|stage1"] if run.stage1.exists() else []
-    fixed += ["stage2"] if run.stage2.exists() else []
+    priors = [level for level in range(config.stage1.levels) if run.stage2_of(level).exists()]
+    fixed += ["stage2_fine" if level else "stage2" for level in priors]
     changed = configs.differences(stored, config, "|".join(fixed)) if fixed else []
     changed = [words for words in changed if not (but and words.startswith(f"{but} "))]
-    if run.stage2.exists() and stored.stage1.steps != config.stage1.steps:
+    if priors and stored.stage1.steps != config.stage1.steps:
         both = f"stage1.steps is {stored.stage1.steps} there and {config.stage1.steps} now"
         changed.append(f"{both}, and the prior has learnt from its codes")
     if changed:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
+from vqprior.runtime.codes import Codes, Level, in_words
 from vqprior.stage1_vqvae.vqvae import VQVAE
 
 from .choice import Setting
 
 Number = Sequence[float] | float
+Arrays = np.ndarray | tuple[np.ndarray, ...]
+"""Codes int64 [N, h, w] of the one level, or of each of several, coarsest first."""
 
 
 def per_image(name: str, given: float | Sequence[float], count: int) -> Setting:
@@ -82,15 +85,28 @@ def as_mask(given: np.ndarray | Tensor, vqvae: VQVAE) -> Tensor:
     return mask
 
 
-def as_codes(given: np.ndarray | Tensor, map_size: tuple[int, int], K: int) -> Tensor:
-    """Codes [N, h, w] int64 in [0, K).
+def as_codes(given: Arrays | Sequence[Tensor], levels: Sequence[Level]) -> Codes:
+    """Codes of each level: integers [N, h, w] in [0, K), of one level an array, of several as many arrays.
 
     Raises:
-        UserError: they are of another shape, type or range, or there are none.
+        UserError: they are of another shape, type, range or count, or there are none.
     """
-    array, (h, w) = as_tensor(given), map_size
+    arrays = [given] if isinstance(given, np.ndarray | Tensor) else [*given]
+    if len(arrays) != len(levels):
+        expected = f"{len(levels)}, coarsest first" if len(levels) > 1 else "one, not a list"
+        raise UserError(f"got {len(arrays)} arrays of codes; this run takes {expected}: {in_words(levels)}")
+    codes = tuple(_of_level(array, level) for array, level in zip(arrays, levels, strict=True))
+    if len({len(of_level) for of_level in codes}) > 1:
+        counts = ", ".join(str(len(of_level)) for of_level in codes)
+        raise UserError(f"got codes of {counts} images; each level takes those of the same images")
+    return codes
+
+
+def _of_level(given: np.ndarray | Tensor, level: Level) -> Tensor:
+    """Codes [N, h, w] int64 of one level; raises as `as_codes`."""
+    array, (h, w), K = as_tensor(given), level.size, level.K
     whole = not array.is_floating_point() and not array.is_complex() and array.dtype != torch.bool
-    if not whole or array.ndim != 3 or array.shape[1:] != map_size or not len(array):
+    if not whole or array.ndim != 3 or array.shape[1:] != level.size or not len(array):
         raise UserError(f"got {described(array)}; codes are integers [N, {h}, {w}] from 0 to {K - 1}")
     codes = array.long()
     if codes.min() < 0 or codes.max() >= K:
@@ -98,3 +114,21 @@ def as_codes(given: np.ndarray | Tensor, map_size: tuple[int, int], K: int) -> T
             f"the codes are from {codes.min()} to {codes.max()}; those of this run are from 0 to {K - 1}"
         )
     return codes
+
+
+def as_arrays(codes: Codes) -> Arrays:
+    """Codes as users get them: an array of one level, a tuple of arrays of several."""
+    arrays = tuple(of_level.numpy() for of_level in codes)
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def as_levels(arrays: Arrays) -> tuple[np.ndarray, ...]:
+    """The arrays of all levels, of one level a tuple of one."""
+    return arrays if isinstance(arrays, tuple) else (arrays,)
+
+
+def by_level(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
+    """The arrays as files name them: of one level by the name, of several with the level's number behind."""
+    if not isinstance(arrays, tuple):
+        return {name: arrays}
+    return {f"{name}{level}": array for level, array in enumerate(arrays)}

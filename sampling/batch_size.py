@@ -4,6 +4,8 @@ On a GPU sampling is bound by launches, of which a large batch takes no more tha
 maps take hardly longer than one. A CPU gains nothing beyond some dozens.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from vqprior.stage1_vqvae.vqvae import VQVAE
@@ -16,13 +18,13 @@ NUMBER = 4  # bytes of fp32, and a code's noise takes three such numbers and two
 NOISE = 3 * NUMBER + 2 * 8
 
 
-def automatic(prior: Prior, vqvae: VQVAE) -> int:
-    """A power of two between `LEAST` and `MOST` whose maps take at most `SHARE` of the memory of the prior's
-    device."""
-    memory = total_memory(prior.device)
+def automatic(priors: Sequence[Prior], vqvae: VQVAE) -> int:
+    """A power of two between `LEAST` and `MOST` whose images take at most `SHARE` of the memory of the
+    priors' device."""
+    memory = total_memory(vqvae.device)
     if memory is None:
         return LEAST
-    fitting = int(SHARE * memory) // bytes_of_map(prior, vqvae)
+    fitting = int(SHARE * memory) // bytes_of_image(priors, vqvae)
     return max(LEAST, min(MOST, 2 ** max(0, fitting.bit_length() - 1)))
 
 
@@ -33,12 +35,17 @@ def total_memory(device: torch.device) -> int | None:
     return torch.mps.recommended_max_memory() if device.type == "mps" else None
 
 
-def bytes_of_map(prior: Prior, vqvae: VQVAE) -> int:
-    """What drawing a map takes, guided where the prior can be, and then the larger of measuring and decoding
-    it: counted, in fp32."""
+def bytes_of_image(priors: Sequence[Prior], vqvae: VQVAE) -> int:
+    """What drawing the maps of an image takes, guided where the prior can be, and then the larger of
+    measuring and decoding them: counted, in fp32."""
+    measuring = max(prior.forward_numbers() for prior in priors) * NUMBER
+    return sum(map(_drawing, priors)) + max(measuring, _decoding(vqvae))
+
+
+def _drawing(prior: Prior) -> int:
+    """Bytes of drawing a map."""
     guided = 2 if prior.null_label is not None else 1
-    drawing = guided * (prior.cached_numbers() + 4 * prior.K) * NUMBER + NOISE * prior.level.width * prior.K
-    return drawing + max(prior.forward_numbers() * NUMBER, _decoding(vqvae))
+    return guided * (prior.cached_numbers() + 4 * prior.K) * NUMBER + NOISE * prior.level.width * prior.K
 
 
 def _decoding(vqvae: VQVAE) -> int:

@@ -3,7 +3,7 @@
 OUT/
     completions.png    the picture | what is known of it | completions, the likeliest first
     completions.npz    images uint8 [n, H, W, C], codes int64 [n, h, w], bits and draws [n],
-                       hidden bool [H, W], known [h, w]
+                       hidden bool [H, W], known [h, w]; of several levels codes0, known0 and so on
     completions.json   the settings and the bits of each; written last
 
 Everything hidden is painted over from the known pixels BEFORE the picture is resized: resizing mixes
@@ -30,6 +30,7 @@ from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import RunDir
 
+from .arguments import as_levels, by_level
 from .generator import Completions, Generator
 from .labels import label_of_text
 from .masks import GREY, box, fill, half
@@ -80,9 +81,11 @@ def complete(settings: Complete, run: RunDir) -> Path:
     shown = torch.cat([torch.stack([original, torch.where(hidden, GREY, seen)]), _stacked(done)])
     save_png(out / "completions.png", grid(shown, min(len(shown), COLUMNS)))
     write_file(out / "completions.npz", lambda path: _save(path, done, hidden))
+    of_levels = as_levels(done.known)
+    known, codes = sum(int(mask.sum()) for mask in of_levels), sum(mask.size for mask in of_levels)
     figures = {
-        "codes_known": int(done.known.sum()),
-        "codes_drawn": int((~done.known).sum()),
+        "codes_known": known,
+        "codes_drawn": codes - known,
         "bits": done.bits.tolist(),
     }
     write_json(
@@ -90,9 +93,9 @@ def complete(settings: Complete, run: RunDir) -> Path:
         asdict(settings) | {"prior": checkpoint.best(run.stage2).fingerprint} | figures,
     )
     say(
-        f"complete: {done.known.sum()} of {done.known.size} codes are known; "
+        f"complete: {known} of {codes} codes are known; "
         f"{settings.images} of {settings.draws or settings.images} draws, "
-        f"from {done.bits[0]:.1f} to {done.bits[-1]:.1f} bits a map, "
+        f"from {done.bits[0]:.1f} to {done.bits[-1]:.1f} bits an image, "
         f"in {out / 'completions.png'}"
     )
     return out
@@ -169,5 +172,7 @@ def _stacked(done: Completions) -> Tensor:
 
 
 def _save(path: Path, done: Completions, hidden: Tensor) -> None:
+    codes, known = (by_level(name, getattr(done, name)) for name in ("codes", "known"))
+    others = {name: getattr(done, name) for name in ("images", "bits", "draws")}
     with open(path, "wb") as file:
-        np.savez(file, **done._asdict(), hidden=hidden.numpy())
+        np.savez(file, **others, **codes, **known, hidden=hidden.numpy())

@@ -12,11 +12,22 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision, Sample
+from vqprior.runtime.codes import Codes, picked
 from vqprior.runtime.run_dir import RunDir
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.prior import Prior
 
-from .arguments import Number, as_codes, as_images, as_mask, as_tensor, described, per_image
+from .arguments import (
+    Arrays,
+    Number,
+    as_arrays,
+    as_codes,
+    as_images,
+    as_mask,
+    as_tensor,
+    described,
+    per_image,
+)
 from .choice import Choice, Sampling
 from .labels import Labels, label_list, label_numbers, listed
 from .masks import fill, hidden_codes
@@ -28,10 +39,10 @@ class Completions(NamedTuple):
     """Completions of one picture, the likeliest first."""
 
     images: np.ndarray  # uint8 [n, H, W, C], known pixels as they were
-    codes: np.ndarray  # int64 [n, h, w]
-    bits: np.ndarray  # float64 [n], what each whole map costs under the prior, given its label
+    codes: Arrays  # int64 [n, h, w], of several levels a tuple of them
+    bits: np.ndarray  # float64 [n], what all codes of each cost under the prior, given its label
     draws: np.ndarray  # int64 [n], the number of each among all draws: that of its noise, label and settings
-    known: np.ndarray  # bool [h, w], the codes that were kept
+    known: Arrays  # bool [h, w], the codes that were kept, of several levels a tuple of them
 
 
 class Generator:
@@ -40,11 +51,12 @@ class Generator:
     A call changes nothing in it, and what comes out depends on the arguments alone. `Generator.from_run(run,
     device=None)` loads a run onto a device, "cpu", "cuda", "cuda:1" or "mps"; without it ("auto") a GPU where
     there is one. Images are arrays uint8 [N, H, W, C] as `sample` gives them, codes are int64 [N, h, w] in
-    [0, K), and labels are names or numbers of classes.
+    [0, K), of several levels a tuple of such arrays, and labels are names or numbers of classes.
 
     Args:
         vqvae: stage one, for evaluation.
-        prior: stage two, trained on the codes of this very VQ-VAE.
+        prior: stage two, trained on the codes of this very VQ-VAE; of several levels the priors of all,
+            coarsest first.
         label_names: the classes' names, empty for an unconditional prior.
         defaults: of the settings that a call does not give; those of the run's configuration in `from_run`.
     """
@@ -52,7 +64,7 @@ class Generator:
     def __init__(
         self,
         vqvae: VQVAE | Tokenizer,
-        prior: Prior,
+        prior: Prior | Sequence[Prior],
         label_names: Sequence[str] = (),
         *,
         defaults: Sample | None = None,
@@ -66,7 +78,7 @@ class Generator:
         """The generator of a run directory; raises as `Networks.from_run`."""
         loaded = Networks.from_run(run, device)
         return cls(
-            loaded.tokenizer, loaded.prior, loaded.label_names, defaults=RunDir(Path(run)).config().sample
+            loaded.tokenizer, loaded.priors, loaded.label_names, defaults=RunDir(Path(run)).config().sample
         )
 
     def sample(
@@ -117,13 +129,13 @@ class Generator:
         *,
         batch_size: int | None = None,
         precision: Precision | None = None,
-    ) -> np.ndarray:
+    ) -> Arrays:
         """The codes int64 [N, h, w] of images uint8 [N, H, W, C]: as `Tokenizer.encode`."""
         return self.tokenizer.encode(images, batch_size=batch_size, precision=precision)
 
     def decode(
         self,
-        codes: np.ndarray | Tensor,
+        codes: Arrays | Tensor | Sequence[Tensor],
         *,
         batch_size: int | None = None,
         precision: Precision | None = None,
@@ -189,23 +201,34 @@ class Generator:
         choice = self._choice(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
 
         # Draw the codes that the mask covers anything of, and keep the others
-        kept = ~hidden_codes(hidden, vqvae.map_size, vqvae.codes_per_position)
-        seen = self.tokenizer.codes_of(fill(picture, hidden)[None], precision=settings.precision)[0]  # [h, w]
-        known = torch.where(kept, seen, -1).expand(draws, -1, -1)
+        kept = tuple(~hidden_codes(hidden, level) for level in vqvae.levels)  # each [h, w]
+        seen = self.tokenizer.codes_of(fill(picture, hidden)[None], precision=settings.precision)
+        known = tuple(
+            torch.where(is_kept, of_level, -1).expand(draws, -1, -1)
+            for is_kept, of_level in zip(kept, seen, strict=True)
+        )
         sampling = Sampling(seed, choice, settings.precision, batch_size)
-        codes = self.networks.codes(torch.arange(draws), chosen, sampling, known).cpu()
+        drawn = self.networks.codes(torch.arange(draws), chosen, sampling, known)
+        codes = tuple(of_level.cpu() for of_level in drawn)
 
         # The likeliest whole maps, decoded
         bits = -self.networks.log2_prob(codes, chosen, batch_size=batch_size, precision=settings.precision)
         best = bits.argsort(stable=True)[:n]
-        decode = lambda at: self.tokenizer.images_of(codes[best[at]], precision=settings.precision)
+        chosen_codes = picked(codes, best)
+        decode = lambda at: self.tokenizer.images_of(picked(chosen_codes, at), precision=settings.precision)
         decoded = in_chunks(decode, n, batch_size)
         images = torch.where(hidden, decoded, picture).permute(0, 2, 3, 1)
-        return Completions(*(x.numpy() for x in (images, codes[best], bits[best], best, kept)))
+        return Completions(
+            images.numpy(),
+            as_arrays(chosen_codes),
+            bits[best].numpy(),
+            best.numpy(),
+            as_arrays(kept),
+        )
 
     def log2_prob(
         self,
-        given: np.ndarray,
+        given: Arrays,
         labels: Labels | None = None,
         *,
         batch_size: int | None = None,
@@ -213,10 +236,12 @@ class Generator:
     ) -> np.ndarray:
         """log2 p(codes | label) of each image: at most 0; minus it is what the codes cost, in bits an image.
 
-        It is the likelihood of the codes, not of the pixels: two images with the same codes have the same.
+        Of several levels it is the sum over them, each given those above. It is the likelihood of the codes,
+        not of the pixels: two images with the same codes have the same.
 
         Args:
-            given: images uint8 [N, H, W, C], which are encoded first, or codes int64 [N, h, w].
+            given: images uint8 [N, H, W, C], which are encoded first, or codes int64 [N, h, w], of several
+                levels as many.
             labels: one for each, or one for all; without it the prior is told none.
             batch_size, precision: `defaults` where not given.
 
@@ -229,13 +254,13 @@ class Generator:
         """
         settings = self._settings(batch_size=batch_size, precision=precision)
         codes = self._codes(given, settings)
-        labels = self._labels(labels, len(codes))
+        labels = self._labels(labels, len(codes[0]))
         passes = dict(batch_size=settings.batch_size, precision=settings.precision)
         return self.networks.log2_prob(codes, labels, **passes).numpy()
 
     def posterior(
         self,
-        given: np.ndarray,
+        given: Arrays,
         *,
         batch_size: int | None = None,
         precision: Precision | None = None,
@@ -256,13 +281,13 @@ class Generator:
         settings = self._settings(batch_size=batch_size, precision=precision)
         codes = self._codes(given, settings)
         passes = dict(batch_size=settings.batch_size, precision=settings.precision)
-        labels = (torch.full((len(codes),), label) for label in range(len(self.label_names)))
+        labels = (torch.full((len(codes[0]),), label) for label in range(len(self.label_names)))
         bits = [self.networks.log2_prob(codes, label, **passes) for label in labels]
         return (torch.stack(bits, dim=1) * np.log(2)).softmax(dim=1).numpy()
 
     def classify(
         self,
-        given: np.ndarray,
+        given: Arrays,
         *,
         batch_size: int | None = None,
         precision: Precision | None = None,
@@ -297,23 +322,24 @@ class Generator:
             return label_numbers(labels, count, self.label_names)
         if not self.label_names:
             return None
-        if self.networks.prior.null_label is None:
+        if self.networks.null_label is None:
             raise UserError(
                 "the prior was told the class of every picture it learnt from (stage2.label_dropout 0), so "
                 "it must be told "
                 f"here too: give a label, one of {listed(self.label_names)}"
             )
-        return torch.full((count,), self.networks.prior.null_label)
+        return torch.full((count,), self.networks.null_label)
 
-    def _codes(self, given: np.ndarray, settings: Sample) -> Tensor:
-        """The codes [N, h, w] of images, which are encoded in chunks, or the codes that are given,
-        checked."""
+    def _codes(self, given: Arrays, settings: Sample) -> Codes:
+        """The codes of images, which are encoded in chunks, or the codes that are given, checked."""
+        if isinstance(given, tuple | list):
+            return as_codes(given, self.tokenizer.levels)
         array = as_tensor(given)
         if array.ndim not in (3, 4):
             expected = "images uint8 [N, H, W, C] or codes, integers [N, h, w]"
             raise UserError(f"got {described(array)}; it takes {expected}")
         if array.ndim == 3:
-            return as_codes(array, self.tokenizer.map_size, self.tokenizer.K)
+            return as_codes(array, self.tokenizer.levels)
         images = as_images(array, self.networks.vqvae)
         encode = lambda at: self.tokenizer.codes_of(images[at], precision=settings.precision)
         return in_chunks(encode, len(images), settings.batch_size)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vqprior.configs.commands import Half
 from vqprior.configs.errors import UserError
+from vqprior.runtime.codes import Level
 
 GREY = 128
 
@@ -43,12 +44,12 @@ def box(top: int, left: int, box_height: int, box_width: int, height: int, width
     return hidden
 
 
-def hidden_codes(hidden: Tensor, map_size: tuple[int, int], codes_per_position: int = 1) -> Tensor:
-    """A mask of pixels [H, W] bool -> of codes [h, w] bool: a code is hidden where any pixel of its own
-    square is."""
-    h, w = map_size[0], map_size[1] // codes_per_position
+def hidden_codes(hidden: Tensor, level: Level) -> Tensor:
+    """A mask of pixels [H, W] bool -> of a level's codes [h, w] bool: a code is hidden where any pixel of its
+    own square is."""
+    h, w = level.height, level.width // level.codes_per_position
     squares = rearrange(hidden, "(h y) (w x) -> h w (y x)", h=h, w=w).any(dim=-1)
-    return squares.repeat_interleave(codes_per_position, dim=1)
+    return squares.repeat_interleave(level.codes_per_position, dim=1)
 
 
 def fill(picture: Tensor, hidden: Tensor) -> Tensor:

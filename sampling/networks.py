@@ -10,6 +10,8 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Precision
 from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.codes import Codes, codes_onto, picked
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.launch import AUTOCAST
 from vqprior.runtime.loader import padded
@@ -17,13 +19,13 @@ from vqprior.runtime.processes import device_for
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.transfer import onto
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.measure import log2_prob
+from vqprior.stage2_prior.measure import log2_prob_of_levels
 from vqprior.stage2_prior.prior import Prior
 from vqprior.stage2_prior.priors import load_prior
 
 from . import self_check
 from .batch_size import automatic
-from .choice import Sampling, Setting
+from .choice import Choice, Sampling, Setting
 from .labels import label_of_text
 from .noise import Noise, gumbel_noise, noise_on
 from .sampler import rows
@@ -32,25 +34,36 @@ from .workspace import Spare, Workspace
 
 
 class Networks:
-    """A VQ-VAE and the prior over its codes.
+    """A VQ-VAE and the priors over its codes, one a level.
 
     Args:
         vqvae: stage one, for evaluation, or a tokenizer with it.
-        prior: stage two, trained on the codes of this very VQ-VAE.
-        label_names: the classes' names, empty for an unconditional prior.
+        priors: stage two, trained on the codes of this very VQ-VAE: that of the one level, or those of all,
+            coarsest first.
+        label_names: the classes' names, empty for unconditional priors.
     """
 
-    def __init__(self, vqvae: VQVAE | Tokenizer, prior: Prior, label_names: Sequence[str] = ()):
+    def __init__(
+        self,
+        vqvae: VQVAE | Tokenizer,
+        priors: Prior | Sequence[Prior],
+        label_names: Sequence[str] = (),
+    ):
         self.tokenizer = vqvae if isinstance(vqvae, Tokenizer) else Tokenizer(vqvae)
-        if prior.K != self.tokenizer.K:
-            found = f"the prior has K={prior.K} codes and the VQ-VAE K={self.tokenizer.K}"
+        self.priors = (priors,) if isinstance(priors, Prior) else tuple(priors)
+        theirs, ours = [prior.K for prior in self.priors], [level.K for level in self.tokenizer.levels]
+        if theirs != ours:
+            found = f"the prior has K={theirs[0]} codes and the VQ-VAE K={ours[0]}"
+            if len(theirs) != len(ours):
+                found = f"there are priors of {len(theirs)} levels of codes, and the VQ-VAE has {len(ours)}"
             raise UserError(f"{found}: they do not belong together")
-        self.prior, self.label_names = prior, tuple(label_names)
-        self._spare = Spare()
+        self.label_names = tuple(label_names)
+        self._spares = [Spare() for _ in self.priors]
 
     @classmethod
     def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
-        """The networks of a run directory: the best checkpoints of both stages, on the device.
+        """The networks of a run directory: the best checkpoints of both stages and all levels, on the
+        device.
 
         The device is in the words of --device, or one of torch's; without it a GPU where there is one.
 
@@ -58,10 +71,11 @@ class Networks:
             UserError: a stage is missing, the prior was trained on codes of another VQ-VAE, or there is no
                 such device.
         """
-        found = checkpoint.best(RunDir(Path(run)).stage2)
+        found = prior_checkpoints(RunDir(Path(run)))
         device = device_for(device)
         tokenizer = Tokenizer.from_run(run, device)
-        return cls(tokenizer, load_prior(found, device), found.meta["codes"]["label_names"])
+        priors = [load_prior(of_level, device) for of_level in found]
+        return cls(tokenizer, priors, found[0].meta["codes"]["label_names"])
 
     @property
     def vqvae(self) -> VQVAE:
@@ -73,13 +87,20 @@ class Networks:
         """Where the networks are."""
         return self.vqvae.device
 
+    @property
+    def null_label(self) -> int | None:
+        """The label that says none, where the priors of all levels know it."""
+        labels = {prior.null_label for prior in self.priors}
+        return None if None in labels else labels.pop()
+
     def batch_size_of(self, settings: Drawing) -> int:
         """Images drawn at once: as many as the settings say, and for `auto` as many as suit this device."""
-        return automatic(self.prior, self.vqvae) if settings.batch_size == "auto" else settings.batch_size
+        return automatic(self.priors, self.vqvae) if settings.batch_size == "auto" else settings.batch_size
 
     def release(self) -> None:
         """Give back the memory that maps were drawn in; the next ones take it anew."""
-        self._spare.clear()
+        for spare in self._spares:
+            spare.clear()
 
     def labels_for(self, images: Tensor, label: str = "") -> Tensor | None:
         """Labels [N] of the images with these numbers [N]: the class that `--label` means, or all in turn."""
@@ -91,7 +112,7 @@ class Networks:
         """Refuse guidance, other than 1, of a prior that was not trained for it with a UserError."""
         others = torch.as_tensor(guidance).flatten()
         others = others[others != 1].tolist()
-        if others and self.prior.null_label is None:
+        if others and self.null_label is None:
             raise UserError(
                 f"guidance is {others[0]:g}, but the prior was not trained for it: "
                 "that takes classes and stage2.label_dropout above 0"
@@ -103,64 +124,108 @@ class Networks:
         images: Tensor,
         labels: Tensor | None,
         sampling: Sampling,
-        known: Tensor | None = None,
-    ) -> Tensor:
-        """Code maps [N, h, w] int64 on the device of the images with these numbers [N], given labels [N].
+        known: Codes | None = None,
+    ) -> Codes:
+        """The codes, on the device, of the images with these numbers [N], given labels [N].
+
+        The levels are drawn one after the other, coarsest first, each given those before.
 
         Args:
-            known: codes [N, h, w] to keep, -1 where one is to be drawn.
+            known: codes to keep, -1 where one is to be drawn.
 
         Raises:
             UserError: guidance for a prior that was not trained for it, or tf32 on a device that has none.
         """
         self.check_guidance(sampling.choice.guidance)
-        height, width = self.vqvae.map_size
-        codes = torch.empty(len(images), height, width, dtype=torch.int64, device=self.device)
+        made = dict(dtype=torch.int64, device=self.device)
+        codes = tuple(torch.empty(len(images), *level.size, **made) for level in self.tokenizer.levels)
         for chunk in torch.arange(len(images)).split(sampling.batch_size):
             at = padded(chunk, sampling.batch_size)
-            some, kept = (None if x is None else onto(x[at], self.device) for x in (labels, known))
+            given = None if labels is None else onto(labels[at], self.device)
+            kept = None if known is None else codes_onto(picked(known, at), self.device)
             choice = sampling.choice.of_maps(at, self.device)
-            part = codes[chunk[0] : chunk[-1] + 1]
-            with convolutions(self.device, sampling.precision), self._spare.lent() as workspace:
-                noise = self._noise(sampling.seed, images[at], workspace)
-                how = dict(maps=len(at), dtype=AUTOCAST.get(sampling.precision))
-                cache = workspace.cache(
-                    self.prior, some, choice, in_full=not self_check.caches(self.device), **how
-                )
-                for i, row in enumerate(rows(cache, noise, choice, workspace.rows, height, kept)):
-                    part[:, i] = row[: len(chunk)]
+            above: Codes = ()
+            with convolutions(self.device, sampling.precision):
+                for level, of_level in enumerate(codes):
+                    of_known = None if kept is None else kept[level]
+                    drawn = self._maps(level, images[at], given, above, sampling, choice, of_known)
+                    of_level[chunk[0] : chunk[-1] + 1] = drawn[: len(chunk)]
+                    above = (*above, drawn)
         return codes
 
-    def _noise(self, seed: int, images: Tensor, workspace: Workspace) -> Noise:
-        """The noise of the images with these numbers [B], on the device; made there where its integers can be
-        trusted."""
+    def _maps(
+        self,
+        level: int,
+        images: Tensor,
+        labels: Tensor | None,
+        above: Codes,
+        sampling: Sampling,
+        choice: Choice,
+        known: Tensor | None,
+    ) -> Tensor:
+        """One level's maps [B, h, w] of the images with these numbers [B], given the levels above."""
+        prior = self.priors[level]
+        maps = torch.empty(len(images), *prior.level.size, dtype=torch.int64, device=self.device)
+        passes = dict(maps=len(images), dtype=AUTOCAST.get(sampling.precision))
+        with self._spares[level].lent() as workspace:
+            noise = self._noise(level, sampling.seed, images, workspace)
+            in_full = not self_check.caches(self.device)
+            cache = workspace.cache(prior, labels, above, choice, in_full=in_full, **passes)
+            for i, row in enumerate(rows(cache, noise, choice, workspace.rows, prior.level.height, known)):
+                maps[:, i] = row
+        return maps
+
+    def _noise(self, level: int, seed: int, images: Tensor, workspace: Workspace) -> Noise:
+        """The noise of a level of the images with these numbers [B], on the device; made there where its
+        integers can be trusted."""
+        K, memory = self.priors[level].K, workspace.noise
         if not self_check.hashes(self.device):
-            return noise_on(self.device, gumbel_noise(seed, images.cpu(), self.prior.K, workspace.noise))
-        return gumbel_noise(seed, onto(images, self.device), self.prior.K, workspace.noise)
+            return noise_on(self.device, gumbel_noise(seed, images.cpu(), K, memory, level=level))
+        return gumbel_noise(seed, onto(images, self.device), K, memory, level=level)
 
     def draw(self, images: Tensor, labels: Tensor | None, sampling: Sampling) -> Tensor:
         """Images [N, C, H, W] uint8 on the CPU with these numbers [N] and labels [N]; raises as `codes`."""
         return self.decode(self.codes(images, labels, sampling), sampling)
 
-    def decode(self, codes: Tensor, sampling: Sampling) -> Tensor:
-        """The images [N, C, H, W] uint8 on the CPU of code maps [N, h, w] on the device, in chunks."""
+    def decode(self, codes: Codes, sampling: Sampling) -> Tensor:
+        """The images [N, C, H, W] uint8 on the CPU of codes on the device, in chunks."""
         decode = lambda at: self.tokenizer.images_of(
-            codes[onto(at, codes.device)], precision=sampling.precision
+            picked(codes, onto(at, self.device)), precision=sampling.precision
         )
-        return in_chunks(decode, len(codes), sampling.batch_size)
+        return in_chunks(decode, len(codes[0]), sampling.batch_size)
 
     def log2_prob(
         self,
-        codes: Tensor,
+        codes: Codes,
         labels: Tensor | None,
         *,
         batch_size: int,
         precision: Precision = "no",
     ) -> Tensor:
-        """log2 p(codes | label) [N] fp64 of maps [N, h, w] and labels [N], in chunks."""
+        """log2 p(codes | label) [N] fp64 of the codes of N images and labels [N], in chunks: the sum over the
+        levels, each given those above."""
 
         def measure(at: Tensor) -> Tensor:
             given = None if labels is None else onto(labels[at], self.device)
-            return log2_prob(self.prior, onto(codes[at], self.device), given, precision=precision)
+            here = codes_onto(picked(codes, at), self.device)
+            return log2_prob_of_levels(self.priors, here, given, precision=precision)
 
-        return in_chunks(measure, len(codes), batch_size)
+        return in_chunks(measure, len(codes[0]), batch_size)
+
+
+def prior_checkpoints(run: RunDir) -> list[Checkpoint]:
+    """The best checkpoints of a run's priors, one a level, coarsest first.
+
+    Raises:
+        UserError: one is missing, or they were trained on other codes than the coarsest one's.
+    """
+    found = [checkpoint.best(run.stage2)]
+    codes = found[0].meta["codes"]
+    for level in range(1, len(codes["levels"])):
+        found.append(checkpoint.best(run.stage2_of(level)))
+        if found[-1].meta["codes"] != codes:
+            raise UserError(
+                f"{found[-1].path} was trained on other codes than {found[0].path}; delete the folder of the "
+                f"one that is not wanted and train it again: vqprior train-prior {run.path}"
+            )
+    return found

@@ -1,4 +1,4 @@
-"""The randomness of sampling: Gumbel noise that is a function of (seed, image, place, code).
+"""The randomness of sampling: Gumbel noise that is a function of (seed, image, level, place, code).
 
 The integers are the same bits on every device, and the logarithms the same up to rounding.
 """
@@ -31,15 +31,25 @@ class NoiseMemory:
             self.v, self.w, self.log_w = (torch.empty(maps, numbers, **like) for _ in range(3))
 
 
-def gumbel_noise(seed: int, images: Tensor, K: int, memory: NoiseMemory | None = None) -> Noise:
-    """The noise of the images with these numbers [B] int64, drawn a row at a time on their device.
+def gumbel_noise(
+    seed: int,
+    images: Tensor,
+    K: int,
+    memory: NoiseMemory | None = None,
+    *,
+    level: int = 0,
+) -> Noise:
+    """The noise of a level of the images with these numbers [B] int64, drawn a row at a time on their device.
 
     -log(E) of an exponential E is Gumbel-distributed, and arg max (logits + Gumbel) is a draw from
     softmax(logits). Here E = -log(1 - v) with v a hash, so that the upper tail, which decides, has the
     relative precision of fp32.
     """
     memory = memory or NoiseMemory()
-    hashed = hash64(hash64(seed, images)[:, None])  # [B, 1]
+    of_image = hash64(seed, images)
+    if level:
+        of_image = hash64(level, after=of_image)
+    hashed = hash64(of_image[:, None])  # [B, 1]
 
     def row(i: int, width: int) -> Tensor:
         memory.fit(len(images), width * K, images.device)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from vqprior.runtime.codes import Codes
 from vqprior.stage2_prior.prior import Cache
 
 from .choice import Choice, Setting, along
@@ -34,13 +35,14 @@ class Guided:
     def __init__(self, cache: Cache, null_label: int, guidance: Setting):
         self.cache, self.null_label, self.guidance = cache, null_label, guidance
 
-    def reset(self, labels: Tensor) -> None:
-        self.cache.reset(self.both(labels, self.null_label))
+    def reset(self, labels: Tensor, above: Codes = ()) -> None:
+        self.cache.reset(*self.both(labels, above, self.null_label))
 
     @staticmethod
-    def both(labels: Tensor, null_label: int) -> Tensor:
-        """The labels [B] of the maps, and of their doubles: [2B]."""
-        return torch.cat([labels, torch.full_like(labels, null_label)])
+    def both(labels: Tensor, above: Codes, null_label: int) -> tuple[Tensor, Codes]:
+        """The labels [B] of the maps and the codes above them, and those of their doubles: of 2B maps."""
+        doubled = torch.cat([labels, torch.full_like(labels, null_label)])
+        return doubled, tuple(torch.cat([codes, codes]) for codes in above)
 
     def begin_row(self, i: int) -> None:
         self.cache.begin_row(i)

@@ -3,9 +3,9 @@
 Legend: N and B images, C channels, H x W their size, h x w the code map, K codes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,29 +13,40 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Precision
+from vqprior.runtime.codes import Codes, Level, codes_onto, joined, picked
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.lineage import codes_origin
 from vqprior.runtime.loader import padded
 from vqprior.runtime.pictures import to_float, to_uint8
 from vqprior.runtime.processes import device_for
 from vqprior.runtime.run_dir import RunDir
-from vqprior.runtime.transfer import onto
-from vqprior.stage1_vqvae.vqvae import VQVAE, load_vqvae, vqvae_of
+from vqprior.stage1_vqvae.vqvae import VQVAE, codes_of, load_vqvae, vqvae_of
 
-from .arguments import as_codes, as_images
+from .arguments import Arrays, as_arrays, as_codes, as_images
+
+Made = TypeVar("Made", Tensor, Codes)
 
 
-def in_chunks(work: Callable[[Tensor], Tensor], count: int, size: int) -> Tensor:
+def in_chunks(work: Callable[[Tensor], Made], count: int, size: int) -> Made:
     """The results of `work` for the indices 0 to count-1, joined.
 
     It gets `size` indices at a time, the last one repeated where there are fewer: no product changes its
     shape, and what comes out for an index does not depend on the others.
     """
-    return torch.cat([work(padded(chunk, size))[: len(chunk)] for chunk in torch.arange(count).split(size)])
+    chunks = torch.arange(count).split(size)
+    parts = [_first(work(padded(chunk, size)), len(chunk)) for chunk in chunks]
+    return joined(parts) if isinstance(parts[0], tuple) else torch.cat(parts)
+
+
+def _first(made: Made, count: int) -> Made:
+    """The results without those of padding."""
+    return picked(made, slice(count)) if isinstance(made, tuple) else made[:count]
 
 
 class Tokenizer:
     """A VQ-VAE as two functions on arrays: images uint8 [N, H, W, C] and codes int64 [N, h, w] in [0, K).
+
+    Of several levels the codes are a tuple of such arrays, coarsest first.
 
     `Tokenizer.from_run(run, device=None)` loads that of a run, whose prior need not be there. A call changes
     nothing in it. What comes out for an image does not depend on the others, and on the batch size only up to
@@ -77,9 +88,14 @@ class Tokenizer:
         return self.vqvae.K
 
     @property
+    def levels(self) -> tuple[Level, ...]:
+        """The maps of codes of an image, coarsest first."""
+        return self.vqvae.levels
+
+    @property
     def map_size(self) -> tuple[int, int]:
-        """Height h and width w of a code map."""
-        return self.vqvae.map_size
+        """Height h and width w of the code map, of several of the finest."""
+        return self.levels[-1].size
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -97,31 +113,31 @@ class Tokenizer:
         *,
         batch_size: int | None = None,
         precision: Precision | None = None,
-    ) -> np.ndarray:
-        """The codes int64 [N, h, w] of images uint8 [N, H, W, C].
+    ) -> Arrays:
+        """The codes int64 [N, h, w] of images uint8 [N, H, W, C]; of several levels a tuple of them.
 
         Raises:
             UserError: they are of another type, shape or size.
         """
         given, how = as_images(images, self.vqvae), self._how(batch_size, precision)
         encode = lambda at: self.codes_of(given[at], precision=how.precision)
-        return in_chunks(encode, len(given), how.batch_size).numpy()
+        return as_arrays(in_chunks(encode, len(given), how.batch_size))
 
     def decode(
         self,
-        codes: np.ndarray | Tensor,
+        codes: Arrays | Tensor | Sequence[Tensor],
         *,
         batch_size: int | None = None,
         precision: Precision | None = None,
     ) -> np.ndarray:
-        """The images uint8 [N, H, W, C] of codes, integers [N, h, w] in [0, K).
+        """The images uint8 [N, H, W, C] of codes, integers [N, h, w] in [0, K); of several levels as many.
 
         Raises:
             UserError: they are of another type, shape or size, or out of their range.
         """
-        given, how = as_codes(codes, self.map_size, self.K), self._how(batch_size, precision)
-        decode = lambda at: self.images_of(given[at], precision=how.precision)
-        return in_chunks(decode, len(given), how.batch_size).permute(0, 2, 3, 1).numpy()
+        given, how = as_codes(codes, self.levels), self._how(batch_size, precision)
+        decode = lambda at: self.images_of(picked(given, at), precision=how.precision)
+        return in_chunks(decode, len(given[0]), how.batch_size).permute(0, 2, 3, 1).numpy()
 
     def reconstruct(
         self,
@@ -139,16 +155,17 @@ class Tokenizer:
         return self.decode(codes, batch_size=batch_size, precision=precision)
 
     @torch.no_grad()
-    def codes_of(self, images: Tensor, *, precision: Precision = "no") -> Tensor:
-        """Images [B, C, H, W] uint8 -> their codes [B, h, w] int64 on the CPU, in one pass."""
+    def codes_of(self, images: Tensor, *, precision: Precision = "no") -> Codes:
+        """Images [B, C, H, W] uint8 -> their codes on the CPU, in one pass."""
         with autocast(self.vqvae.device, precision):
-            return self.vqvae.encode(to_float(images, self.vqvae.device)).codes.cpu()
+            codes = codes_of(self.vqvae.encode(to_float(images, self.vqvae.device)))
+        return tuple(of_level.cpu() for of_level in codes)
 
     @torch.no_grad()
-    def images_of(self, codes: Tensor, *, precision: Precision = "no") -> Tensor:
-        """Code maps [B, h, w] -> images [B, C, H, W] uint8 on the CPU, in one pass."""
+    def images_of(self, codes: Codes, *, precision: Precision = "no") -> Tensor:
+        """Codes -> images [B, C, H, W] uint8 on the CPU, in one pass."""
         with autocast(self.vqvae.device, precision):
-            return to_uint8(self.vqvae.decode_codes(onto(codes, self.vqvae.device)))
+            return to_uint8(self.vqvae.decode_codes(codes_onto(codes, self.vqvae.device)))
 
     def _how(self, batch_size: int | None, precision: Precision | None) -> Drawing:
         """What a call says of the passes, else what this tokenizer has."""

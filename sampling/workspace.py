@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from vqprior.runtime.codes import Codes
 from vqprior.stage2_prior.prior import Cache, FullForwards, Prior
 
 from .choice import Choice
@@ -33,6 +34,7 @@ class Workspace:
         self,
         prior: Prior,
         labels: Tensor | None,
+        above: Codes,
         choice: Choice,
         *,
         maps: int,
@@ -43,13 +45,14 @@ class Workspace:
         now.
 
         Args:
-            labels, maps, dtype: as for `Prior.cache`.
+            labels, above, maps, dtype: as for `Prior.cache`.
             in_full: run the whole prior for each code, whatever cache it has of its own.
         """
         guided = is_guided(choice.guidance)
         if guided:
-            labels = Guided.both(labels, prior.null_label)
-        cache = self._reset(prior, labels, maps=2 * maps if guided else maps, dtype=dtype, in_full=in_full)
+            labels, above = Guided.both(labels, above, prior.null_label)
+        count = 2 * maps if guided else maps
+        cache = self._reset(prior, labels, above, maps=count, dtype=dtype, in_full=in_full)
         if self.rows.shape[1:] != (maps, prior.level.width) or self.rows.device != prior.device:
             self.rows = torch.empty(2, maps, prior.level.width, dtype=torch.int64, device=prior.device)
         return Guided(cache, prior.null_label, choice.guidance) if guided else cache
@@ -58,6 +61,7 @@ class Workspace:
         self,
         prior: Prior,
         labels: Tensor | None,
+        above: Codes,
         *,
         maps: int,
         dtype: torch.dtype | None,
@@ -66,11 +70,11 @@ class Workspace:
         """The cache that is there, if it is of this size, at the beginning of other maps; else a new one."""
         size = (id(prior), prior.device, prior.dtype, maps, dtype, in_full)
         if self._cache is not None and size == self._size:
-            self._cache.reset(labels)
+            self._cache.reset(labels, above)
         else:
             self._cache = None  # first give back what is there
             make = FullForwards if in_full else type(prior).cache
-            self._cache, self._size = make(prior, labels, maps=maps, dtype=dtype), size
+            self._cache, self._size = make(prior, labels, above, maps=maps, dtype=dtype), size
         return self._cache
 
 

@@ -15,15 +15,20 @@ from vqprior.runtime.run_dir import RunDir
 from .prior import Prior
 from .priors import build
 
-FITTING = (
-    *(f"stage1.{name}" for name in ("K", "codes_per_position")),
-    *(f"stage2.{name}" for name in ("channels", "layers", "kernel", "head")),
-)
-"""Settings that weights are bound to; with classes also whether stage2.label_dropout is above 0."""
+FITTING = ("channels", "layers", "kernel", "head")
+"""Settings of a prior that weights are bound to; with classes also whether label_dropout is above 0."""
+FITTING_CODES = tuple(f"stage1.{name}" for name in ("K", "codes_per_position", "levels"))
+"""Settings of the codes that weights are bound to."""
 
 
-def source_of(config: Config, label_names: Sequence[str], origins: Sequence[str]) -> Checkpoint | None:
-    """The prior of the run that `stage2.init` names, None where it names none.
+def source_of(
+    config: Config,
+    label_names: Sequence[str],
+    origins: Sequence[str],
+    level: int = 0,
+) -> Checkpoint | None:
+    """The prior of a level of the run that `stage2.init` names (of finer levels `stage2_fine.init`), None
+    where it names none.
 
     Args:
         label_names: the classes here.
@@ -33,23 +38,25 @@ def source_of(config: Config, label_names: Sequence[str], origins: Sequence[str]
         UserError: there is no such run, or its prior is missing, does not fit, has other classes, or learnt
             codes that have nothing to do with those here.
     """
-    init = config.stage2.init
+    settings = config.stage2_of(level)
+    section, init = settings.SECTION, settings.init
     if init is None:
         return None
-    found = checkpoint.best(source_run("stage2", init).stage2)
+    found = checkpoint.best(source_run(section, init).stage2_of(level))
     codes, there = found.meta["codes"], from_tree(found.meta["config"])
     if codes["vqvae"] not in origins:
-        raise UserError(_other_codes(init, codes["vqvae"], origins))
+        raise UserError(_other_codes(section, init, codes["vqvae"], origins))
     if not _same_classes(codes["label_names"], label_names):
-        raise UserError(_other_classes(init, codes["label_names"], label_names))
-    settings = differing(there, config, FITTING)
-    if label_names and bool(there.stage2.label_dropout) != bool(config.stage2.label_dropout):
-        settings |= differing(there, config, ("stage2.label_dropout",))
+        raise UserError(_other_classes(section, init, codes["label_names"], label_names))
+    misfits = differing(there, config, (*FITTING_CODES, *(f"{section}.{name}" for name in FITTING)))
+    if label_names and bool(there.stage2_of(level).label_dropout) != bool(settings.label_dropout):
+        misfits |= differing(there, config, (f"{section}.label_dropout",))
     stage1 = config.stage1
+    levels = [Level(stage1.K, 1, 1, stage1.codes_per_position)] * (level + 1)  # no weight is of a map's size
     with torch.device("meta"):
-        here = build(config.stage2, Level(stage1.K, 1, 1, stage1.codes_per_position), len(label_names))
+        here = build(settings, levels, len(label_names))
     theirs = here.renamed(found.tensors(found.weights))
-    refuse_misfits("stage2", init, settings, theirs, here.state_dict())
+    refuse_misfits(section, init, misfits, theirs, here.state_dict())
     return found
 
 
@@ -58,25 +65,25 @@ def _same_classes(there: Sequence[str], here: Sequence[str]) -> bool:
     return list(there) == list(here) or (sorted(there) == sorted(here) and len(set(here)) == len(here))
 
 
-def _other_classes(init: str, there: Sequence[str], here: Sequence[str]) -> str:
+def _other_classes(section: str, init: str, there: Sequence[str], here: Sequence[str]) -> str:
     """What to say of a prior of other classes."""
     lost, new = [name for name in there if name not in here], [name for name in here if name not in there]
     only = (("there", lost), ("here", new))
     parts = [f"{len(names)} only {place} ({', '.join(names[:5])})" for place, names in only if names]
     return (
-        f"stage2.init: the prior of {init} has {len(there)} classes, and there are {len(here)} here: "
+        f"{section}.init: the prior of {init} has {len(there)} classes, and there are {len(here)} here: "
         f"{' and '.join(parts) or 'several have one name'}. Give pictures of the same classes, or leave "
-        "--stage2.init out to train a new prior"
+        f"--{section}.init out to train a new prior"
     )
 
 
-def _other_codes(init: str, theirs: str, origins: Sequence[str]) -> str:
+def _other_codes(section: str, init: str, theirs: str, origins: Sequence[str]) -> str:
     """What to say of a prior of codes that have nothing to do with those here."""
     here = f"of {origins[0][:12]}, which did not begin from it" if origins else "of one that begins anew"
     return (
-        f"stage2.init: the prior of {init} learnt codes of the VQ-VAE {theirs[:12]}, and those here are "
+        f"{section}.init: the prior of {init} learnt codes of the VQ-VAE {theirs[:12]}, and those here are "
         f"{here}: the same numbers mean other things. Begin stage one from it too, --stage1.init {init} "
-        "(with --stage1.steps 0 it is taken over as it is), or leave --stage2.init out"
+        f"(with --stage1.steps 0 it is taken over as it is), or leave --{section}.init out"
     )
 
 
@@ -96,17 +103,17 @@ def weights_of(found: Checkpoint, label_names: Sequence[str], prior: Prior) -> T
     return tensors
 
 
-def describe(config: Config, found: Checkpoint, header: Header, origins: Sequence[str]) -> str:
-    """Where stage two begins, in words."""
-    codes, here = found.meta["codes"], header.level
-    there = Level(**codes["levels"][0])
-    notes = [f"the prior {found.fingerprint[:12]} of {config.stage2.init}, step {found.step}"]
+def describe(init: str, found: Checkpoint, header: Header, origins: Sequence[str], level: int = 0) -> str:
+    """Where the prior of a level begins, in words."""
+    codes, here = found.meta["codes"], header.levels[level]
+    there = Level(**codes["levels"][level])
+    notes = [f"the prior {found.fingerprint[:12]} of {init}, step {found.step}"]
     if codes["vqvae"] != origins[0]:
         notes.append(
             f"it learnt codes of the VQ-VAE {codes['vqvae'][:12]}, from which stage one here began before it "
             "went on: its codes have moved since"
         )
-    if (there.height, there.width) != (here.height, here.width):
+    if there.size != here.size:
         notes.append(f"its maps are {there.height}x{there.width}, those here {here.height}x{here.width}")
     if codes["label_names"] != header.label_names:
         notes.append("its classes have another order, and are matched by name")

@@ -1,6 +1,9 @@
 """How likely code maps are: under the prior, and under models that know no neighbours."""
 
 import math
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from vqprior.configs.schema import Precision
 from vqprior.runtime.code_maps import CodeSplit
+from vqprior.runtime.codes import Codes, Level, codes_onto
 from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.loader import chunks, padded
@@ -28,20 +32,22 @@ def bits_by_position(
     precision: Precision,
     images: int | None = None,
 ) -> Tensor:
-    """Mean negative log-likelihood, in bits, of the code at each place of a split's maps, [h, w] fp64.
+    """Mean negative log-likelihood, in bits, of the code at each place of the maps of the prior's level, [h,
+    w] fp64.
 
     Args:
+        split: with the levels down to the prior's.
         images: so many of the maps, chosen by chance but always the same; all where it is not given.
     """
     device, chosen = prior.device, some_of(len(split), images or len(split))
-    total = torch.zeros(split.shards[0].shape[1:], dtype=torch.float64)
+    total = torch.zeros(prior.level.size, dtype=torch.float64)
     with evaluating(prior):
         for chunk in chunks(len(chosen), batch, share_of_process()):
             indices = chosen[padded(chunk, batch)]
-            codes = onto(split.codes(indices), device)
+            *above, codes = codes_onto(split.codes(indices), device)
             labels = onto(split.labels[indices], device) if prior.classes else None
             with autocast(device, precision):
-                logits = prior(codes, labels).float()
+                logits = prior(codes, labels, tuple(above)).float()
             rows = rearrange(logits[: len(chunk)], "b k h w -> (b h w) k")
             nats = F.cross_entropy(rows, codes[: len(chunk)].flatten(), reduction="none")
             total += nats.view(len(chunk), *total.shape).cpu().double().sum(0)
@@ -58,39 +64,59 @@ def bits_per_code(
 
 @torch.no_grad()
 def posterior_accuracy(
-    prior: Prior, split: CodeSplit, *, batch: int, precision: Precision, images: int
+    priors: Sequence[Prior], split: CodeSplit, *, batch: int, precision: Precision, images: int
 ) -> float:
-    """Share of so many of a split's maps (see `bits_by_position`) whose own label is arg max over y of
-    p(codes | y): a classifier for free."""
+    """Share of so many of a split's images (see `bits_by_position`) whose own label is arg max over y of
+    p(codes of all levels | y): a classifier for free."""
     hits, chosen = 0, some_of(len(split), images)
     for chunk in chunks(len(chosen), batch, share_of_process()):
-        codes = onto(split.codes(chosen[padded(chunk, batch)]), prior.device)
-        bits = [
-            log2_prob(prior, codes, torch.full((batch,), label, device=prior.device), precision=precision)
-            for label in range(prior.classes)
-        ]
+        codes = codes_onto(split.codes(chosen[padded(chunk, batch)]), priors[0].device)
+        bits = []
+        for label in range(priors[0].classes):
+            labels = torch.full((batch,), label, device=priors[0].device)
+            bits.append(log2_prob_of_levels(priors, codes, labels, precision=precision))
         hits += (torch.stack(bits, 1).argmax(1)[: len(chunk)] == split.labels[chosen[chunk]]).sum().item()
     return sum_numbers([hits])[0] / len(chosen)
 
 
 @torch.no_grad()
-def log2_prob(prior: Prior, codes: Tensor, labels: Tensor | None, *, precision: Precision = "no") -> Tensor:
-    """log2 p(codes | label) of each map: codes [B, h, w] and labels [B] on the prior's device -> [B] fp64.
+def log2_prob(prior: Prior, codes: Codes, labels: Tensor | None, *, precision: Precision = "no") -> Tensor:
+    """log2 p(codes of its level | label, levels above) of each map, [B] fp64 on the CPU.
 
     It is at most 0; minus it is what the map costs, in bits.
+
+    Args:
+        codes: of the levels down to the prior's, on its device, as labels [B] are.
     """
+    *above, own = codes
     with autocast(prior.device, precision):
-        logits = prior(codes, labels)
+        logits = prior(own, labels, tuple(above))
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)  # [B, K, h, w]
-    return log_p.gather(1, codes[:, None]).cpu().double().sum((1, 2, 3)) / math.log(2)
+    return log_p.gather(1, own[:, None]).cpu().double().sum((1, 2, 3)) / math.log(2)
 
 
-def position_counts(split: CodeSplit, K: int) -> Tensor:
-    """How often each code stands at each place of a split's maps, [places, K] fp64; read a part at a time."""
-    places = split.shards[0][0].size
+def log2_prob_of_levels(
+    priors: Sequence[Prior],
+    codes: Codes,
+    labels: Tensor | None,
+    *,
+    precision: Precision = "no",
+) -> Tensor:
+    """log2 p(codes of all levels | label) of each image, [B] fp64 on the CPU."""
+    of_levels = (
+        log2_prob(prior, codes[: level + 1], labels, precision=precision)
+        for level, prior in enumerate(priors)
+    )
+    return reduce(add, of_levels)
+
+
+def position_counts(split: CodeSplit, level: Level) -> Tensor:
+    """How often each code stands at each place of the finest level that the split has, [places, K] fp64; read
+    a part at a time."""
+    places, K = level.places, level.K
     counts = torch.zeros(places * K, dtype=torch.int64)
     for indices in torch.arange(len(split)).split(4096):
-        codes = split.codes(indices).flatten(1)  # [n, places]
+        codes = split.codes(indices)[-1].flatten(1)  # [n, places]
         counts += torch.bincount((codes + torch.arange(places) * K).flatten(), minlength=places * K)
     return counts.view(places, K).double()
 

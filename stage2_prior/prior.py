@@ -1,20 +1,21 @@
 """What a prior over maps of codes is, and the logits of one place after the other, which sampling takes.
 
     prior = build(config.stage2, level, classes)
-    logits = prior(codes, labels)                 # [B, K, h, w], each of earlier codes alone: training
-    cache = prior.cache(labels, maps=B)           # sampling: see sampling/sampler.py
+    logits = prior(codes, labels, above)          # [B, K, h, w], each of earlier codes alone
+    cache = prior.cache(labels, above, maps=B)    # sampling: see sampling/sampler.py
     for i in range(h):
         cache.begin_row(i)
         for j in range(w):
             cache.put(j, drawn_from(cache.logits(j)))
 
-A prior is a folder here with a subclass of `Prior`, and a line in `priors.py`.
+A prior is a folder here with a subclass of `Prior`, and a line in `priors.py`. Each level of codes has one of
+its own, which is told the codes of the levels above, those that are coarser.
 
 Legend: B maps, K codes, h x w the map.
 """
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -22,15 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from vqprior.runtime.checkpoint import Tensors
-from vqprior.runtime.codes import Level
+from vqprior.runtime.codes import Codes, Level
 
 
 class Cache(Protocol):
     """Logits of one place after the other of B maps, in raster order: nothing that a prior's later codes
     could change."""
 
-    def reset(self, labels: Tensor | None) -> None:
-        """Begin other maps, of these labels [B] or of none, in the same memory, with the weights of now."""
+    def reset(self, labels: Tensor | None, above: Codes = ()) -> None:
+        """Begin other maps, of these labels [B] or of none and below these codes, in the same memory, with
+        the weights of now."""
 
     def begin_row(self, i: int) -> None:
         """Go on to row i; all rows above are put."""
@@ -43,18 +45,19 @@ class Cache(Protocol):
 
 
 class Prior(nn.Module):
-    """p(codes | label) as a product over places in raster order.
+    """p(codes | label, codes of the levels above) as a product over places in raster order.
 
     Args:
         level: of the maps; a prior may be asked for maps of other sizes.
+        above: the levels that are coarser, coarsest first.
         classes: number of labels, 0 for an unconditional prior.
         hides_labels: whether labels are hidden in training: label number `classes` then stands for a hidden
             one. It is `null_label`, and None where the prior knows no such label.
     """
 
-    def __init__(self, level: Level, classes: int, *, hides_labels: bool):
+    def __init__(self, level: Level, classes: int, above: Sequence[Level] = (), *, hides_labels: bool):
         super().__init__()
-        self.level, self.classes = level, classes
+        self.level, self.classes, self.levels_above = level, classes, tuple(above)
         self.null_label = classes if classes and hides_labels else None
 
     @property
@@ -78,21 +81,32 @@ class Prior(nn.Module):
         return next(self.parameters()).dtype
 
     @abstractmethod
-    def forward(self, codes: Tensor, labels: Tensor | None = None, dropped: Any = None) -> Tensor:
-        """Logits [B, K, h, w] of codes [B, h, w] int64 in [0, K), each given all earlier codes and labels [B]
-        int64.
+    def forward(
+        self,
+        codes: Tensor,
+        labels: Tensor | None = None,
+        above: Codes = (),
+        dropped: Any = None,
+    ) -> Tensor:
+        """Logits [B, K, h, w] of codes [B, h, w] int64 in [0, K), each given all earlier codes, labels [B]
+        int64, and all codes above.
 
         Args:
+            above: the codes of the levels above, coarsest first.
             dropped: in training, what `dropout` gives; without it nothing is dropped.
 
         Raises:
-            ValueError: labels given to an unconditional prior, or none to a conditional one.
+            ValueError: labels given to an unconditional prior, or none to a conditional one; or codes of
+                another number of levels.
         """
 
-    def check_labels(self, labels: Tensor | None) -> None:
-        """Raise what `forward` raises of labels."""
+    def check_given(self, labels: Tensor | None, above: Codes) -> None:
+        """Raise what `forward` raises."""
         if (labels is None) != (self.classes == 0):
             raise ValueError(f"the prior has {self.classes} classes, but labels are {labels}")
+        if len(above) != len(self.levels_above):
+            given = f"those of {len(above)} levels are given"
+            raise ValueError(f"the prior has {len(self.levels_above)} levels above, but {given}")
 
     def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
         """What `dropout` is drawn from, [B, ...] on the CPU, for maps at these positions [B] in the order of
@@ -107,19 +121,27 @@ class Prior(nn.Module):
         """What `forward` takes as `dropped`, made where the keys are; the training loop only hands it on."""
         return None
 
-    def cache(self, labels: Tensor | None, *, maps: int, dtype: torch.dtype | None = None) -> Cache:
+    def cache(
+        self,
+        labels: Tensor | None,
+        above: Codes = (),
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+    ) -> Cache:
         """Logits place by place of maps with these labels [B], or None for an unconditional prior.
 
         Args:
+            above: the codes of the levels above.
             maps: B.
             dtype: that the prior computes in; its own unless given.
         """
-        return FullForwards(self, labels, maps=maps, dtype=dtype)
+        return FullForwards(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         """About how many numbers a forward without gradient holds at once for a map: to choose how many go
         together."""
-        return 3 * self.K * self.level.height * self.level.width
+        return 3 * self.K * self.level.places
 
     def cached_numbers(self) -> int:
         """About how many numbers its cache holds for a map, and what passes through it."""
@@ -148,16 +170,24 @@ class FullForwards:
 
     Args:
         prior: in evaluation mode.
-        labels, maps, dtype: as for `Prior.cache`; another type than the prior's own is that of autocast.
+        labels, above, maps, dtype: as for `Prior.cache`; another type than the prior's is that of
+            autocast.
     """
 
-    def __init__(self, prior: Prior, labels: Tensor | None, *, maps: int, dtype: torch.dtype | None = None):
-        self.prior, self.labels, self.dtype, self.i = prior, labels, dtype, 0
-        size = (maps, prior.level.height, prior.level.width)
-        self.codes = torch.zeros(size, dtype=torch.int64, device=prior.device)
+    def __init__(
+        self,
+        prior: Prior,
+        labels: Tensor | None,
+        above: Codes = (),
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+    ):
+        self.prior, self.labels, self.above, self.dtype, self.i = prior, labels, above, dtype, 0
+        self.codes = torch.zeros(maps, *prior.level.size, dtype=torch.int64, device=prior.device)
 
-    def reset(self, labels: Tensor | None) -> None:
-        self.labels = labels
+    def reset(self, labels: Tensor | None, above: Codes = ()) -> None:
+        self.labels, self.above = labels, above
         self.codes.zero_()
 
     def begin_row(self, i: int) -> None:
@@ -166,7 +196,7 @@ class FullForwards:
     @torch.no_grad()
     def logits(self, j: int) -> Tensor:
         with self._computing():
-            return self.prior(self.codes, self.labels)[:, :, self.i, j]
+            return self.prior(self.codes, self.labels, self.above)[:, :, self.i, j]
 
     def put(self, j: int, codes: Tensor) -> None:
         self.codes[:, self.i, j] = codes

@@ -1,5 +1,7 @@
 """The priors there are, and the only places where one is made."""
 
+from collections.abc import Sequence
+
 import torch
 
 from vqprior.configs import from_tree
@@ -15,9 +17,11 @@ PRIORS: dict[str, type[Prior]] = {"gated_pixelcnn": PixelCNN}
 """By the names of `stage2.prior`."""
 
 
-def build(config: Stage2, level: Level, classes: int) -> Prior:
-    """A prior as the configuration describes it, for the maps of a level and a number of classes."""
-    return PRIORS[config.prior](config, level, classes)
+def build(config: Stage2, levels: Sequence[Level], classes: int) -> Prior:
+    """A prior as the configuration describes it, for the maps of the last of these levels, which is told
+    those before, and a number of classes."""
+    *above, level = levels
+    return PRIORS[config.prior](config, level, classes, above)
 
 
 def load_prior(found: Checkpoint, device: torch.device) -> Prior:
@@ -29,8 +33,9 @@ def load_prior(found: Checkpoint, device: torch.device) -> Prior:
     if found.meta.get("stage") != "stage2":
         raise UserError(f"{found.path} is a checkpoint of {found.meta.get('stage')}, expected one of stage2")
     codes = found.meta["codes"]
-    model = build(
-        from_tree(found.meta["config"]).stage2, Level(**codes["levels"][0]), len(codes["label_names"])
-    )
+    number = found.meta.get("level", 0)  # earlier versions knew one level
+    levels = [Level(**level) for level in codes["levels"][: number + 1]]
+    settings = from_tree(found.meta["config"]).stage2_of(number)
+    model = build(settings, levels, len(codes["label_names"]))
     model.load_state_dict(model.renamed(found.tensors(found.weights)))
     return model.to(device).eval().requires_grad_(False)

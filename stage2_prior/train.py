@@ -42,18 +42,23 @@ Preview = Callable[[Prior, int], Tensor]
 """Draws a picture [H, W, C] uint8 of samples from a prior at a step; the top layer hands it in."""
 
 
-def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
-    """Train the prior of a run up to `stage2.steps`, from its last checkpoint where there is one.
+def train(config: Config, run: RunDir, preview: Preview | None = None, *, level: int = 0) -> None:
+    """Train the prior of a level of codes up to its `steps`, from its last checkpoint where there is one.
+
+    Args:
+        level: 0 for the coarsest. A finer one is told the true codes of those above it, so that the levels
+            can be trained in any order.
 
     Raises:
         UserError: there are no code maps, the batch does not divide, the checkpoints were trained on other
             codes, or what stage2.init names does not fit.
     """
-    settings = config.stage2
+    settings, folder = config.stage2_of(level), run.stage2_of(level)
     share = share_of_process()
     part = share.slice(settings.batch_size, settings.accumulate)
     maps = CodeMaps(run.codes)
-    resumed = on_main(checkpoint.newest, run.stage2, warn=say)
+    name = f"stage 2, level {level}" if len(maps.header.levels) > 1 else "stage 2"
+    resumed = on_main(checkpoint.newest, folder, warn=say)
     start = resumed.step if resumed else 0
     if resumed and (old := resumed.meta["codes"]) != maps.header.origin():
         changed = [name for name, value in maps.header.origin().items() if old.get(name) != value]
@@ -61,21 +66,21 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
             f"{resumed.path} was trained on codes of the VQ-VAE {old['vqvae'][:12]}, but {run.codes} holds "
             "codes of "
             f"{maps.header.vqvae[:12]} (they differ in {', '.join(changed)}). "
-            f"Delete {run.stage2} to train on these, or put the old codes back"
+            f"Delete {folder} to train on these, or put the old codes back"
         )
     if start >= settings.steps:
-        return say(f"stage 2: done, {start} steps")
+        return say(f"{name}: done, {start} steps")
     label_names = maps.header.label_names
     vqvaes = on_main(vqvae_origins, run, maps.header.vqvae)
-    source = None if resumed else on_main(source_of, config, label_names, vqvaes)
+    source = None if resumed else on_main(source_of, config, label_names, vqvaes, level)
     origins = begun_from(resumed, source)
 
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
-    train_codes, validation = maps.split("train"), maps.split("validation")
+    train_codes, validation = (maps.split(split).down_to(level) for split in ("train", "validation"))
     torch.manual_seed(seed_of(config.seed, Stream.STAGE2_WEIGHTS))
-    model = build(settings, maps.header.levels[0], len(label_names)).to(device)
+    model = build(settings, maps.header.levels[: level + 1], len(label_names)).to(device)
     if source:
         model.load_state_dict(weights_of(source, label_names, model))
     if config.channels_last:
@@ -83,7 +88,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
     average = WeightAverage(model, settings.average) if settings.average else None
     optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
-    writer = Writer(run.stage2, settings.keep)
+    writer = Writer(folder, settings.keep)
     guard = Guard(accelerator, writer, start)
     state = RunState(accelerator, model, optimizer, average, guard, model.renamed, model.numbered)
     if resumed:
@@ -99,41 +104,44 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         part=part,
     )
 
-    def prepared(batch: CodeBatch) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Codes, labels some of which are hidden, and what dropout is drawn from.
+    def prepared(batch: CodeBatch) -> tuple[Tensor | None, ...]:
+        """Labels some of which are hidden, what dropout is drawn from, and the codes of each level.
 
-        Both are functions of the places in the order of the run, like the batch itself.
+        All are functions of the places in the order of the run, like the batch itself.
         """
         codes, labels, positions = batch
         if labels is not None and model.null_label is not None:
             hidden = uniform(hash64(config.seed, Stream.HIDDEN_LABELS, positions)) < settings.label_dropout
             labels = labels.masked_fill(hidden, model.null_label)
-        return codes, labels, model.dropout_keys(config.seed, positions)
+        return labels, model.dropout_keys(config.seed, positions), *codes
 
-    tracker = Tracker(run.tensorboard / "stage2", step=start, active=is_main())
+    tracker = Tracker(run.tensorboard / folder.name, step=start, active=is_main())
     tracker.text(start, "config", configs.dump(config))
     progress = Progress(
-        "stage 2", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()
+        name, start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()
     )
     progress.say(
-        f"stage 2: {count_parameters(model):,} parameters, {len(train_codes):,} code maps, on {device}"
+        f"{name}: {count_parameters(model):,} parameters, {len(train_codes):,} code maps of "
+        f"{model.level}, on {device}"
     )
     if source:
-        progress.say(f"stage 2: begins from {describe(config, source, maps.header, vqvaes)}")
+        begins = describe(settings.init, source, maps.header, vqvaes, level)
+        progress.say(f"{name}: begins from {begins}")
 
     def learn(
-        codes: Tensor,
         labels: Tensor | None,
         keys: Tensor | None,
         rate: Rate,
         weight: Rate,
+        *codes: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step, from code maps [n, h, w] on the device; on CUDA nothing in it is read by the host.
+        """One step, from what lies on the device; on CUDA nothing in it is read by the host.
 
         Args:
             labels: [n] of the maps.
             keys: what dropout is drawn from, [n, ...].
             rate, weight: of the optimizer, and of the average.
+            codes: maps [n, h, w] of the levels down to this one.
 
         Returns:
             The loss of each pass [passes], in nats a code, the gradient's norm [], and the guard's verdict.
@@ -141,14 +149,16 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
         passes = settings.accumulate
-        parts = [[None] * passes if t is None else t.chunk(passes) for t in (codes, labels, keys)]
+        parts = [[None] * passes if t is None else t.chunk(passes) for t in (labels, keys, *codes)]
         terms = []
-        for index, (x, y, drawn) in enumerate(zip(*parts, strict=True)):
+        for index, (part_of_labels, drawn, *above, own) in enumerate(zip(*parts, strict=True)):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 # One row a code: the kernel for maps has no deterministic form on CUDA
-                logits = rearrange(network(x, y, model.dropout(drawn)), "b k h w -> (b h w) k")
-                loss = F.cross_entropy(logits, x.flatten())  # nats a code
+                logits = network(own, part_of_labels, tuple(above), model.dropout(drawn))
+                loss = F.cross_entropy(
+                    rearrange(logits, "b k h w -> (b h w) k"), own.flatten()
+                )  # nats a code
                 accelerator.backward(loss / settings.accumulate)
             terms.append(loss.detach())
 
@@ -171,7 +181,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
             step - 1, peak=settings.learning_rate, warmup=settings.warmup, steps=settings.steps
         )
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
-        terms, norm, verdict = take(*batch, *numbers)
+        labels, keys, *codes = batch
+        terms, norm, verdict = take(labels, keys, *numbers, *codes)
         guard.note(verdict)
         progress.advance()
 
@@ -214,6 +225,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
             on_main(tracker.flush)
             meta = {
                 "stage": "stage2",
+                "level": level,
                 "config": asdict(config),
                 "codes": maps.header.origin(),
                 BEGUN_FROM: origins,
@@ -224,7 +236,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None) -> None:
             writer.finish()
             progress.close()
             tracker.close()
-            say(f"stage 2: stopped after step {step} as told, with a checkpoint; the same command goes on")
+            say(f"{name}: stopped after step {step} as told, with a checkpoint; the same command goes on")
             raise Interrupted(signal)
     writer.finish()
     progress.close()

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation, Export, Report
+from vqprior.configs.commands import (
+    Check,
+    Complete,
+    EncodePictures,
+    Evaluation,
+    Export,
+    Report,
+    TrainPrior,
+)
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime import devices
@@ -167,13 +175,14 @@ def _stored(target: str | None) -> Config:
 
 
 def _config(name: str, target: str | None, flags: list[str]) -> Config:
-    """The configuration of a command: that of its target, then its flags."""
+    """The configuration of a step: that of its target, then its flags."""
     default = _stored(target)
     if name == "encode":
         default = default.for_inference()
-    config = configs.parse_options(
-        Config, flags, default=default, prog=f"vqprior {name} {target or 'PRESET'}"
-    )
+    schema = TrainPrior if name == "train-prior" else Config
+    default = TrainPrior.of(default) if name == "train-prior" else default
+    prog = f"vqprior {name} {target or 'PRESET'}"
+    config = configs.parse_options(schema, flags, default=default, prog=prog)
     _need_target(name, target)
     return config
 

@@ -4,7 +4,7 @@ Each imports what only it needs: the networks of the other steps, and their libr
 vain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vqprior.configs import Config, dump
-from vqprior.configs.commands import Check, Complete, EncodePictures, Evaluation, Export, Report
+from vqprior.configs.commands import (
+    Check,
+    Complete,
+    EncodePictures,
+    Evaluation,
+    Export,
+    Report,
+    TrainPrior,
+)
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.files import write_file
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from vqprior.runtime.checkpoint import Checkpoint
     from vqprior.runtime.data import DataSet
     from vqprior.stage2_prior.prior import Prior
     from vqprior.stage2_prior.train import Preview
@@ -88,10 +97,13 @@ def _refuse_prior(config: Config, run: RunDir, label_names: Sequence[str]) -> No
     from vqprior.stage1_vqvae.begin import source_of as vqvae_to_begin_from
     from vqprior.stage2_prior.begin import source_of
 
-    if config.stage2.init is None or [*checkpoint.readable(run.stage2)]:
-        return
-    vqvaes = [*checkpoint.readable(run.stage1)] or [vqvae_to_begin_from(config)]
-    source_of(config, label_names, [origin for found in vqvaes if found for origin in lineage(found)])
+    vqvaes: list[Checkpoint | None] = []
+    for level in range(config.stage1.levels):
+        if config.stage2_of(level).init is None or [*checkpoint.readable(run.stage2_of(level))]:
+            continue
+        vqvaes = vqvaes or [*checkpoint.readable(run.stage1)] or [vqvae_to_begin_from(config)]
+        origins = [origin for found in vqvaes if found for origin in lineage(found)]
+        source_of(config, label_names, origins, level)
 
 
 def _data(config: Config, run: RunDir) -> "DataSet":
@@ -158,15 +170,21 @@ def encode_pictures(config: Config, settings: EncodePictures) -> None:
         encode_pictures(settings, run)
 
 
-def train_prior(config: Config) -> None:
-    """Stage two."""
+def train_prior(config: TrainPrior) -> None:
+    """Stage two, of one level of codes or of all."""
+    run_dir.existing(config)  # refuses a run that was never begun
+    chosen = config.level
+    config, run = _start(config.of_run())
+    with heeded(), training_on(device_of_process(), config):
+        _train_priors(config, run, range(config.stage1.levels) if chosen is None else [chosen])
+
+
+def _train_priors(config: Config, run: RunDir, levels: Iterable[int]) -> None:
+    """Stage two, of these levels in turn."""
     from vqprior.stage2_prior.train import train
 
-    run_dir.existing(config)  # refuses a run that was never begun
-    config, run = _start(config)
-    preview = preview_for(config, run)
-    with heeded(), training_on(device_of_process(), config):
-        train(config, run, preview)
+    for level in levels:
+        train(config, run, preview_for(config, run, level), level=level)
 
 
 def complete(config: Config, settings: Complete) -> None:
@@ -218,9 +236,8 @@ def run(config: Config) -> None:
     from vqprior.sampling.labels import label_of_text
     from vqprior.stage1_vqvae.encode import encode as encode_images
     from vqprior.stage1_vqvae.train import train as train_stage1
-    from vqprior.stage2_prior.train import train as train_stage2
 
-    for stage in (config.stage1, config.stage2):
+    for stage in (config.stage1, *map(config.stage2_of, range(config.stage1.levels))):
         # refuse now what would be refused hours later
         share_of_process().slice(stage.batch_size, stage.accumulate)
     config, run, data = _start_with_data(config)
@@ -234,7 +251,7 @@ def run(config: Config) -> None:
             train_stage1(config, run, data)
         encode_images(inference, run, data)
         with in_training():
-            train_stage2(config, run, preview_for(config, run))
+            _train_priors(config, run, range(config.stage1.levels))
         pictures = generate(config.sample, run)
     measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
     _tell_skipped(run)
@@ -257,9 +274,9 @@ STEPS: dict[str, Callable[[Config], None]] = {
 MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report, "check": check}
 
 
-def preview_for(config: Config, run: RunDir) -> "Preview":
-    """What draws the sample grids that the prior's training logs: always the same images, so that they can be
-    compared."""
+def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None":
+    """What draws the sample grids that the training of a level's prior logs: always the same images, so that
+    they can be compared. None where the priors of the other levels are still missing."""
     import torch
 
     from vqprior.runtime.code_maps import CodeMaps
@@ -268,13 +285,20 @@ def preview_for(config: Config, run: RunDir) -> "Preview":
     from vqprior.sampling.choice import Sampling
     from vqprior.sampling.networks import Networks
     from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
+    from vqprior.stage2_prior.priors import load_prior
 
     header = CodeMaps(run.codes, verify=False).header
+    others = [other for other in range(len(header.levels)) if other != level]
+    if not on_main(lambda: all([*checkpoint.readable(run.stage2_of(other))] for other in others)):
+        return None
+    device = device_of_process()
+    there = {other: load_prior(on_main(checkpoint.best, run.stage2_of(other)), device) for other in others}
     vqvae = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
 
     @torch.no_grad()
     def preview(prior: "Prior", step: int) -> "Tensor":
-        networks = Networks(vqvae, prior, header.label_names)
+        priors = [there.get(other, prior) for other in range(len(header.levels))]
+        networks = Networks(vqvae, priors, header.label_names)
         columns = min(len(header.label_names) or 8, 16)
         numbers = torch.arange(columns * 4)
         sampling = Sampling(PREVIEW_SEED, batch_size=len(numbers))

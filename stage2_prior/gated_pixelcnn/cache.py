@@ -14,11 +14,14 @@ memory in every row, and nothing here waits for the device.
 Legend: B maps, C channels, h x w the map, k the kernel size, r = k // 2 its reach, K codes.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vqprior.runtime.codes import Codes
 
 from .layers import GatedLayer, gate
 
@@ -79,6 +82,12 @@ class _CachedLayer:
         # of the vertical stack
         self.label_bias = torch.empty(maps, 1, 2 * channels, **kind) if conditional else None
 
+        # What this layer makes of the levels above, for a row: the vertical stack's 2C first
+        self.condition = self.said = None
+        if layer.condition is not None:
+            self.condition = torch.empty(channels, 4 * channels, **kind)
+            self.said = torch.empty(maps, width, 4 * channels, **kind)
+
     def reset(self, layer: GatedLayer, label_bias: Tensor | None) -> None:
         """Read the weights, and the biases [B, 4C] of the maps' labels; from now on the first row is the
         next."""
@@ -90,6 +99,8 @@ class _CachedLayer:
         # within
         self.horizontal.copy_(horizontal.weight[:, :, 0].permute(2, 1, 0).reshape(self.horizontal.shape))
         self.project.read(layer.project)
+        if self.condition is not None:
+            self.condition.copy_(_matrix(layer.condition.weight))
         self.across.copy_(_matrix(layer.vertical_to_horizontal.weight))
         self.horizontal_bias.copy_(horizontal.bias + layer.vertical_to_horizontal.bias)
         if label_bias is not None:
@@ -105,15 +116,24 @@ class _CachedLayer:
         self.turned = (self.turned + 1) % len(self.slots)
         return slot
 
-    def begin_row(self, out: Tensor | None) -> None:
+    def begin_row(self, above: Tensor | None, out: Tensor | None) -> None:
         """The vertical stack of this row: fills `context`, and writes the next layer's v, [B, w, C], to
-        `out`."""
+        `out`.
+
+        Args:
+            above: what the levels above say of the row, [B * w, C].
+        """
         kernel = self.kernels[self.turned]
         # [B, 2C, 1, w], channels last
         v_in = F.conv2d(self.ring.permute(0, 3, 1, 2), kernel, self.vertical_bias)
         v_in = v_in.permute(0, 2, 3, 1).reshape(self.context.shape)  # [B, w, 2C]
         torch.mm(v_in.flatten(0, 1), self.across, out=self.context.flatten(0, 1))
         self.context.add_(self.horizontal_bias)
+        if above is not None:
+            torch.mm(above, self.condition, out=self.said.flatten(0, 1))
+            v_said, h_said = self.said.chunk(2, dim=-1)
+            self.context.add_(h_said)
+            v_in.add_(v_said)
         if out is not None:
             gate(v_in if self.label_bias is None else v_in.add_(self.label_bias), dim=-1, out=out)
 
@@ -135,13 +155,14 @@ class CachedPixelCNN:
 
     Args:
         prior: in evaluation mode; its weights are read here and in each `reset`.
-        labels, maps, dtype: as for `Prior.cache`.
+        labels, above, maps, dtype: as for `Prior.cache`.
     """
 
     def __init__(
         self,
         prior: "PixelCNN",
         labels: Tensor | None,
+        above: Codes = (),
         *,
         maps: int,
         dtype: torch.dtype | None = None,
@@ -154,13 +175,24 @@ class CachedPixelCNN:
         # of the last layer
         self.features = torch.empty(maps, embedding.shape[1], dtype=dtype, device=prior.device)
         self.hidden, self.head = _Product(prior.hidden, dtype), _Product(prior.logits, dtype)
-        self.reset(labels)
+        # of each row what the levels above say, [B * w, C]
+        self.rows_above: tuple[Tensor | None, ...] = (None,) * prior.level.height
+        if prior.above:
+            size = (prior.level.height, maps * width, embedding.shape[1])
+            self.rows_above = torch.empty(size, dtype=dtype, device=prior.device).unbind(0)
+        self.reset(labels, above)
 
     @torch.no_grad()
-    def reset(self, labels: Tensor | None) -> None:
-        """Begin B maps of these labels [B], or of none for an unconditional prior, in the memory of those
-        before."""
+    def reset(self, labels: Tensor | None, above: Codes = ()) -> None:
+        """Begin B maps of these labels [B], or of none for an unconditional prior, and below these codes, in
+        the memory of those before."""
         prior = self.prior
+        prior.check_given(labels, above)
+        if prior.above:
+            with self._computing():
+                said = prior.above(above)  # [B, C, h, w]
+            for row, of_row in zip(self.rows_above, said.unbind(2), strict=True):
+                row.view(len(said), -1, said.shape[1]).copy_(of_row.transpose(1, 2))
         for own, codes in zip(
             self.embeddings, prior.embedding.weight.chunk(prior.level.codes_per_position), strict=True
         ):
@@ -170,10 +202,16 @@ class CachedPixelCNN:
         self.hidden.read(prior.hidden)
         self.head.read(prior.logits)
 
+    def _computing(self) -> AbstractContextManager[None]:
+        """The precision of what is computed by the prior's own modules."""
+        dtype, device = self.features.dtype, self.features.device
+        plain = dtype == self.prior.dtype
+        return nullcontext() if plain else torch.autocast(device.type, dtype)
+
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
         for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
-            layer.begin_row(following and following.newest())
+            layer.begin_row(self.rows_above[i], following.newest() if following else None)
 
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""

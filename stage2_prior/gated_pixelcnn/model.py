@@ -11,6 +11,8 @@ What is done differently here, and why:
 Legend: B maps, C channels, h x w the map, K codes.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -18,10 +20,11 @@ from torch import Tensor, nn
 
 from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Tensors
-from vqprior.runtime.codes import Level
+from vqprior.runtime.codes import Codes, Level
 from vqprior.runtime.randomness import Stream, hash64, uniform
 from vqprior.runtime.transfer import onto
 
+from ..above import Above
 from ..prior import Prior
 from . import former
 from .cache import CachedPixelCNN
@@ -38,15 +41,18 @@ class PixelCNN(Prior):
         config: channels, layers, kernel, head and dropout.
         level: of the maps.
         classes: number of labels, 0 for an unconditional prior.
+        above: the levels that are coarser, coarsest first.
     """
 
-    def __init__(self, config: Stage2, level: Level, classes: int):
-        super().__init__(level, classes, hides_labels=config.label_dropout > 0)
+    def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
+        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.config = config
         self.embedding = nn.Embedding(level.codes_per_position * level.K, config.channels)
         self.layers = nn.ModuleList(
-            GatedLayer(config.channels, config.kernel, first=index == 0) for index in range(config.layers)
+            GatedLayer(config.channels, config.kernel, first=index == 0, conditional=bool(above))
+            for index in range(config.layers)
         )
+        self.above = Above(above, config.channels, config.above_blocks) if above else None
         # Equation 4's biases of all layers, side by side: one lookup and one cast instead of one a layer
         rows = self.labels
         self.label_bias = nn.Embedding(rows, config.layers * 4 * config.channels) if rows else None
@@ -56,7 +62,8 @@ class PixelCNN(Prior):
         nn.init.zeros_(self.logits.bias)
 
     def undecayed(self) -> list[str]:
-        return ["embedding.weight"]
+        of_above = self.above.undecayed() if self.above else []
+        return ["embedding.weight", *(f"above.{name}" for name in of_above)]
 
     def label_tensors(self) -> list[str]:
         return [former.TABLE] if self.classes else []
@@ -78,17 +85,23 @@ class PixelCNN(Prior):
             biases = biases.to(torch.get_autocast_dtype(self.device.type))
         return list(biases.chunk(len(self.layers), dim=1))
 
-    def forward(self, codes: Tensor, labels: Tensor | None = None, dropped: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        codes: Tensor,
+        labels: Tensor | None = None,
+        above: Codes = (),
+        dropped: Tensor | None = None,
+    ) -> Tensor:
         """See `Prior.forward`; `dropped` are the factors [B, layers, C] of the gated channels."""
-        self.check_labels(labels)
+        self.check_given(labels, above)
         column = torch.arange(codes.shape[-1], device=codes.device)
         which = column % self.level.codes_per_position  # of the codes of a square
         x = rearrange(self.embedding(codes + which * self.K), "b h w c -> b c h w")
         v = h = x  # [B, C, h, w]
-        biases = self.label_biases(labels)
+        biases, said = self.label_biases(labels), self.above(above) if self.above else None
         factors = [None] * len(self.layers) if dropped is None else dropped.unbind(1)
         for layer, bias, factor in zip(self.layers, biases, factors, strict=True):
-            v, h = layer(v, h, bias, factor)
+            v, h = layer(v, h, bias, factor, said)
         return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
 
     def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
@@ -111,20 +124,28 @@ class PixelCNN(Prior):
         chance = uniform(hash64(channel, after=keys[:, :, None]))
         return (chance >= self.config.dropout).float() / (1 - self.config.dropout)
 
-    def cache(self, labels: Tensor | None, *, maps: int, dtype: torch.dtype | None = None) -> CachedPixelCNN:
-        return CachedPixelCNN(self, labels, maps=maps, dtype=dtype)
+    def cache(
+        self,
+        labels: Tensor | None,
+        above: Codes = (),
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+    ) -> CachedPixelCNN:
+        return CachedPixelCNN(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
-        places = self.level.height * self.level.width
-        return super().forward_numbers() + 12 * self.config.channels * places
+        return super().forward_numbers() + 12 * self.config.channels * self.level.places
 
     def cached_numbers(self) -> int:
         width = self.level.width
         numbers = 1 + 4 * width  # the last features, and a vertical stack's output and its copy
+        numbers += self.level.places if self.above else 0
         for layer in self.layers:
             reach = layer.horizontal.reach
             slots = reach if layer.first else reach + 1
             ring, row, context = slots * (width + 2 * reach), reach + width, 2 * width
             biases = 4 if self.classes else 0
-            numbers += ring + row + context + 1 + biases
+            of_above = 4 * width if self.above else 0
+            numbers += ring + row + context + 1 + biases + of_above
         return numbers * self.config.channels
