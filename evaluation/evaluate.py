@@ -81,14 +81,16 @@ def _assemble(subject: Subject) -> Metrics:
     metrics: Metrics = {key: part.figures for key, part in ours.items()}
     if others:
         metrics["archives"] = {part.settings["file"]: part.figures for part in others}
+    priors = enumerate(subject.prior_checkpoints)
+    steps_of_priors = {subject.run.stage2_of(level).name: found.step for level, found in priors}
     metrics["protocol"] = {
         "split": "test",
         "images": len(subject.data.test),
         "precision": config.precision,
         "seed": config.seed,
-        "steps": {"stage1": subject.vqvae_checkpoint.step, "stage2": subject.prior_checkpoint.step},
+        "steps": {"stage1": subject.vqvae_checkpoint.step} | steps_of_priors,
         "vqvae": subject.vqvae_checkpoint.fingerprint,
-        "prior": subject.prior_checkpoint.fingerprint,
+        "prior": subject.prior_checkpoints[0].fingerprint,
         "data": asdict(config.data) | {"fingerprint": subject.data.fingerprint},
         "parts": {key: part.protocol for key, part in ours.items()},
         "archives": {part.settings["file"]: part.protocol for part in others},

@@ -42,21 +42,28 @@ def plots(run: RunDir, metrics: dict[str, Any]) -> dict[str, str]:
     for name, (stage, title, tags) in CURVES.items():
         if curves := _curves(run, stage, tags):
             drawn[name] = _svg(partial(_draw_curves, curves=curves, title=title))
-    if counts := metrics.get("stage1", {}).get("code_counts"):
-        drawn["usage"] = _svg(partial(_draw_usage, counts=counts))
-    if bits := metrics.get("stage2", {}).get("bits_by_position"):
-        drawn["heat"] = _svg(partial(_draw_heat, bits=bits), width=4.2)
+    if of_levels := _of_levels(metrics.get("stage1", {}), "code_counts"):
+        drawn["usage"] = _svg(*(partial(_draw_usage, counts=counts) for counts in of_levels))
+    if of_levels := _of_levels(metrics.get("stage2", {}), "bits_by_position"):
+        drawn["heat"] = _svg(*(partial(_draw_heat, bits=bits) for bits in of_levels), width=4.2)
     return drawn
 
 
-def _svg(draw: Callable[[Any], None], width: float = 5.2, height: float = 2.8) -> str:
-    """What a function draws on axes, as an <svg> element."""
+def _of_levels(figures: dict[str, Any], name: str) -> list[Any]:
+    """A figure of each level, coarsest first, of those that have it."""
+    levels = figures.get("levels", [figures])
+    return [level[name] for level in levels if name in level]
+
+
+def _svg(*panels: Callable[[Any], None], width: float = 5.2, height: float = 2.8) -> str:
+    """What functions draw on axes, one above the other, as an <svg> element."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.subplots())
+        figure = Figure(figsize=(width, height * len(panels)), layout="constrained")
+        for draw, axes in zip(panels, figure.subplots(len(panels), squeeze=False).flat, strict=True):
+            draw(axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

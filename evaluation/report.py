@@ -16,7 +16,7 @@ from vqprior.configs.commands import Evaluation, Report
 from vqprior.configs.errors import UserError
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
-from vqprior.runtime.pictures import grid, tiled
+from vqprior.runtime.pictures import grid, tiled, to_uint8
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.labels import label_of_text
@@ -63,6 +63,9 @@ def _page(subject: Subject) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pictures = _pictures(subject, tables(metrics))
+    title = lambda level: f"The codebook of level {level}" if len(subject.levels) > 1 else "The codebook"
+    codebooks = [(title(level), pictures[f"codebook{level}"]) for level in range(len(subject.levels))]
     return environment.get_template("report.html").render(
         name=run.path.resolve().name,
         images=filled("{images:,}", protocol),
@@ -71,7 +74,8 @@ def _page(subject: Subject) -> str:
         drawn_for={name: _drawn(part.get("drawing", {})) for name, part in measured_as.items()},
         classes=_classes(subject),
         drawn=_drawn(subject.drawing()),
-        pictures=_pictures(subject, tables(metrics)),
+        pictures=pictures,
+        codebooks=codebooks,
         plots=plots(run, metrics),
         config=dump(run.config()),
         environment=_environment(run, protocol),
@@ -91,7 +95,7 @@ def _metrics(subject: Subject) -> Metrics:
     except (ValueError, KeyError, TypeError) as error:
         found = f"{run.metrics} is damaged ({error})"
         raise UserError(f"{found}; write it anew: vqprior evaluate {run.path}") from error
-    if prior != subject.prior_checkpoint.fingerprint:
+    if prior != subject.prior_checkpoints[0].fingerprint:
         found = f"{run.metrics} is of other weights than the run has now"
         raise UserError(f"{found}: vqprior evaluate {run.path}")
     return metrics
@@ -140,8 +144,9 @@ def _pictures(subject: Subject, tables: Iterable[Table]) -> dict[str, str]:
     pictures = {
         "samples": _png(grid(samples, columns)),
         "reconstructions": _png(grid(torch.cat(three), across)),
-        "codebook": _png(_codebook(subject)),
     }
+    for level in range(len(subject.levels)):
+        pictures[f"codebook{level}"] = _png(_codebook(subject, level))
     for table in tables:
         for name, _ in table.pictures:
             if (file := subject.folder / name).is_file():
@@ -149,13 +154,27 @@ def _pictures(subject: Subject, tables: Iterable[Table]) -> dict[str, str]:
     return pictures
 
 
-def _codebook(subject: Subject) -> Tensor:
-    """Each code, decoded in the midst of others of its kind: one picture [H', W', 3] uint8."""
-    count, factor = min(subject.K, CODES), subject.config.stage1.factor
-    codes = torch.arange(count)
-    around = codes[:, None, None].expand(-1, 5, 5 * subject.vqvae.codes_per_position)
-    batch = subject.config.inference_batch
-    images = in_chunks(lambda at: subject.networks.tokenizer.images_of(around[at]), count, batch)
+def _codebook(subject: Subject, level: int) -> Tensor:
+    """Each code of a level, decoded in the midst of others of its kind: one picture [H', W', 3] uint8.
+
+    Of several levels, the others say nothing: their vectors are zero.
+    """
+    vqvae, count = subject.vqvae, min(subject.vqvae.K, CODES)
+    finer = len(subject.levels) - 1 - level
+    factor = subject.config.stage1.factor * 2**finer
+
+    @torch.no_grad()
+    def decoded(codes: Tensor) -> Tensor:
+        vectors = []
+        for index, (of_level, quantizer) in enumerate(zip(subject.levels, vqvae.quantizers, strict=True)):
+            side = int(5 * 2.0 ** (index - level))
+            size = (side, side * of_level.codes_per_position)
+            around = codes.to(vqvae.device)[:, None, None].expand(-1, *size)
+            embedded = quantizer.embed(around)
+            vectors.append(embedded if index == level else torch.zeros_like(embedded))
+        return to_uint8(vqvae.decode(tuple(vectors)))
+
+    images = in_chunks(lambda at: decoded(at), count, subject.config.inference_batch)
     middle = slice(2 * factor, 3 * factor)
     tiles = images[:, :, middle, middle]
     enlarged = max(1, 16 // factor)

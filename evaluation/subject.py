@@ -1,5 +1,6 @@
 """What is measured: a run's networks, its data and code maps, and the sets of images that are compared."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,22 +11,21 @@ from torch import Tensor
 
 from vqprior.configs.commands import Evaluation
 from vqprior.configs.errors import UserError
-from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.codes import Codes, Level
 from vqprior.runtime.data import DataSet, Split
 from vqprior.runtime.kept import Kept
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.randomness import some_of
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.choice import Sampling
-from vqprior.sampling.networks import Networks
+from vqprior.sampling.networks import Networks, prior_checkpoints
 from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
 from vqprior.stage2_prior.measure import code_frequencies, position_counts
-from vqprior.stage2_prior.prior import Prior
 
 from .classifier import SEED
-from .code_models import CodeModel, independent
+from .code_models import independent
 from .features import CLASSIFIER, Extractor
 from .learners import extractor_of
 from .rows import Images, keep_row
@@ -33,12 +33,14 @@ from .rows import Images, keep_row
 ROWS = {
     "train": "real training images",
     "reconstructions": "reconstructions of test images",
+    "true_coarse": "true coarsest codes, drawn finer ones",
     "samples": "samples of the prior",
     "per_position": "samples of a per-position model",
     "unigram": "samples of a unigram model",
     "uniform": "uniform codes",
 }
-"""The ladder, from the top; each is compared with real test images."""
+"""The ladder, from the top; each is compared with real test images. Of one level there are no finer codes."""
+DRAWN = ("samples", "true_coarse")  # rows that are drawn from the priors
 DRAWING = ("seed", "label", "guidance", "temperature", "top_k", "top_p", "precision")
 """Settings that samples depend on."""
 
@@ -52,7 +54,7 @@ class Subject:
     data: DataSet
     maps: CodeMaps
     vqvae_checkpoint: Checkpoint
-    prior_checkpoint: Checkpoint
+    prior_checkpoints: list[Checkpoint]
     networks: Networks
     made: dict[str, Images] = field(default_factory=dict)
 
@@ -68,29 +70,26 @@ class Subject:
             found = f"data.root ({config.data.root}) holds now"
             raise UserError(f"{run.codes} was encoded from other pictures than {found}")
         vqvae = on_main(find_vqvae, run.stage1, maps.header.vqvae, warn=say)
-        prior = on_main(checkpoint.best, run.stage2)
-        if prior.meta["codes"]["vqvae"] != maps.header.vqvae:
-            found = f"{prior.path} was trained on other codes than {run.codes} holds"
+        priors = on_main(prior_checkpoints, run)
+        if priors[0].meta["codes"]["vqvae"] != maps.header.vqvae:
+            found = f"{priors[0].path} was trained on other codes than {run.codes} holds"
             raise UserError(f"{found}; train the prior again")
         networks = Networks.from_run(run.path)
         batch_size = on_main(networks.batch_size_of, config.sample)
         config = replace(config, sample=replace(config.sample, batch_size=batch_size))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        for network in (networks.vqvae, networks.prior):
+        for network in (networks.vqvae, *networks.priors):
             network.to(memory_format=layout)
-        return cls(config, run, data, maps, vqvae, prior, networks)
+        return cls(config, run, data, maps, vqvae, priors, networks)
 
     @property
     def vqvae(self) -> VQVAE:
         return self.networks.vqvae
 
     @property
-    def prior(self) -> Prior:
-        return self.networks.prior
-
-    @property
-    def K(self) -> int:
-        return self.prior.K
+    def levels(self) -> tuple[Level, ...]:
+        """The maps of codes, coarsest first."""
+        return self.vqvae.levels
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -113,12 +112,19 @@ class Subject:
 
     def origin(self) -> dict[str, Any]:
         """What every figure depends on."""
+        prior, *finer = (found.fingerprint for found in self.prior_checkpoints)
         return {
             "vqvae": self.vqvae_checkpoint.fingerprint,
-            "prior": self.prior_checkpoint.fingerprint,
+            "prior": prior,
             "data": self.data.fingerprint,
             "precision": self.config.precision,
+            **({"finer_priors": finer} if finer else {}),
         }
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """The rows of the ladder that these networks have."""
+        return {name: words for name, words in ROWS.items() if name != "true_coarse" or len(self.levels) > 1}
 
     def drawing(self) -> dict[str, Any]:
         """How samples are drawn: image i of the row is image i of `vqprior sample` with these settings."""
@@ -142,10 +148,22 @@ class Subject:
         settings = self.config.sample
         return self.networks.draw(numbers, labels, Sampling.of(settings, settings.batch_size))
 
+    def redraw(self, at: Tensor) -> Tensor:
+        """The test images with these numbers [N] among the `n`, drawn given their coarsest codes."""
+        test, settings = self.data.test, self.config.sample
+        chosen = self.real(test)[1][at]
+        coarsest, *finer = self.networks.tokenizer.codes_of(test.images(chosen), precision=settings.precision)
+        known = (coarsest, *(torch.full_like(codes, -1) for codes in finer))
+        labels = test.labels[chosen] if self.label_names else None
+        sampling = Sampling.of(settings, settings.batch_size)
+        return self.networks.decode(self.networks.codes(at, labels, sampling, known), sampling)
+
     @cached_property
-    def frequencies(self) -> tuple[Tensor, Tensor]:
-        """Of the training codes: [K] and [places, K]."""
-        return code_frequencies(position_counts(self.maps.split("train"), self.K))
+    def frequencies(self) -> list[tuple[Tensor, Tensor]]:
+        """Of the training codes of each level: [K] and [places, K]."""
+        train = self.maps.split("train")
+        counts = (position_counts(train.down_to(index), level) for index, level in enumerate(self.levels))
+        return [*map(code_frequencies, counts)]
 
     def sample_labels(self) -> Tensor | None:
         """The labels [n] that the samples were asked for: the classes in turn."""
@@ -154,7 +172,7 @@ class Subject:
     def row(self, name: str) -> Images:
         """The images of a row of the ladder, or of `train` or `test`; made when they are first asked for."""
         if name not in self.made:
-            batch = self.config.sample.batch_size if name == "samples" else self.config.inference_batch
+            batch = self.config.sample.batch_size if name in DRAWN else self.config.inference_batch
             kept = Kept(self.folder, name, ".npy", self.settings_of(name))
             self.made[name] = keep_row(kept, self._maker(name), count=self.n, batch=batch)
             self.networks.release()  # there is room again for what looks at the row
@@ -164,7 +182,7 @@ class Subject:
         """What a set of images is a function of: a row, or `all` real training images."""
         if name in ("all", "train", "test"):
             return {"data": self.data.fingerprint} | ({} if name == "all" else {"n": self.n})
-        return self.origin() | {"n": self.n} | (self.drawing() if name == "samples" else {})
+        return self.origin() | {"n": self.n} | (self.drawing() if name in DRAWN else {})
 
     def _maker(self, name: str) -> Images:
         """What makes the images of a row."""
@@ -176,15 +194,19 @@ class Subject:
         if name == "samples":
             labels = self.sample_labels()
             return lambda at: self.draw(at, None if labels is None else labels[at])
+        if name == "true_coarse":
+            return self.redraw
         model = self._code_model(name)
         return lambda at: self.networks.tokenizer.images_of(model(at), precision=self.config.precision)
 
-    def _code_model(self, name: str) -> CodeModel:
-        """One of the models of codes that know no neighbours."""
-        unigram, per_position = self.frequencies
-        uniform = torch.full((self.K,), 1 / self.K).double()
-        p = {"unigram": unigram, "per_position": per_position, "uniform": uniform}[name]
-        return independent(p, *self.vqvae.map_size, SEED)
+    def _code_model(self, name: str) -> Callable[[Tensor], Codes]:
+        """One of the models of codes that know no neighbours, on each level."""
+        models = []
+        for level, (unigram, per_position) in zip(self.levels, self.frequencies, strict=True):
+            uniform = torch.full((level.K,), 1 / level.K).double()
+            p = {"unigram": unigram, "per_position": per_position, "uniform": uniform}[name]
+            models.append(independent(p, level, SEED + len(models)))
+        return lambda maps: tuple(model(maps) for model in models)
 
     @property
     def has_features(self) -> bool:

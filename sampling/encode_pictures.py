@@ -2,8 +2,9 @@
 
 OUT/
     codes.npz        codes [N, h, w] (uint8 for up to 256 codes, else uint16), names text [N], K; label_names
-                     text, the classes of the run, where it has any
-    codes.parquet    a row a picture: name, and codes as a list of h * w; h, w, K, ... in the metadata
+                     text, the classes of the run, where it has any; of several levels codes0, codes1, ...
+    codes.parquet    a row a picture: name, and codes as a list of h * w; h, w, K, ... in the metadata; of
+                     several levels columns codes0, codes1, ..., and lists of heights and widths
     skipped.txt      with --on_error skip, pictures that could not be read: `pictures`, name and reason
     codes.json       the settings; written last
 
@@ -13,7 +14,7 @@ The pictures are prepared like those of the run, and encoded by the VQ-VAE of it
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch import Tensor
 from vqprior.configs.commands import EncodePictures
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
+from vqprior.runtime.codes import Level, in_words
 from vqprior.runtime.data.decode import Unreadable
 from vqprior.runtime.data.folder import FileReader, walk
 from vqprior.runtime.data.record import SKIPPED, note, noted
@@ -44,6 +46,9 @@ from vqprior.stage1_vqvae.vqvae import vqvae_of
 from .tokenizer import Tokenizer
 
 LEFT_OUT = -1  # in a chunk, in place of the codes of a picture that cannot be read
+
+Part = tuple[np.ndarray, ...]
+"""Codes [n, h, w] of each level."""
 
 
 def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
@@ -74,9 +79,10 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
         blank = torch.zeros(data.channels, *data.size, dtype=torch.uint8)
         images = torch.stack([blank if image is None else image for image in found])
         full = images[padded(torch.arange(len(places)), tokenizer.batch_size)]
-        codes = tokenizer.codes_of(full, precision=tokenizer.precision)[: len(places)]
-        codes[torch.tensor([image is None for image in found])] = LEFT_OUT
-        write_array(file, codes.numpy().astype(np.int32))  # last: where it is, the chunk is done
+        codes = tokenizer.codes_of(full, precision=tokenizer.precision)
+        in_a_row = torch.cat([of_level.flatten(1) for of_level in codes], dim=1)[: len(places)]
+        in_a_row[torch.tensor([image is None for image in found])] = LEFT_OUT
+        write_array(file, in_a_row.numpy().astype(np.int32))  # last: where it is, the chunk is done
 
     with threads:
         each_in_turn(chunks, encode, "encode")
@@ -162,29 +168,35 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
     Raises:
         UserError: no picture could be read.
     """
-    out, dtype = unfinished.out, np.uint8 if tokenizer.K <= 256 else np.uint16
-    parts = [np.load(unfinished.part(index), mmap_mode="r") for index in range(chunks)]
-    sound = np.concatenate([part[:, 0, 0] != LEFT_OUT for part in parts])
+    out, levels = unfinished.out, tokenizer.levels
+    loaded = (np.load(unfinished.part(index), mmap_mode="r") for index in range(chunks))
+    parts = [part.reshape(len(part), -1) for part in loaded]  # [n, codes of all levels]
+    sound = np.concatenate([part[:, 0] != LEFT_OUT for part in parts])
     names = [key for key, is_sound in zip(keys, sound, strict=True) if is_sound]
     if not names:
         listing = unfinished.folder / SKIPPED
         raise UserError(f"none of the {len(keys):,} pictures can be read; {listing} says why")
     unfinished.replace()
 
-    def codes() -> Iterator[np.ndarray]:
-        return (part[part[:, 0, 0] != LEFT_OUT].astype(dtype) for part in parts)
+    def codes() -> Iterator[Part]:
+        for part in parts:
+            yield _by_level(part[part[:, 0] != LEFT_OUT], levels)
 
     label_names = unfinished.settings["label_names"]
     others = {"names": np.array(names, dtype=np.str_), "K": np.array(tokenizer.K)}
     if label_names:
         others["label_names"] = np.array(label_names, dtype=np.str_)
-    write_file(out / "codes.npz", lambda path: write_npz(path, "codes", codes(), len(names), others))
-    height, width = tokenizer.map_size
-    about = {"height": height, "width": width, "K": tokenizer.K, "vqvae": unfinished.settings["vqvae"]}
-    about |= {"codes_per_position": tokenizer.vqvae.codes_per_position, "label_names": label_names}
+    finer = {
+        f"codes{level}": np.concatenate([part[level] for part in codes()]) for level in range(1, len(levels))
+    }
+    first = (part[0] for part in codes())
+    key = "codes0" if finer else "codes"
+    write_file(out / "codes.npz", lambda path: write_npz(path, key, first, len(names), others | finer))
+    about = _size(levels) | {"K": tokenizer.K, "vqvae": unfinished.settings["vqvae"]}
+    about |= {"codes_per_position": levels[0].codes_per_position, "label_names": label_names}
     files = "codes.npz"
     try:
-        write_file(out / "codes.parquet", lambda path: _write_parquet(path, codes(), names, about))
+        write_file(out / "codes.parquet", lambda path: _write_parquet(path, codes(), names, levels, about))
         files += " and codes.parquet"
     except ImportError:
         (out / "codes.parquet").unlink(missing_ok=True)  # of an earlier call
@@ -195,11 +207,31 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
         left_out = f"{len(without):,} pictures could not be read and were left out"
         say(f"encode: {left_out}; {out / SKIPPED} lists them")
     unfinished.finish()
-    say(f"encode: {len(names):,} pictures -> {height}x{width} codes of {tokenizer.K}, {files} in {out}")
+    say(f"encode: {len(names):,} pictures -> {in_words(levels)}, {files} in {out}")
 
 
-def _write_parquet(path: Path, parts: Iterator[np.ndarray], names: list[str], about: dict[str, Any]) -> None:
-    """A row a picture: its name, and its codes [h, w] as one list of fixed length.
+def _by_level(codes: np.ndarray, levels: Sequence[Level]) -> Part:
+    """Codes of all levels in a row, [n, codes], as maps of each."""
+    ends = np.cumsum([level.places for level in levels])[:-1]
+    maps = zip(levels, np.split(codes, ends, axis=1), strict=True)
+    return tuple(of_level.reshape(-1, *level.size).astype(level.dtype) for level, of_level in maps)
+
+
+def _size(levels: Sequence[Level]) -> dict[str, Any]:
+    """Height and width of the one map, or of each of several."""
+    if len(levels) == 1:
+        return {"height": levels[0].height, "width": levels[0].width}
+    return {"heights": [level.height for level in levels], "widths": [level.width for level in levels]}
+
+
+def _write_parquet(
+    path: Path,
+    parts: Iterator[Part],
+    names: list[str],
+    levels: Sequence[Level],
+    about: dict[str, Any],
+) -> None:
+    """A row a picture: its name, and the codes of each level as one list of fixed length.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -207,14 +239,16 @@ def _write_parquet(path: Path, parts: Iterator[np.ndarray], names: list[str], ab
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    size, done = about["height"] * about["width"], 0
-    kind = pa.uint8() if about["K"] <= 256 else pa.uint16()
-    fields = [("name", pa.string()), ("codes", pa.list_(kind, size))]
+    done, columns = 0, [f"codes{index}" if len(levels) > 1 else "codes" for index in range(len(levels))]
+    kinds = [pa.list_(pa.from_numpy_dtype(level.dtype), level.places) for level in levels]
+    fields = [("name", pa.string()), *zip(columns, kinds, strict=True)]
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
     schema = pa.schema(fields, metadata=metadata)
     with pq.ParquetWriter(path, schema) as writer:
         for part in parts:
-            codes = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), size)
-            rows = {"name": names[done : done + len(part)], "codes": codes}
+            rows: dict[str, Any] = {"name": names[done : done + len(part[0])]}
+            for column, level, codes in zip(columns, levels, part, strict=True):
+                flat = pa.array(codes.reshape(-1))
+                rows[column] = pa.FixedSizeListArray.from_arrays(flat, level.places)
             writer.write_table(pa.table(rows, schema=schema))
-            done += len(part)
+            done += len(part[0])

@@ -58,13 +58,16 @@ class Reconstruction:
 
     def figures(self) -> dict[str, float]:
         """The numbers by name; of several levels those of each with its number behind, such as `usage_0`."""
-        names = ("mse", "psnr", "relative_mse")
-        plain = {name: getattr(self, name) for name in names}
+        of_levels: dict[str, float] = {}
         for level, carried in enumerate(self.levels):
             ending = f"_{level}" if len(self.levels) > 1 else ""
-            plain |= {f"{name}{ending}": value for name, value in carried.figures().items()}
-        bits = self.decoder_bits_per_dim
-        return plain if bits is None else plain | {"decoder_bits_per_dim": bits}
+            of_levels |= {f"{name}{ending}": value for name, value in carried.figures().items()}
+        return self.of_images() | of_levels
+
+    def of_images(self) -> dict[str, float]:
+        """The numbers that are not of one level alone, by name."""
+        names = ("mse", "psnr", "relative_mse", "decoder_bits_per_dim")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def use_in_words(self) -> str:
         """How the codes are used."""

@@ -101,7 +101,7 @@ def ladder(subject: Subject) -> Figures:
     """Each row against real test images."""
     real = features_of_row(subject, "test")
     rows = {}
-    for name in ROWS:
+    for name in subject.rows:
         fake = features_of_row(subject, name)
         rows[name] = on_main(compare, real, fake)
     extractor = subject.extractor
@@ -112,7 +112,8 @@ def tables(figures: Figures) -> list[Table]:
     """One table, a row a set."""
     title = "against {images:,} real test images, as many in each row, features: {features}"
     measured = figures.get("rows", {})
-    rows = {words: measured.get(name, {}) for name, words in ROWS.items()}
+    there = {name: words for name, words in ROWS.items() if name in measured or name != "true_coarse"}
+    rows = {words: measured.get(name, {}) for name, words in there.items()}
     own = " The features are of a classifier of the run's own labels: not comparable with any FID."
     note = NOTE + own if figures.get("features") == CLASSIFIER else NOTE
     return [column_table(title, COLUMNS, rows, figures, note=note)]

@@ -12,7 +12,7 @@ from vqprior.stage2_prior.measure import (
 
 from ..part import Part, row_size
 from ..subject import Subject
-from ..tables import Figures, Row, Table, list_table
+from ..tables import Column, Figures, Row, Table, column_table, list_table
 
 POSTERIOR = 200_000  # maps times classes at most, each a forward, to find arg max p(codes | label)
 DECODER_AND_PRIOR = "{decoder_bits_per_dim:.3f} of the decoder + {prior_bits_per_dim:.3f} of the prior"
@@ -29,6 +29,13 @@ ROWS = (
         "posterior_accuracy",
     ),
 )
+LEVELS = (
+    Column("bits/code", "{bits_per_code:.3f}"),
+    Column("on train", "{bits_per_code_train:.3f}"),
+    Column("per place", "{per_position_bits_per_code:.3f}"),
+    Column("unigram", "{unigram_bits_per_code:.3f}"),
+    Column("bits/image", "{bits_per_image:.1f}"),
+)
 TILES = (
     Row("bits/code; on train {bits_per_code_train:.3f}", "{bits_per_code:.3f}"),
     Row("bits an image", "{bits_per_image:.1f}"),
@@ -41,13 +48,22 @@ TILES = (
 
 
 def likelihood(subject: Subject) -> Figures:
-    """Bits of held-out codes."""
-    train, test = (subject.maps.split(name) for name in ("train", "test"))
-    by_position = bits_by_position(subject.prior, test, **subject.passes)
-    on_train = bits_by_position(subject.prior, train, images=len(test), **subject.passes)
-    bits, held_out = by_position.mean().item(), position_counts(test, subject.K)
-    unigram, per_position = subject.frequencies
-    figures = {
+    """Bits of held-out codes; of several levels of each given those above, too."""
+    of_levels = [of_level(subject, level) for level in range(len(subject.levels))]
+    figures = of_levels[0] if len(of_levels) == 1 else {"levels": of_levels, **in_all(of_levels, subject)}
+    figures |= {"images": len(subject.maps.split("test"))}
+    return figures | bits_per_dim(subject, figures["bits_per_image"]) | posterior(subject)
+
+
+def of_level(subject: Subject, level: int) -> Figures:
+    """The bits of one level's codes, given those of the levels above."""
+    train, test = (subject.maps.split(name).down_to(level) for name in ("train", "test"))
+    prior = subject.networks.priors[level]
+    by_position = bits_by_position(prior, test, **subject.passes)
+    on_train = bits_by_position(prior, train, images=len(test), **subject.passes)
+    bits, held_out = by_position.mean().item(), position_counts(test, subject.levels[level])
+    unigram, per_position = subject.frequencies[level]
+    return {
         "bits_per_code": bits,
         "nats_per_code": bits * math.log(2),
         "bits_per_image": bits * by_position.numel(),
@@ -55,9 +71,16 @@ def likelihood(subject: Subject) -> Figures:
         "unigram_bits_per_code": cross_entropy_bits(held_out, unigram),
         "per_position_bits_per_code": cross_entropy_bits(held_out, per_position),
         "bits_by_position": by_position.tolist(),
-        "images": len(test),
     }
-    return figures | bits_per_dim(subject, figures["bits_per_image"]) | posterior(subject)
+
+
+def in_all(of_levels: list[Figures], subject: Subject) -> Figures:
+    """The same figures of the codes of all levels together."""
+    places = [level.places for level in subject.levels]
+    names = [name for name in of_levels[0] if name not in ("bits_by_position", "bits_per_image")]
+    pairs = list(zip(places, of_levels, strict=True))
+    means = {name: sum(n * level[name] for n, level in pairs) / sum(places) for name in names}
+    return means | {"bits_per_image": sum(level["bits_per_image"] for level in of_levels)}
 
 
 def bits_per_dim(subject: Subject, bits_per_image: float) -> Figures:
@@ -77,13 +100,17 @@ def posterior(subject: Subject) -> Figures:
         return {}
     count = min(subject.n, max(1, POSTERIOR // len(subject.label_names)))
     test = subject.maps.split("test")
-    accuracy = posterior_accuracy(subject.prior, test, images=count, **subject.passes)
+    accuracy = posterior_accuracy(subject.networks.priors, test, images=count, **subject.passes)
     return {"posterior_accuracy": accuracy, "posterior_images": count}
 
 
 def tables(figures: Figures) -> list[Table]:
-    """One list."""
-    return [list_table("stage 2: prior of the codes of {images:,} test images", ROWS, figures)]
+    """One list; of several levels what each of them costs, too."""
+    shown = [list_table("stage 2: prior of the codes of {images:,} test images", ROWS, figures)]
+    if levels := figures.get("levels"):
+        rows = {f"level {number}": level for number, level in enumerate(levels)}
+        shown.append(column_table("bits of each level, given those above", LEVELS, rows, figures))
+    return shown
 
 
 PART = Part("likelihood", "Stage two in figures", likelihood, tables, (row_size,), tiles=TILES, key="stage2")

@@ -8,21 +8,29 @@ from vqprior.stage1_vqvae.measure import measure
 from ..part import Part
 from ..ssim import ssim
 from ..subject import Subject
-from ..tables import Figures, Row, Table, list_table
+from ..tables import Column, Figures, Row, Table, column_table, list_table
 
 ROWS = (
     Row("MSE on [0, 1]", "{mse:.5f}"),
     Row("MSE / variance", "{relative_mse:.4f}"),
     Row("PSNR, SSIM", "{psnr:.2f} dB, {ssim:.3f}"),
-    Row("codebook perplexity", "{perplexity:.1f} of {K}"),
-    Row("codes used", "{usage:.1%}"),
+    Row("codebook perplexity", "{perplexity:.1f} of {K}", "perplexity"),
+    Row("codes used", "{usage:.1%}", "perplexity"),
 )
+LEVELS = (
+    Column("map", "{map[0]}x{map[1]}"),
+    Column("perplexity", "{perplexity:.1f}"),
+    Column("used", "{usage:.1%}"),
+    Column("MSE swapped", "{swapped_mse:.5f}", 14),
+)
+EMPTY = 1.05  # times the MSE: a level without whose codes it is no larger carries nothing
 TILES = (
     Row("MSE on [0, 1]", "{mse:.5f}"),
     Row("PSNR; SSIM {ssim:.3f}", "{psnr:.2f} dB"),
     Row(
         "codebook perplexity; {usage:.2%} used, in maps of {map[0]} x {map[1]}",
         "{perplexity:.0f} of {K}",
+        "perplexity",
     ),
 )
 
@@ -31,12 +39,12 @@ def reconstruction(subject: Subject) -> Figures:
     """Encode and decode each test image."""
     test = subject.data.test
     measured = measure(subject.vqvae, test, channels_last=subject.config.channels_last, **subject.passes)
-    figures = measured.figures() | {"ssim": mean_ssim(subject), "images": len(test)}
-    return figures | {
-        "K": subject.K,
-        "map": [*subject.vqvae.map_size],
-        "code_counts": measured.counts.tolist(),
-    }
+    of_levels = [
+        {"map": [*level.size], "code_counts": carried.counts.tolist(), **carried.figures()}
+        for level, carried in zip(subject.levels, measured.levels, strict=True)
+    ]
+    figures = measured.of_images() | {"ssim": mean_ssim(subject), "images": len(test), "K": subject.vqvae.K}
+    return figures | (of_levels[0] if len(of_levels) == 1 else {"levels": of_levels})
 
 
 def mean_ssim(subject: Subject) -> float:
@@ -51,8 +59,26 @@ def mean_ssim(subject: Subject) -> float:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """One list."""
-    return [list_table("stage 1: reconstruction of {images:,} test images", ROWS, figures)]
+    """One list; of several levels what each of them carries, too."""
+    shown = [list_table("stage 1: reconstruction of {images:,} test images", ROWS, figures)]
+    if levels := figures.get("levels"):
+        rows = {f"level {number}": level for number, level in enumerate(levels)}
+        shown.append(column_table("what each level carries", LEVELS, rows, figures, note=note(figures)))
+    return shown
+
+
+def note(figures: Figures) -> str:
+    """What the columns mean, and which levels are empty."""
+    text = "MSE swapped: that of reconstructions with the codes of this level from another picture."
+    levels = enumerate(figures["levels"])
+    empty = [number for number, level in levels if level["swapped_mse"] < EMPTY * figures["mse"]]
+    if not empty:
+        return text
+    which = " and ".join(f"level {number}" for number in empty)
+    return (
+        f"{text} {which} carries nothing: pictures are as good with another picture's codes. Take fewer "
+        "levels (--stage1.levels), or a larger --stage1.factor, so that the finest one does not say it all."
+    )
 
 
 PART = Part("reconstruction", "Stage one in figures", reconstruction, tables, tiles=TILES, key="stage1")
