@@ -378,7 +378,7 @@ def sampling(preset: str, batch: int, settings: Settings) -> dict[str, Any]:
     config, device, classes = config_of(preset, *settings.flags), device_of_process(), CLASSES[preset]
     torch.manual_seed(0)
     height, width = (pixels // config.stage1.factor for pixels in config.data.size)
-    prior = build(config.stage2, Level(config.stage1.K, height, width), classes).to(device).eval()
+    prior = build(config.stage2, [Level(config.stage1.K, height, width)], classes).to(device).eval()
     prior.requires_grad_(False).to(memory_format=torch.channels_last)
     codes = torch.randint(config.stage1.K, (batch, height, width), generator=generator(0)).to(device)
     labels = (torch.arange(batch) % classes).to(device) if classes else None
@@ -454,19 +454,21 @@ def self_checks() -> dict[str, Any]:
     here, there = Networks.from_run(MODEL, "cpu"), Networks.from_run(MODEL, device)
     numbers = torch.arange(1000) * 2**33 + 1
     images, workspace = torch.arange(16), Workspace()
-    codes = torch.randint(here.prior.K, (16, 7, 7), generator=generator(0, 12))
+    codes = torch.randint(here.priors[0].K, (16, 7, 7), generator=generator(0, 12))
     labels = images % 10
     at = lambda tensor: tensor.to(device)
-    noise = gumbel_noise(0, at(images), there.prior.K)
-    full = drawn(workspace, there.prior, at(labels), noise, in_full=True).cpu()
-    cached = drawn(workspace, there.prior, at(labels), noise).cpu()
-    again = drawn(workspace, there.prior, at(labels), noise).cpu()
-    on_cpu = drawn(Workspace(), here.prior, labels, gumbel_noise(0, images, here.prior.K))
+    noise = gumbel_noise(0, at(images), there.priors[0].K)
+    full = drawn(workspace, there.priors[0], at(labels), noise, in_full=True).cpu()
+    cached = drawn(workspace, there.priors[0], at(labels), noise).cpu()
+    again = drawn(workspace, there.priors[0], at(labels), noise).cpu()
+    on_cpu = drawn(Workspace(), here.priors[0], labels, gumbel_noise(0, images, here.priors[0].K))
     gap = lambda a, b: (a.float().cpu() - b.float()).abs().max().item()
     return {
         "the hash is the CPU's": torch.equal(hash64(3, at(numbers)).cpu(), hash64(3, numbers)),
-        "largest difference of the noise": gap(noise(2, 7), gumbel_noise(0, images, here.prior.K)(2, 7)),
-        "largest difference of logits": gap(there.prior(at(codes), at(labels)), here.prior(codes, labels)),
+        "largest difference of the noise": gap(noise(2, 7), gumbel_noise(0, images, here.priors[0].K)(2, 7)),
+        "largest difference of logits": gap(
+            there.priors[0](at(codes), at(labels)), here.priors[0](codes, labels)
+        ),
         "codes that the cache changes": (full != cached).double().mean().item(),
         "codes that a second call changes": (again != cached).double().mean().item(),
         "codes drawn otherwise than on the CPU": (on_cpu != cached).double().mean().item(),

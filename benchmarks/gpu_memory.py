@@ -91,7 +91,7 @@ def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]
     def loss() -> Tensor:
         prediction, quantized = network(images)
         how = dict(likelihood=model.likelihood, variance=1.0, beta=config.stage1.beta)
-        return total(objective(images, prediction.float(), quantized, **how))
+        return total(objective(images, prediction.float(), quantized, **how).values())
 
     return model, loss
 
@@ -100,7 +100,7 @@ def _stage2(config: Config, batch: int, classes: int) -> tuple[nn.Module, Callab
     """The prior, and a function that gives the loss of a batch."""
     settings = config.stage2
     size = [pixels // config.stage1.factor for pixels in config.data.size]
-    model = build(settings, Level(config.stage1.K, *size), classes)
+    model = build(settings, [Level(config.stage1.K, *size)], classes)
     _to_channels_last(model)
     network = network_of(model, config)
     codes = torch.zeros(batch, *size, dtype=torch.int64)

@@ -81,7 +81,7 @@ def make_codes(folder: Path, config: Config, classes: int, count: int = code_map
         codes = torch.randint(level.K, (size, level.height, level.width), generator=generator(0, start))
         labels = torch.arange(size) % classes if classes else None
         keys = [str(start + index) for index in range(size)]
-        code_maps.write_shard(folder, header, split, start, codes, labels, keys)
+        code_maps.write_shard(folder, header, split, start, (codes,), labels, keys)
     code_maps.finish(folder, header)
 
 

@@ -108,7 +108,7 @@ class Case:
         choice, memory = Choice(), self.workspace
         how = dict(maps=len(self.labels), dtype=AUTOCAST.get(self.precision), in_full=in_full)
         with convolutions(self.device, self.precision):
-            cache = memory.cache(self.prior, self.labels, choice, **how)
+            cache = memory.cache(self.prior, self.labels, (), choice, **how)
             height = self.prior.level.height
             return map_of(rows(cache, self.noise, choice, memory.rows, height))
 

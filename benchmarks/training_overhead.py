@@ -132,7 +132,7 @@ def make_codes(folder: Path, config: Config, shards: int = 12) -> None:
     for split, start, size in code_maps.shard_starts(header):
         codes = torch.randint(config.stage1.K, (size, height, width), generator=generator(0, start))
         names = [str(start + index) for index in range(size)]
-        code_maps.write_shard(folder, header, split, start, codes, torch.arange(size) % 2, names)
+        code_maps.write_shard(folder, header, split, start, (codes,), torch.arange(size) % 2, names)
     code_maps.finish(folder, header)
 
 
@@ -163,7 +163,7 @@ def stage1_feeds(config: Config, folder: Path) -> tuple[Feeds, float]:
 def stage2_feeds(config: Config, folder: Path) -> Feeds:
     """What stage two may be fed with."""
     mapped = CodeMaps(folder).split("train")
-    held = CodeSplit([np.array(shard) for shard in mapped.shards], mapped.labels)
+    held = CodeSplit([tuple(map(np.array, shard)) for shard in mapped.shards], mapped.labels)
     how = dict(
         seed=0, batch_size=config.stage2.batch_size, part=share_of_process().slice(config.stage2.batch_size)
     )
@@ -183,14 +183,15 @@ def stage1_step(config: Config) -> Callable[..., None]:
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         x = to_float(images, accelerator.device, channels_last=True)
-        prediction, quantized = network(x)
+        prediction, (quantized,) = network(x)
         how = dict(likelihood=model.likelihood, variance=1.0, beta=config.stage1.beta)
-        accelerator.backward(total(objective(x, prediction, quantized, **how)))
+        accelerator.backward(total(objective(x, prediction, [quantized], **how).values()))
         optimizer.step()
         vectors = rearrange(quantized.z_e.detach(), "b d h w -> (b h w) d")
         drawn = torch.randint(len(vectors), (model.K,), generator=generator(0)).to(vectors.device)
-        seen = model.quantizer.observe(vectors, quantized.codes.flatten(), drawn, share.rank, share.processes)
-        model.quantizer.update(sum_tensor(seen))
+        quantizer = model.quantizers[0]
+        seen = quantizer.observe(vectors, quantized.codes.flatten(), drawn, share.rank, share.processes)
+        quantizer.update(sum_tensor(seen))
         optimizer.zero_grad()
 
     return step
@@ -200,7 +201,7 @@ def stage2_step(config: Config) -> Callable[..., None]:
     """A function that trains stage two on a batch, as its loop does."""
     accelerator = accelerator_for(config)
     size = (pixels // config.stage1.factor for pixels in config.data.size)
-    model = build(config.stage2, Level(config.stage1.K, *size), 2)
+    model = build(config.stage2, [Level(config.stage1.K, *size)], 2)
     model.to(accelerator.device, memory_format=torch.channels_last)
     network, optimizer = accelerator.prepare(model, adamw(model, weight_decay=0.0))
 

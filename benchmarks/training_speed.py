@@ -51,7 +51,7 @@ def stage1(config: Config, precision: str, channels_last: bool, compiled: bool) 
         with autocast(device, precision):
             prediction, quantized = network(x)
         how = dict(likelihood=model.likelihood, variance=variance, beta=config.stage1.beta)
-        total(objective(x, prediction, quantized, **how)).backward()
+        total(objective(x, prediction, quantized, **how).values()).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -63,7 +63,7 @@ def stage2(config: Config, precision: str, channels_last: bool, compiled: bool) 
     device, batch = device_of_process(), config.stage2.batch_size
     layout = torch.channels_last if channels_last else torch.contiguous_format
     size = [pixels // config.stage1.factor for pixels in config.data.size]
-    model = build(config.stage2, Level(config.stage1.K, *size), 10).to(device, memory_format=layout)
+    model = build(config.stage2, [Level(config.stage1.K, *size)], 10).to(device, memory_format=layout)
     network, optimizer = torch.compile(model) if compiled else model, adamw(model, weight_decay=0.0)
     codes, labels = (
         torch.randint(config.stage1.K, (batch, *size), device=device),

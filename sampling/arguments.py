@@ -4,6 +4,7 @@ Legend: N images, C channels, H x W their size, h x w the code map, K codes.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,12 +87,13 @@ def as_mask(given: np.ndarray | Tensor, vqvae: VQVAE) -> Tensor:
 
 
 def as_codes(given: Arrays | Sequence[Tensor], levels: Sequence[Level]) -> Codes:
-    """Codes of each level: integers [N, h, w] in [0, K), of one level an array, of several as many arrays.
+    """Codes of each level: integers [N, h, w] in [0, K), of one level an array or a tuple of one, of several
+    as many arrays.
 
     Raises:
         UserError: they are of another shape, type, range or count, or there are none.
     """
-    arrays = [given] if isinstance(given, np.ndarray | Tensor) else [*given]
+    arrays = [*given] if has_levels(given, levels) else [given]
     if len(arrays) != len(levels):
         expected = f"{len(levels)}, coarsest first" if len(levels) > 1 else "one, not a list"
         raise UserError(f"got {len(arrays)} arrays of codes; this run takes {expected}: {in_words(levels)}")
@@ -100,6 +102,11 @@ def as_codes(given: Arrays | Sequence[Tensor], levels: Sequence[Level]) -> Codes
         counts = ", ".join(str(len(of_level)) for of_level in codes)
         raise UserError(f"got codes of {counts} images; each level takes those of the same images")
     return codes
+
+
+def has_levels(given: Any, levels: Sequence[Level]) -> bool:
+    """Whether what is given for codes is one thing a level; a list may also be the one array itself."""
+    return isinstance(given, tuple) or (isinstance(given, list) and len(levels) > 1)
 
 
 def _of_level(given: np.ndarray | Tensor, level: Level) -> Tensor:

@@ -186,9 +186,9 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
     others = {"names": np.array(names, dtype=np.str_), "K": np.array(tokenizer.K)}
     if label_names:
         others["label_names"] = np.array(label_names, dtype=np.str_)
-    finer = {
-        f"codes{level}": np.concatenate([part[level] for part in codes()]) for level in range(1, len(levels))
-    }
+    finer: dict[str, np.ndarray] = {}
+    for level in range(1, len(levels)):
+        finer[f"codes{level}"] = np.concatenate([part[level] for part in codes()])
     first = (part[0] for part in codes())
     key = "codes0" if finer else "codes"
     write_file(out / "codes.npz", lambda path: write_npz(path, key, first, len(names), others | finer))

@@ -26,6 +26,7 @@ from .arguments import (
     as_mask,
     as_tensor,
     described,
+    has_levels,
     per_image,
 )
 from .choice import Choice, Sampling
@@ -332,7 +333,7 @@ class Generator:
 
     def _codes(self, given: Arrays, settings: Sample) -> Codes:
         """The codes of images, which are encoded in chunks, or the codes that are given, checked."""
-        if isinstance(given, tuple | list):
+        if has_levels(given, self.tokenizer.levels):
             return as_codes(given, self.tokenizer.levels)
         array = as_tensor(given)
         if array.ndim not in (3, 4):

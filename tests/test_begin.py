@@ -68,7 +68,7 @@ def test_stage_one_begins_with_all_weights_of_the_other(finished_run, begin):
         assert found.keys() == weights(source).keys()
         for name, there in weights(source).items():
             assert torch.allclose(found[name], there, rtol=1e-5, atol=1e-6), name
-            assert name.startswith("quantizer.") or torch.equal(found[name], there), name
+            assert name.startswith("quantizers.") or torch.equal(found[name], there), name
     assert here.meta["begun_from"] == [source.fingerprint]
     assert f"begins from the VQ-VAE {source.fingerprint[:12]} of {finished_run}, step 4" in begin.printed
 
@@ -119,7 +119,7 @@ def test_stage_one_is_taken_over_as_it_is(finished_run, begin, others):
     assert evaluated(run, "stage1").fingerprint == evaluated(finished_run, "stage1").fingerprint
     data = load(RunDir(run).config().data, run=run)
     pictures = data.test.images(torch.arange(len(data.test))).permute(0, 2, 3, 1).numpy()
-    codes = CodeMaps(run / "codes").split("test").codes(torch.arange(len(data.test))).numpy()
+    codes = CodeMaps(run / "codes").split("test").codes(torch.arange(len(data.test)))[0].numpy()
     assert np.array_equal(codes, Tokenizer.from_run(finished_run).encode(pictures))
     assert evaluated(run, "stage2").fingerprint != evaluated(finished_run, "stage2").fingerprint
     assert np.array_equal(Tokenizer.from_run(run).encode(pictures), codes)
@@ -208,7 +208,7 @@ REFUSED = {
     "a run without stage one": (["--stage1.init", "EMPTY"], "train that stage first"),
     "another K": (
         ["--stage1.init", "SOURCE", "--stage1.K", "32"],
-        "stage1.K is 16 there and 32 here; quantizer.embedding is [16, 4] there and [32, 4] here",
+        "stage1.K is 16 there and 32 here; quantizers.0.embedding is [16, 4] there and [32, 4] here",
     ),
     "another width": (
         ["--stage1.init", "SOURCE", "--stage1.width", "16", "--stage1.factor", "8"],
@@ -228,7 +228,7 @@ REFUSED = {
     ),
     "another codebook": (
         ["--stage1.init", "SOURCE", "--stage1.quantizer", "gradient"],
-        "quantizer.sums is [16, 4] there and missing here",
+        "quantizers.0.sums is [16, 4] there and missing here",
     ),
     "a decoder with other outputs": (
         ["--stage1.init", "SOURCE", "--stage1.likelihood", "categorical"],

@@ -308,7 +308,7 @@ def test_several_codes_a_position_and_a_decoder_with_a_likelihood(pictures, tmp_
     )
     code, printed = command("run", "folder", *TINY, *flags, "--data.root", pictures, "--out", run)
     assert code == 0, printed
-    assert CodeMaps(run / "codes").split("test").codes(torch.arange(1)).shape == (1, 2, 9)
+    assert CodeMaps(run / "codes").split("test").codes(torch.arange(1))[0].shape == (1, 2, 9)
     two = json.loads((run / "metrics.json").read_text())["stage2"]
     assert two["bits_per_image"] == pytest.approx(18 * two["bits_per_code"])
     assert two["prior_bits_per_dim"] == pytest.approx(two["bits_per_image"] / (3 * 8 * 12))

@@ -30,12 +30,12 @@ def name_of(split: str, index: int) -> str:
 
 
 def write(folder, made: Header) -> dict[str, torch.Tensor]:
-    codes = {name: torch.randint(made.level.K, (size, 2, 3)) for name, size in made.sizes.items()}
+    codes = {name: torch.randint(made.levels[0].K, (size, 2, 3)) for name, size in made.sizes.items()}
     folder.mkdir()
     for split, start, size in code_maps.shard_starts(made):
         labels = torch.arange(start, start + size) % 2 if made.label_names else None
         part, names = codes[split][start : start + size], [name_of(split, start + i) for i in range(size)]
-        code_maps.write_shard(folder, made, split, start, part, labels, names)
+        code_maps.write_shard(folder, made, split, start, (part,), labels, names)
     code_maps.finish(folder, made)
     return codes
 
@@ -48,9 +48,9 @@ def test_round_trip_in_the_narrowest_type(tmp_path, monkeypatch, K, dtype):
     assert maps.header.origin() == header(K).origin()
     train = maps.split("train")
     assert len(train) == 10 and len(train.shards) == 3
-    assert all(isinstance(shard, np.memmap) and shard.dtype == dtype for shard in train.shards)
+    assert all(isinstance(maps, np.memmap) and maps.dtype == dtype for (maps,) in train.shards)
     indices = torch.tensor([9, 0, 4, 4, 3])
-    assert torch.equal(train.codes(indices), codes["train"][indices])
+    assert torch.equal(train.codes(indices)[0], codes["train"][indices])
     assert torch.equal(train.labels, torch.arange(10) % 2)
 
 
@@ -72,7 +72,7 @@ def test_a_dump_of_an_earlier_version_has_no_names_and_the_same_origin(tmp_path)
     code_maps.finish(tmp_path / "codes", header())
     maps = CodeMaps(tmp_path / "codes")
     assert maps.header.origin() == header().origin() and maps.split("train").names(torch.tensor([1])) is None
-    assert torch.equal(maps.split("train").codes(torch.arange(10)), codes["train"])
+    assert torch.equal(maps.split("train").codes(torch.arange(10))[0], codes["train"])
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[1, 2]", '["only one"]', ""])

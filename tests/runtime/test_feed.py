@@ -1,5 +1,6 @@
 """Batches on a device: there already or copied, they are those of the CPU, and nothing waits for them."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from vqprior.runtime import feed, loader
 from vqprior.runtime.code_maps import CodeSplit
 from vqprior.runtime.data import load, transform
 from vqprior.runtime.feed import fed, has_room
-from vqprior.runtime.loader import code_batches, image_batches
+from vqprior.runtime.loader import CodeBatch, code_batches, image_batches
 
 CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda:0", "mps:0"))
 HOW = dict(seed=5, batch_size=6, start=1, stop=5, part=slice(0, 6))
@@ -54,16 +55,22 @@ def test_codes_on_a_device_are_those_of_the_cpu(monkeypatch, room, dtype):
     maps = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (11, 2, 3)).astype(dtype)
     maps[0, 0, 0] = np.iinfo(dtype).max
     monkeypatch.setattr("vqprior.runtime.code_maps.SHARD", 4)
-    split = CodeSplit([maps[:4], maps[4:8], maps[8:]], torch.arange(11))
-    compare(lambda device: code_batches(split, device, **HOW), monkeypatch, room=room, parts=3)
+    split = CodeSplit([(maps[:4],), (maps[4:8],), (maps[8:],)], torch.arange(11))
+    compare(lambda device: flat(code_batches(split, device, **HOW)), monkeypatch, room=room, parts=3)
+
+
+def flat(batches: Iterable[CodeBatch]) -> Iterator[tuple[torch.Tensor | None, ...]]:
+    """As the training loop hands them on."""
+    return ((*batch.codes, batch.labels, batch.positions) for batch in batches)
 
 
 def test_codes_on_a_mac_are_copied_as_they_are_needed(monkeypatch):
-    split = CodeSplit([np.arange(44, dtype=np.uint8).reshape(11, 2, 2)], None)
-    expected = [*code_batches(split, CPU, **HOW)]
+    split = CodeSplit([(np.arange(44, dtype=np.uint8).reshape(11, 2, 2),)], None)
+    expected = [*flat(code_batches(split, CPU, **HOW))]
     with pretend("mps"):
-        for batch, same in zip(fed(code_batches(split, MPS, **HOW), MPS), expected, strict=True):
-            assert batch.labels is None and torch.equal(batch.codes.cpu(), same.codes)
+        batches = fed(flat(code_batches(split, MPS, **HOW)), MPS)
+        for (codes, labels, _), (same, _, _) in zip(batches, expected, strict=True):
+            assert labels is None and torch.equal(codes.cpu(), same)
 
 
 def test_a_split_is_kept_on_a_gpu_if_it_takes_an_eighth_of_it_at_most():

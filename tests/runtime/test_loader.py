@@ -43,15 +43,16 @@ def test_slices_of_the_processes_make_up_the_global_batch(tiny, processes):
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_slices_of_code_maps_make_up_the_global_batch(processes):
-    split = CodeSplit([np.arange(44).reshape(11, 2, 2)], torch.arange(11))
+    split = CodeSplit([(np.arange(44).reshape(11, 2, 2),)], torch.arange(11))
     how = dict(seed=5, batch_size=8, start=3, stop=6)
     whole = list(code_batches(split, CPU, part=Share().slice(8), **how))
     shares = [
         list(code_batches(split, CPU, part=Share(r, processes).slice(8), **how)) for r in range(processes)
     ]
-    for t, (codes, labels, positions) in enumerate(whole):
-        for index, tensor in enumerate((codes, labels, positions)):
-            assert torch.equal(tensor, torch.cat([share[t][index] for share in shares])) and len(tensor) == 8
+    for t, ((codes,), labels, positions) in enumerate(whole):
+        parts = [(share[t].codes[0], share[t].labels, share[t].positions) for share in shares]
+        for tensor, of_shares in zip((codes, labels, positions), zip(*parts, strict=True), strict=True):
+            assert torch.equal(tensor, torch.cat(of_shares)) and len(tensor) == 8
         assert torch.equal(labels * 4, codes[:, 0, 0])
 
 

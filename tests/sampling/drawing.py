@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vqprior.runtime.codes import Level
+from vqprior.runtime.codes import Codes, Level
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import Noise
 from vqprior.sampling.sampler import map_of, rows
@@ -24,11 +24,12 @@ def drawn(
     in_full: bool = False,
     dtype: torch.dtype | None = None,
     known: Tensor | None = None,
+    above: Codes = (),
     workspace: Workspace | None = None,
 ) -> Tensor:
     """Codes [B, h, w] of B maps of the prior's size."""
     workspace = workspace or Workspace()
-    cache = workspace.cache(prior, labels, choice, maps=maps, dtype=dtype, in_full=in_full)
+    cache = workspace.cache(prior, labels, above, choice, maps=maps, dtype=dtype, in_full=in_full)
     memory, height = workspace.rows, prior.level.height
     return map_of(rows(cache, noise, choice, memory, height, known))
 
@@ -41,5 +42,7 @@ class Fake(Prior):
         super().__init__(level, classes, hides_labels=False)
         self.function, self.anchor = function, nn.Parameter(torch.zeros(()))
 
-    def forward(self, codes: Tensor, labels: Tensor | None = None, dropped: None = None) -> Tensor:
+    def forward(
+        self, codes: Tensor, labels: Tensor | None = None, above: Codes = (), dropped: None = None
+    ) -> Tensor:
         return self.function(codes, labels)

@@ -47,8 +47,8 @@ def test_the_cache_is_counted(classes):
 def test_a_power_of_two_whose_maps_take_at_most_a_quarter(monkeypatch, gigabytes, each, expected):
     generator = tiny_generator()
     monkeypatch.setattr(batch_size, "total_memory", lambda device: int(gigabytes * 2**30))
-    monkeypatch.setattr(batch_size, "bytes_of_map", lambda prior, vqvae: int(each))
-    assert batch_size.automatic(generator.networks.prior, generator.networks.vqvae) == expected
+    monkeypatch.setattr(batch_size, "bytes_of_image", lambda priors, vqvae: int(each))
+    assert batch_size.automatic(generator.networks.priors, generator.networks.vqvae) == expected
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.conftest import colour
 from tests.sampling.tiny import tiny_generator
 from vqprior.configs import UserError
+from vqprior.runtime.codes import Level
 from vqprior.runtime.data.transform import prepare
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.masks import hidden_codes
@@ -32,7 +33,7 @@ def generator():
 def test_known_codes_and_pixels_are_kept_and_hidden_ones_have_no_influence(generator, mask, label):
     done = generator.complete(IMAGE, mask, n=5, labels=label)
     assert done.images.shape == (5, HEIGHT, WIDTH, 3) and done.codes.shape == (5, 4, 5)
-    assert np.array_equal(done.known, ~hidden_codes(torch.from_numpy(mask), (4, 5)).numpy())
+    assert np.array_equal(done.known, ~hidden_codes(torch.from_numpy(mask), Level(7, 4, 5)).numpy())
     assert (done.codes[:, done.known] == done.codes[0, done.known]).all()
     assert (done.codes[:, ~done.known] != done.codes[0, ~done.known]).any()
     assert (done.images[:, ~mask] == IMAGE[~mask]).all()

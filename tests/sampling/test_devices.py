@@ -31,7 +31,7 @@ def first_use() -> Iterator[None]:
 
 def generator_on(kind: str, size: tuple[int, int] = (16, 20)) -> Generator:
     generator = tiny_generator(size=size)
-    for network in (generator.networks.vqvae, generator.networks.prior):
+    for network in (generator.networks.vqvae, generator.networks.priors[0]):
         network.to(f"{kind}:0")
     return generator
 
@@ -85,9 +85,9 @@ def test_a_row_and_a_code_wait_for_nothing(kind):
             settings = Sampling(choice=Choice(guidance=2.0), batch_size=2)
             known = torch.full((2, size[0] // 4, size[1] // 4), -1)
             numbers, labels = torch.arange(2), torch.tensor([0, 1])
-            generator.networks.codes(numbers, labels, settings, known)
+            generator.networks.codes(numbers, labels, settings, (known,))
             gpu.reset()
-            generator.networks.codes(numbers, labels, settings, known)
+            generator.networks.codes(numbers, labels, settings, (known,))
             return dict(gpu.waits)
 
     few, many = waits((8, 8)), waits((24, 20))

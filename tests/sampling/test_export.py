@@ -44,7 +44,7 @@ def test_half_the_size(finished_run, tmp_path, command):
     assert {tensor.dtype for tensor in half.values()} == {torch.float16}
     for name, tensor in full.items():
         assert torch.allclose(half[name].float(), tensor, rtol=1e-3, atol=1e-6)
-    assert next(Generator.from_run(tmp_path / "half").networks.prior.parameters()).dtype == torch.float32
+    assert next(Generator.from_run(tmp_path / "half").networks.priors[0].parameters()).dtype == torch.float32
     difference = images(tmp_path / "half").astype(int) - images(tmp_path / "full")
     assert np.abs(difference).mean() < 3
 

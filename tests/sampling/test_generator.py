@@ -43,7 +43,7 @@ def test_the_label_matters(generator):
     """In a tiny run it has hardly been learnt: make it loud."""
     opinionated = copy.deepcopy(generator)
     torch.manual_seed(0)
-    for parameter in opinionated.networks.prior.parameters():
+    for parameter in opinionated.networks.priors[0].parameters():
         torch.nn.init.normal_(parameter)
     assert not np.array_equal(opinionated.sample(6, labels="bee"), opinionated.sample(6, labels="ant"))
 
@@ -63,13 +63,13 @@ def test_it_can_be_called_again_and_leaves_no_gradients(generator):
     first = generator.sample(3)
     generator.sample(4, seed=9)
     assert np.array_equal(generator.sample(3), first)
-    assert not any(p.requires_grad for p in generator.networks.prior.parameters())
+    assert not any(p.requires_grad for p in generator.networks.priors[0].parameters())
 
 
 def test_codes_decode_to_the_images(generator):
     numbers = torch.arange(3)
     codes = generator.networks.codes(numbers, generator.networks.labels_for(numbers), Sampling())
-    assert codes.shape == (3, 2, 2) and codes.max() < 16
+    assert codes[0].shape == (3, 2, 2) and codes[0].max() < 16
     assert np.array_equal(generator.decode(codes), generator.sample(3, batch_size=3))
 
 
@@ -141,9 +141,9 @@ def test_calls_from_several_threads_disturb_each_other_in_nothing():
     with ThreadPoolExecutor(4) as threads:
         found = [*threads.map(draw, range(12))]
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert len(generator.networks._spare._kept) == 1
+    assert len(generator.networks._spares[0]._kept) == 1
     generator.networks.release()
-    assert not generator.networks._spare._kept and np.array_equal(draw(5), expected[5])
+    assert not generator.networks._spares[0]._kept and np.array_equal(draw(5), expected[5])
 
 
 def test_a_hundred_calls_disturb_each_other_in_nothing_and_leave_nothing_behind():
@@ -151,7 +151,7 @@ def test_a_hundred_calls_disturb_each_other_in_nothing_and_leave_nothing_behind(
     were."""
     generator = tiny_generator()
     image, mask = generator.sample(1, labels="a")[0], np.arange(16)[:, None].repeat(20, 1) > 7
-    weights = {name: value.clone() for name, value in generator.networks.prior.state_dict().items()}
+    weights = {name: value.clone() for name, value in generator.networks.priors[0].state_dict().items()}
     expected = generator.sample(**SETTINGS, batch_size=5)
 
     def call(i: int) -> None:
@@ -178,5 +178,5 @@ def test_a_hundred_calls_disturb_each_other_in_nothing_and_leave_nothing_behind(
     assert memory_after - memory < 8 * 2**20
     assert np.array_equal(generator.sample(**SETTINGS, batch_size=5), expected)
     assert all(
-        torch.equal(value, weights[name]) for name, value in generator.networks.prior.state_dict().items()
+        torch.equal(value, weights[name]) for name, value in generator.networks.priors[0].state_dict().items()
     )

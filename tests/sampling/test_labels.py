@@ -107,7 +107,7 @@ def test_without_classes_there_is_none_to_name():
 def named(names: tuple[str, ...]) -> Generator:
     """The tiny generator, with other names for its classes."""
     tiny = tiny_generator()
-    return Generator(tiny.tokenizer, tiny.networks.prior, names)
+    return Generator(tiny.tokenizer, tiny.networks.priors[0], names)
 
 
 def test_all_calls_agree_on_classes_called_by_digits_in_another_order():

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from vqprior.configs import UserError
+from vqprior.runtime.codes import Level
 from vqprior.sampling.masks import GREY, box, fill, half, hidden_codes
 
 
@@ -12,7 +13,7 @@ def random_mask(height: int, width: int, share: float, seed: int) -> torch.Tenso
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 1.0])
 def test_a_code_is_hidden_where_any_pixel_of_its_square_is(share):
     hidden = random_mask(12, 20, share, 0)
-    codes = hidden_codes(hidden, (3, 5))
+    codes = hidden_codes(hidden, Level(2, 3, 5))
     for i in range(3):
         for j in range(5):
             assert codes[i, j] == bool(hidden[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].any())
@@ -20,7 +21,7 @@ def test_a_code_is_hidden_where_any_pixel_of_its_square_is(share):
 
 def test_all_codes_of_a_position_are_hidden_together():
     hidden = random_mask(12, 20, 0.1, 0)
-    one, three = hidden_codes(hidden, (3, 5)), hidden_codes(hidden, (3, 15), 3)
+    one, three = hidden_codes(hidden, Level(2, 3, 5)), hidden_codes(hidden, Level(2, 3, 15, 3))
     assert 0 < one.sum() < 15
     for n in range(3):
         assert torch.equal(three[:, n::3], one)

@@ -32,7 +32,7 @@ def test_the_codes_are_those_that_the_command_wrote(tokenizer, finished_run, pic
     on_disk = CodeMaps(finished_run / "codes").split("test")
     codes = tokenizer.encode(pictures)
     assert codes.dtype == np.int64
-    assert np.array_equal(codes, on_disk.codes(torch.arange(len(pictures))).numpy())
+    assert np.array_equal(codes, on_disk.codes(torch.arange(len(pictures)))[0].numpy())
 
 
 def test_it_says_what_it_takes_and_gives(tokenizer, pictures):

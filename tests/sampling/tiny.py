@@ -7,7 +7,6 @@ import torch
 from vqprior import Generator
 from vqprior.configs import Config
 from vqprior.configs.schema import Data, Stage1, Stage2
-from vqprior.runtime.codes import Level
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
@@ -19,7 +18,7 @@ def tiny_generator(
     *,
     channels: int = 3,
     label_dropout: float = 0.1,
-) -> Generator:  # fmt: skip
+) -> Generator:
     """Maps of `size` / 4; the classes are called a, b, c."""
     torch.manual_seed(0)
     stage1 = Stage1(K=K, D=3, width=8, blocks=1, block_width=4, factor=4)
@@ -28,9 +27,9 @@ def tiny_generator(
         .eval()
         .requires_grad_(False)
     )
-    level = Level(K, *vqvae.map_size)
+    (level,) = vqvae.levels
     prior = PixelCNN(Stage2(channels=6, layers=3, head=8, label_dropout=label_dropout), level, classes).eval()
-    torch.nn.init.normal_(vqvae.quantizer.embedding)
+    torch.nn.init.normal_(vqvae.quantizers[0].embedding)
     for parameter in [*vqvae.parameters(), *prior.parameters()]:
         torch.nn.init.normal_(parameter, std=0.5)
     return Generator(vqvae, prior.requires_grad_(False), "abc"[:classes])

@@ -35,7 +35,7 @@ def test_the_codes_are_those_of_the_encoder_for_every_picture_in_order(trained):
     for name in ("train", "validation", "test"):
         split, codes = data.split(name), maps.split(name)
         x = split.images(torch.arange(len(split))).float() / 255
-        assert torch.equal(codes.codes(torch.arange(len(split))), model.encode(x).codes)
+        assert torch.equal(codes.codes(torch.arange(len(split)))[0], model.encode(x)[0].codes)
         assert torch.equal(codes.labels, split.labels)
         assert codes.names(torch.arange(len(split))) == list(split.keys)
 
@@ -46,7 +46,7 @@ def test_the_header_names_the_origin(trained):
     header = CodeMaps(trained.codes).header
     assert header.vqvae == checkpoint.best(trained.stage1).fingerprint
     assert header.label_names == ["ant", "bee"] and header.data_fingerprint == data.fingerprint
-    assert (header.weights, header.precision, header.level.K) == ("model", "no", 16)
+    assert (header.weights, header.precision, header.levels[0].K) == ("model", "no", 16)
     assert header.data["size"] == [8, 8]
 
 
@@ -61,11 +61,11 @@ def test_copies_follow_the_pictures_themselves(trained):
     assert plain.names(torch.arange(3 * n)) == 3 * list(data.train.keys)
     model = load_vqvae(checkpoint.best(trained.stage1), torch.device("cpu"))
     images = data.train.images(torch.arange(n)).float() / 255
-    straight, mirrored = model.encode(images).codes, model.encode(images.flip(3)).codes
-    assert torch.equal(plain.codes(torch.arange(n)), straight)
+    straight, mirrored = (model.encode(x)[0].codes for x in (images, images.flip(3)))
+    assert torch.equal(plain.codes(torch.arange(n))[0], straight)
     flips = 0
     for index in range(n, 3 * n):
-        code = plain.codes(torch.tensor([index]))[0]
+        code = plain.codes(torch.tensor([index]))[0][0]
         flips += torch.equal(code, mirrored[index % n]) and not torch.equal(code, straight[index % n])
         assert torch.equal(code, straight[index % n]) or torch.equal(code, mirrored[index % n])
     assert flips > 0

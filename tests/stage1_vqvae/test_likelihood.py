@@ -7,7 +7,6 @@ import torch
 
 from vqprior.configs import Config
 from vqprior.configs.schema import Data, Stage1, Stage2
-from vqprior.runtime.codes import Level
 from vqprior.stage1_vqvae.likelihood import L1, LIKELIHOODS, MIXTURES, MSE, Categorical, Logistic
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
@@ -110,7 +109,7 @@ def test_a_decoder_of_each_kind_learns_what_its_codes_say(name):
     vqvae = VQVAE(replace(Config(), data=Data(size=(8, 8), channels=1), stage1=stage1))
     codes = torch.randint(2, (64, 2, 2))
     x = torch.tensor([40.0, 200.0])[codes].repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None] / 255
-    z_q, optimizer = vqvae.quantizer.embed(codes), torch.optim.Adam(vqvae.decoder.parameters(), lr=1e-2)
+    z_q, optimizer = vqvae.embed((codes,)), torch.optim.Adam(vqvae.decoder.parameters(), lr=1e-2)
     losses: list[float] = []  # at this rate they jump up now and then
     for _ in range(150):
         loss = vqvae.likelihood.loss(vqvae.predict(z_q), x).mean()
@@ -134,7 +133,7 @@ def test_the_bound_is_its_two_terms_and_no_smaller_than_the_sum_over_all_maps(na
     )
     config = replace(Config(), data=Data(size=(2, 4), channels=1), stage1=stage1)
     vqvae = VQVAE(config).double().eval()
-    level = Level(K, *vqvae.map_size, codes_per_position)
+    level = vqvae.levels[0]
     prior = PixelCNN(Stage2(channels=4, layers=2, head=4), level, 0)
     prior = prior.double().eval()
     for parameter in [*vqvae.parameters(), *prior.parameters()]:
@@ -143,17 +142,17 @@ def test_the_bound_is_its_two_terms_and_no_smaller_than_the_sum_over_all_maps(na
         x = torch.randint(256, (1, 1, 2, 4)).double() / 255
         places = 2 * codes_per_position
         maps = torch.tensor([*product(range(K), repeat=places)]).view(-1, 1, places)
-        prior_bits = -log2_prob(prior, maps, None)
+        prior_bits = -log2_prob(prior, (maps,), None)
         assert (2**-prior_bits).sum().item() == pytest.approx(1, abs=1e-9)
-        said = vqvae.predict(vqvae.quantizer.embed(maps))
+        said = vqvae.predict(vqvae.embed((maps,)))
         # 8 sub-pixels
         decoder_bits = vqvae.likelihood.loss(said, x.expand(len(maps), -1, -1, -1)) * 8 / math.log(2)
         exact = -math.log2((2 ** -(prior_bits + decoder_bits)).sum().item())
         assert (prior_bits + decoder_bits >= exact).all()
 
-        z = vqvae.encode(x).codes
+        z = vqvae.encode(x)[0].codes
         own = (maps == z).all(dim=(1, 2)).nonzero().item()
         bound = (prior_bits + decoder_bits)[own].item()
-        by_hand = -log2_prob(prior, z, None).item()
+        by_hand = -log2_prob(prior, (z,), None).item()
         by_hand += vqvae.likelihood.loss(vqvae(x).prediction, x).item() * 8 / math.log(2)
         assert bound == pytest.approx(by_hand, rel=1e-9) and bound > exact

@@ -34,21 +34,21 @@ class Codes:
     """The code maps of a split."""
 
     def __init__(self, maps: torch.Tensor):
-        self.codes = maps.__getitem__
+        self.codes = lambda indices: (maps[indices],)
 
 
 def model(likelihood: str = "logistic") -> VQVAE:
     torch.manual_seed(0)
     stage1 = Stage1(K=7, D=3, width=8, blocks=1, block_width=4, factor=4, likelihood=likelihood)
     vqvae = VQVAE(replace(Config(), data=Data(size=(8, 12)), stage1=stage1)).eval().requires_grad_(False)
-    torch.nn.init.normal_(vqvae.quantizer.embedding)
+    torch.nn.init.normal_(vqvae.quantizers[0].embedding)
     for parameter in vqvae.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return vqvae
 
 
 def figures(found: Reconstruction) -> dict[str, float]:
-    counts = {f"code {code}": count for code, count in enumerate(found.counts.tolist())}
+    counts = {f"code {code}": count for code, count in enumerate(found.levels[0].counts.tolist())}
     return found.figures() | {"loss": found.loss} | counts
 
 
@@ -57,15 +57,16 @@ def test_the_figures_are_their_definitions(likelihood):
     vqvae, split = model(likelihood), Pictures(11)
     found = measure(vqvae, split, batch=4, **HOW)
     x = split.pixels.float() / 255
-    quantized = vqvae.encode(x)
-    prediction = vqvae.predict(quantized.z_q)
+    (quantized,) = vqvae.encode(x)
+    prediction = vqvae.predict([quantized.z_q])
     mse = (x - vqvae.likelihood.image(prediction).clamp(0, 1)).square().double().mean().item()
     assert found.mse == pytest.approx(mse, rel=1e-5)
     assert found.relative_mse == pytest.approx(mse / x.double().var(correction=0).item(), rel=1e-5)
     assert found.loss == pytest.approx(vqvae.likelihood.loss(prediction, x).mean().item(), rel=1e-5)
-    assert torch.equal(found.counts, torch.bincount(quantized.codes.flatten(), minlength=7))
-    p = found.counts[found.counts > 0].double() / found.counts.sum()
-    assert found.perplexity == pytest.approx(math.exp(-(p * p.log()).sum().item()))
+    (carried,) = found.levels
+    assert torch.equal(carried.counts, torch.bincount(quantized.codes.flatten(), minlength=7))
+    p = carried.counts[carried.counts > 0].double() / carried.counts.sum()
+    assert carried.perplexity == pytest.approx(math.exp(-(p * p.log()).sum().item()))
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
@@ -73,7 +74,7 @@ def test_a_device_measures_what_the_cpu_measures(kind):
     """With as many waits for each chunk, of which none is for a figure of its own."""
     split = Pictures(11)
     vqvae = model()
-    codes = vqvae.encode(split.pixels.float() / 255).codes
+    codes = vqvae.encode(split.pixels.float() / 255)[0].codes
     expected = figures(measure(vqvae, split, batch=4, **HOW))
     bits = decoder_bits_per_dim(vqvae, split, Codes(codes), batch=4, **HOW)
     with pretend(kind) as gpu:

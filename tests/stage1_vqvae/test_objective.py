@@ -29,12 +29,13 @@ def x() -> torch.Tensor:
 def test_beta_weighs_the_commitment_term_which_moves_the_encoder(x):
     """Twice beta gives the encoder the gradient of that term once more, and the codebook what it had."""
     vqvae = model("--stage1.quantizer", "gradient")
-    encoder, codebook = vqvae.encoder.parameters, vqvae.quantizer.embedding
+    encoder, codebook = vqvae.encoder.parameters, vqvae.quantizers[0].embedding
     (once, twice) = (terms_of(vqvae, x, beta=beta) for beta in (0.25, 0.5))
     wanted = [*encoder(), codebook]
     of_term = torch.autograd.grad(once["commitment"], wanted, retain_graph=True, allow_unused=True)
     assert of_term[-1] is None and sum(gradient.abs().sum() for gradient in of_term[:-1]) > 0
-    before, after = (torch.autograd.grad(total(terms), wanted, retain_graph=True) for terms in (once, twice))
+    gradient = lambda terms: torch.autograd.grad(total(terms.values()), wanted, retain_graph=True)
+    before, after = gradient(once), gradient(twice)
     for a, b, term in zip(before[:-1], after[:-1], of_term[:-1], strict=True):
         assert torch.allclose(b - a, term, atol=1e-12)
     assert torch.equal(before[-1], after[-1])
@@ -53,9 +54,9 @@ def test_beta_weighs_the_commitment_term_which_moves_the_encoder(x):
 )
 def test_the_terms_are_those_of_the_equation(flags, names, x):
     vqvae = model(*flags)
-    prediction, quantized = vqvae(x)
+    prediction, (quantized,) = vqvae(x)
     terms = terms_of(vqvae, x, beta=0.3)
-    z_e, e = quantized.z_e, vqvae.quantizer.embed(quantized.codes)
+    z_e, e = quantized.z_e, vqvae.quantizers[0].embed(quantized.codes)
     distance = (z_e - e).square().mean()
     expected = {
         "reconstruction": (prediction + 0.5 - x).square().mean() / 0.1,
@@ -64,4 +65,4 @@ def test_the_terms_are_those_of_the_equation(flags, names, x):
     }
     assert [*terms] == names
     assert all(torch.allclose(terms[name], expected[name]) for name in names)
-    assert torch.allclose(total(terms), sum(expected[name] for name in names))
+    assert torch.allclose(total(terms.values()), sum(expected[name] for name in names))

@@ -3,7 +3,7 @@ import torch
 
 from tests.conftest import FSQ
 from vqprior import configs
-from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage1_vqvae.vqvae import VQVAE, codes_of
 
 
 def model(*flags: str) -> VQVAE:
@@ -16,24 +16,26 @@ def model(*flags: str) -> VQVAE:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes(factor, channels):
     vqvae = model("--stage1.factor", str(factor), "--data.channels", str(channels))
-    prediction, quantized = vqvae(torch.rand(2, channels, 16, 24))
+    prediction, (quantized,) = vqvae(torch.rand(2, channels, 16, 24))
     assert vqvae.likelihood.image(prediction).shape == (2, channels, 16, 24)
-    assert quantized.codes.shape == (2, *vqvae.map_size) == (2, 16 // factor, 24 // factor)
+    assert quantized.codes.shape == (2, *vqvae.levels[0].size) == (2, 16 // factor, 24 // factor)
 
 
 def test_decoding_the_codes_is_the_reconstruction():
     vqvae = model()
     prediction, quantized = vqvae(torch.rand(2, 3, 16, 24))
-    assert torch.allclose(vqvae.decode_codes(quantized.codes), vqvae.likelihood.image(prediction), atol=1e-5)
+    assert torch.allclose(
+        vqvae.decode_codes(codes_of(quantized)), vqvae.likelihood.image(prediction), atol=1e-5
+    )
 
 
 def test_codes_of_one_position_lie_side_by_side():
     """Another code at one place of the map changes pixels around its own square only."""
     vqvae = model("--stage1.codes_per_position", "3", "--stage1.blocks", "0")
-    assert vqvae.map_size == (4, 3 * 6)
+    assert vqvae.levels[0].size == (4, 3 * 6)
     x = torch.rand(1, 3, 16, 24)
     z = vqvae.encoder(x - 0.5)  # [1, 3 * D, 4, 6]
-    quantized = vqvae.encode(x)
+    (quantized,) = vqvae.encode(x)
     for n in range(3):
         assert torch.equal(quantized.z_e[0, :, 2, 3 * 4 + n], z[0, 4 * n : 4 * (n + 1), 2, 4])
     assert torch.equal(vqvae.encoder(x - 0.5), z)
@@ -41,7 +43,7 @@ def test_codes_of_one_position_lie_side_by_side():
     for n in range(3):
         other = codes.clone()
         other[0, 2, 3 * 4 + n] = (other[0, 2, 3 * 4 + n] + 1) % 16
-        moved = (vqvae.decode_codes(other) != vqvae.decode_codes(codes)).any(1)[0].nonzero()
+        moved = (vqvae.decode_codes((other,)) != vqvae.decode_codes((codes,))).any(1)[0].nonzero()
         assert moved.min(0).values.tolist() >= [8 - 7, 16 - 7] and moved.max(0).values.tolist() <= [
             11 + 7,
             19 + 7,
@@ -60,24 +62,24 @@ def test_every_parameter_gets_a_gradient(flags):
     vqvae = model(*flags)
     vqvae.encoder.project.bias.data.fill_(1.0)  # fsq would round all that a new encoder says to zero
     out = vqvae(torch.rand(2, 3, 16, 24))
-    (out.prediction.square().mean() + sum(out.quantized.terms.values())).backward()
+    (out.prediction.square().mean() + sum(out.quantized[0].terms.values())).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in vqvae.parameters())
 
 
 def test_the_quantizer_is_a_field():
-    assert "quantizer.embedding" in dict(model("--stage1.quantizer", "gradient").named_parameters())
-    assert "quantizer.embedding" in dict(model("--stage1.quantizer", "ema").named_buffers())
-    assert not [name for name in model(*FSQ).state_dict() if name.startswith("quantizer.")]
+    assert "quantizers.0.embedding" in dict(model("--stage1.quantizer", "gradient").named_parameters())
+    assert "quantizers.0.embedding" in dict(model("--stage1.quantizer", "ema").named_buffers())
+    assert not [name for name in model(*FSQ).state_dict() if name.startswith("quantizers.")]
 
 
 def test_the_model_says_what_is_not_decayed_and_what_stays_exact():
     kinds = {"ema": ["--stage1.quantizer", "ema"], "gradient": ["--stage1.quantizer", "gradient"], "fsq": FSQ}
     models = {kind: model(*flags) for kind, flags in kinds.items()}
     undecayed = {kind: vqvae.undecayed() for kind, vqvae in models.items()}
-    assert undecayed == {"ema": set(), "gradient": {"quantizer.embedding"}, "fsq": set()}
+    assert undecayed == {"ema": set(), "gradient": {"quantizers.0.embedding"}, "fsq": set()}
     exact = {kind: vqvae.exact_tensors() for kind, vqvae in models.items()}
-    codebook = {"quantizer.embedding", "quantizer.usage"}
-    assert exact == {"ema": codebook | {"quantizer.sums"}, "gradient": codebook, "fsq": set()}
+    codebook = {"quantizers.0.embedding", "quantizers.0.usage"}
+    assert exact == {"ema": codebook | {"quantizers.0.sums"}, "gradient": codebook, "fsq": set()}
     assert all(exact[kind] <= models[kind].state_dict().keys() for kind in models)
 
 

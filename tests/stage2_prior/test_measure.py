@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vqprior.runtime.code_maps import CodeSplit
+from vqprior.runtime.codes import Level
 from vqprior.stage2_prior.measure import (
     bits_by_position,
     bits_per_code,
@@ -21,15 +22,16 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.embedding = torch.nn.Embedding(K, 1)
         self.K, self.classes, self.device = K, 0, torch.device("cpu")
+        self.level = Level(K, height, width)
         self.table = torch.randn(K, height, width, generator=torch.Generator().manual_seed(0))
 
-    def forward(self, codes, labels=None):
+    def forward(self, codes, labels=None, above=()):
         return self.table.expand(len(codes), -1, -1, -1)
 
 
 def split(count: int, K: int, seed: int) -> CodeSplit:
     codes = torch.randint(K, (count, 2, 3), generator=torch.Generator().manual_seed(seed))
-    return CodeSplit([codes.numpy()], None)
+    return CodeSplit([(codes.numpy(),)], None)
 
 
 def test_bits_per_code_is_the_mean_over_every_code_once():
@@ -37,7 +39,7 @@ def test_bits_per_code_is_the_mean_over_every_code_once():
     log_p = prior.table.log_softmax(0)
     picked = [
         log_p[c, i, j]
-        for m in codes.codes(torch.arange(11))
+        for m in codes.codes(torch.arange(11))[0]
         for i, row in enumerate(m.tolist())
         for j, c in enumerate(row)
     ]
@@ -47,7 +49,8 @@ def test_bits_per_code_is_the_mean_over_every_code_once():
 
 
 def counts(maps: list, K: int) -> torch.Tensor:
-    return position_counts(CodeSplit([torch.tensor(maps).numpy()], None), K)
+    array = torch.tensor(maps).numpy()
+    return position_counts(CodeSplit([(array,)], None), Level(K, *array.shape[1:]))
 
 
 def test_position_counts():
@@ -71,7 +74,7 @@ def test_a_code_never_seen_in_training_costs_finitely_many_bits():
 def test_bits_by_position_are_those_of_each_place():
     prior, codes = Fixed(5, 2, 3), split(11, 5, 1)
     log_p = prior.table.log_softmax(0)  # [K, h, w]
-    expected = -log_p.expand(11, -1, -1, -1).gather(1, codes.codes(torch.arange(11))[:, None]).mean(
+    expected = -log_p.expand(11, -1, -1, -1).gather(1, codes.codes(torch.arange(11))[0][:, None]).mean(
         (0, 1)
     ) / math.log(2)
     assert torch.allclose(
@@ -83,16 +86,16 @@ def test_the_posterior_finds_the_label_that_made_the_codes():
     class Told(Fixed):
         """A prior that is almost sure that all codes are the label."""
 
-        def forward(self, codes, labels=None):
+        def forward(self, codes, labels=None, above=()):
             return 9.0 * torch.nn.functional.one_hot(labels, self.K)[:, :, None, None].expand(-1, -1, 2, 3)
 
     prior, labels = Told(4, 2, 3), torch.arange(11) % 4
     prior.classes = 4
-    maps = CodeSplit([labels[:, None, None].expand(-1, 2, 3).numpy()], labels)
-    wrong = CodeSplit([((labels + 1) % 4)[:, None, None].expand(-1, 2, 3).numpy()], labels)
+    maps = CodeSplit([(labels[:, None, None].expand(-1, 2, 3).numpy(),)], labels)
+    wrong = CodeSplit([(((labels + 1) % 4)[:, None, None].expand(-1, 2, 3).numpy(),)], labels)
     for batch in (3, 20):
-        assert posterior_accuracy(prior, maps, batch=batch, precision="no", images=7) == 1
-        assert posterior_accuracy(prior, wrong, batch=batch, precision="no", images=7) == 0
+        assert posterior_accuracy((prior,), maps, batch=batch, precision="no", images=7) == 1
+        assert posterior_accuracy((prior,), wrong, batch=batch, precision="no", images=7) == 0
 
 
 def test_a_part_of_a_split_sorted_by_class_is_of_all_classes():
@@ -101,11 +104,11 @@ def test_a_part_of_a_split_sorted_by_class_is_of_all_classes():
     class Zero(Fixed):
         """A prior that expects code 0, and of labels the first."""
 
-        def forward(self, codes, labels=None):
+        def forward(self, codes, labels=None, above=()):
             return torch.tensor([1.0, 0.0])[None, :, None, None].expand(len(codes), -1, 2, 3)
 
     labels = torch.arange(2000) // 1000
-    maps = CodeSplit([labels[:, None, None].expand(-1, 2, 3).numpy()], labels)
+    maps = CodeSplit([(labels[:, None, None].expand(-1, 2, 3).numpy(),)], labels)
     prior = Zero(2, 2, 3)
     prior.classes = 2
     whole, part = (bits_per_code(prior, maps, batch=100, precision="no", images=n) for n in (None, 400))
@@ -115,6 +118,6 @@ def test_a_part_of_a_split_sorted_by_class_is_of_all_classes():
         and part == pytest.approx(whole, abs=0.1)
         and whole > first + 0.5
     )
-    assert posterior_accuracy(prior, maps, batch=100, precision="no", images=400) == pytest.approx(
+    assert posterior_accuracy((prior,), maps, batch=100, precision="no", images=400) == pytest.approx(
         0.5, abs=0.1
     )

@@ -87,9 +87,9 @@ def test_dropout_is_a_function_of_the_place_in_the_run_and_keeps_the_mean():
 def test_factors_scale_the_gated_channels_of_their_map_and_layer(factor):
     model, codes = prior(), torch.randint(7, (2, 4, 4))
     kept = torch.ones(2, len(model.layers), model.hidden.in_channels, dtype=torch.float64)
-    assert torch.equal(model(codes, None, kept), model(codes))
+    assert torch.equal(model(codes, dropped=kept), model(codes))
     kept[1, 2, 3] = factor
-    found, plain = model(codes, None, kept), model(codes)
+    found, plain = model(codes, dropped=kept), model(codes)
     model.layers[2].project.weight.data[:, 3] *= factor
     expected = model(codes)
     assert torch.equal(found[0], plain[0]) and torch.allclose(found[1], expected[1], rtol=1e-12)

@@ -2,6 +2,7 @@
 no more."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from tests.conftest import TINY, write_pictures
 from vqprior import Generator
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.codes import Level
+from vqprior.runtime.codes import Codes, Level
 from vqprior.stage2_prior.prior import FullForwards, Prior
 from vqprior.stage2_prior.priors import PRIORS
 
@@ -20,13 +21,15 @@ from vqprior.stage2_prior.priors import PRIORS
 class Toy(Prior):
     """Logits from the code before and the label."""
 
-    def __init__(self, config: Stage2, level: Level, classes: int):
-        super().__init__(level, classes, hides_labels=config.label_dropout > 0)
+    def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
+        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.before = nn.Embedding(level.K + 1, level.K)  # the last row is for the first place
         self.label = nn.Embedding(self.labels, level.K) if self.labels else None
 
-    def forward(self, codes: Tensor, labels: Tensor | None = None, dropped: None = None) -> Tensor:
-        self.check_labels(labels)
+    def forward(
+        self, codes: Tensor, labels: Tensor | None = None, above: Codes = (), dropped: None = None
+    ) -> Tensor:
+        self.check_given(labels, above)
         flat = codes.flatten(1)
         first = torch.full_like(flat[:, :1], self.K)
         logits = self.before(torch.cat([first, flat[:, :-1]], dim=1))

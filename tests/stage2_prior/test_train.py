@@ -5,6 +5,7 @@ import torch
 from tests.conftest import TINY, write_pictures
 from tests.stage2_prior.test_pixelcnn import drawn
 from vqprior import configs
+from vqprior.runtime.codes import Codes
 from vqprior.runtime.loader import batch_positions
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
@@ -13,11 +14,15 @@ def test_each_step_drops_other_channels_and_hides_other_labels(tmp_path, command
     seen, forward = [], PixelCNN.forward
 
     def watch(
-        self: PixelCNN, codes: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor | None = None
+        self: PixelCNN,
+        codes: torch.Tensor,
+        labels: torch.Tensor,
+        above: Codes = (),
+        dropped: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if self.training:
-            seen.append((labels, kept))
-        return forward(self, codes, labels, kept)
+            seen.append((labels, dropped))
+        return forward(self, codes, labels, above, dropped)
 
     monkeypatch.setattr(PixelCNN, "forward", watch)
     flags = ["--stage2.dropout", 0.3, "--stage2.label_dropout", 0.5, "--seed", 3]
