@@ -368,7 +368,7 @@ def drawn(
 ) -> Tensor:
     """Code maps [B, h, w] of B maps with this noise, from the cache of the prior or by full forwards."""
     maps, height = len(noise(0, 1)), prior.level.height
-    cache = workspace.cache(prior, labels, Choice(), maps=maps, in_full=in_full)
+    cache = workspace.cache(prior, labels, (), Choice(), maps=maps, in_full=in_full)
     return map_of(rows(cache, noise, Choice(), workspace.rows, height))
 
 

@@ -28,6 +28,7 @@ from .subject import Subject
 from .tables import Row, Table, filled, given
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
+AROUND = 5  # codes in a row of which the middle one is shown
 ACROSS = 8  # test images in a row above their reconstructions
 
 
@@ -160,22 +161,24 @@ def _codebook(subject: Subject, level: int) -> Tensor:
     Of several levels, the others say nothing: their vectors are zero.
     """
     vqvae, count = subject.vqvae, min(subject.vqvae.K, CODES)
-    finer = len(subject.levels) - 1 - level
-    factor = subject.config.stage1.factor * 2**finer
+    coarsest = -(
+        -AROUND // 2**level
+    )  # positions in a row, of this level at least as many as should be around
+    position = coarsest * 2**level // 2
+    factor = subject.config.stage1.coarsest_factor // 2**level
 
     @torch.no_grad()
     def decoded(codes: Tensor) -> Tensor:
         vectors = []
-        for index, (of_level, quantizer) in enumerate(zip(subject.levels, vqvae.quantizers, strict=True)):
-            side = int(5 * 2.0 ** (index - level))
-            size = (side, side * of_level.codes_per_position)
-            around = codes.to(vqvae.device)[:, None, None].expand(-1, *size)
-            embedded = quantizer.embed(around)
+        for index, quantizer in enumerate(vqvae.quantizers):
+            side = coarsest * 2**index
+            shape = (len(codes), side, side * subject.levels[index].codes_per_position)
+            embedded = quantizer.embed(codes.to(vqvae.device)[:, None, None].expand(shape))
             vectors.append(embedded if index == level else torch.zeros_like(embedded))
-        return to_uint8(vqvae.decode(tuple(vectors)))
+        return to_uint8(vqvae.decode(vectors))
 
-    images = in_chunks(lambda at: decoded(at), count, subject.config.inference_batch)
-    middle = slice(2 * factor, 3 * factor)
+    images = in_chunks(decoded, count, subject.config.inference_batch)
+    middle = slice(position * factor, (position + 1) * factor)
     tiles = images[:, :, middle, middle]
     enlarged = max(1, 16 // factor)
     tiles = tiles.repeat_interleave(enlarged, 2).repeat_interleave(enlarged, 3)

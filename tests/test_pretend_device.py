@@ -514,5 +514,5 @@ def test_a_prior_keeps_16_bits_for_its_backward_under_autocast(classes):
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16),
     ):
-        logits = model(codes, labels, factors)
+        logits = model(codes, labels, dropped=factors)
     assert logits.requires_grad and not kept

@@ -34,7 +34,7 @@ MISTAKES = {
     "unknown choice": (["run", "folder", "--precision", "fp8"], "bf16"),
     "unknown source": (["run", "folder", "--data.source", "cifar11"], "cifar10"),
     "factor no power of two": (["run", "folder", "--stage1.factor", "3"], "power of two"),
-    "size and factor": (["run", "folder", "--data.size", "30", "32"], "take 32"),
+    "size and factor": (["run", "folder", "--data.size", "30", "32"], "take 28 or 32"),
     "no steps": (["run", "folder", "--stage2.steps", "0"], "at least 1"),
     "even kernel": (["run", "folder", "--stage2.kernel", "4"], "odd"),
     "too many codes": (["run", "folder", "--stage1.K", "70000"], "65536"),
