@@ -474,11 +474,13 @@ class Config:
                 "stage2_fine has settings, which are of the priors of finer levels, and stage1.levels is 1; "
                 "leave them out, or type --stage1.levels 2"
             )
-        if self.sample.guidance != 1 and not (self.stage2.label_dropout and self.data.labels):
+        priors = [self.stage2_of(level) for level in range(self.stage1.levels)]
+        guided = self.data.labels and all(prior.label_dropout for prior in priors)
+        if self.sample.guidance != 1 and not guided:
             raise ValueError(
                 f"sample.guidance is {self.sample.guidance}, which takes labels and stage2.label_dropout "
-                "above 0 in training; "
-                "set those, or --sample.guidance 1"
+                f"above 0{' (of stage2_fine, too)' if len(priors) > 1 else ''} in training; set those, or "
+                "--sample.guidance 1"
             )
         for axis, pixels in zip(("height", "width"), self.data.size, strict=True):
             if pixels % self.stage1.coarsest_factor:

@@ -35,6 +35,16 @@ MISTAKES = {
     "unknown source": (["run", "folder", "--data.source", "cifar11"], "cifar10"),
     "factor no power of two": (["run", "folder", "--stage1.factor", "3"], "power of two"),
     "size and factor": (["run", "folder", "--data.size", "30", "32"], "take 28 or 32"),
+    "size and levels": (
+        ["run", "folder", "--data.size", "36", "32", "--stage1.levels", "2"],
+        "halved for each of 2 levels: 8); take 32 or 40, or another factor or fewer levels",
+    ),
+    "levels": (["run", "folder", "--stage1.levels", "5"], "from 1 to 4"),
+    "fine prior of one level": (["run", "folder", "--stage2_fine.layers", "3"], "type --stage1.levels 2"),
+    "fine prior": (
+        ["run", "folder", "--stage1.levels", "2", "--stage2_fine.dropout", "1"],
+        "stage2_fine.dropout is 1.0",
+    ),
     "no steps": (["run", "folder", "--stage2.steps", "0"], "at least 1"),
     "even kernel": (["run", "folder", "--stage2.kernel", "4"], "odd"),
     "too many codes": (["run", "folder", "--stage1.K", "70000"], "65536"),

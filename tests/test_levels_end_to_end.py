@@ -1,0 +1,140 @@
+"""Two levels of codes through the commands: trained apart, drawn one after the other, completed, measured."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import TINY, write_pictures
+from vqprior import Generator, Tokenizer
+from vqprior.runtime.code_maps import CodeMaps
+
+FINE = [
+    *("--stage1.levels", 2, "--stage1.factor", 2, "--stage2_fine.steps", 4, "--stage2_fine.batch_size", 8),
+    *("--stage2_fine.channels", 8, "--stage2_fine.layers", 2, "--stage2_fine.head", 8),
+    *("--stage2_fine.save_every", 2, "--stage2_fine.eval_every", 4, "--stage2_fine.learning_rate", 0.1),
+    *("--stage2.learning_rate", 0.1, "--stage2.average", 0.5, "--stage2_fine.average", 0.5),
+    *("--sample.guidance", 2.0, "--stage2.label_dropout", 0.2, "--stage2_fine.label_dropout", 0.2),
+]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, pictures) -> Path:
+    from vqprior.cli import main
+    from vqprior.runtime import lock
+
+    out = tmp_path_factory.mktemp("levels") / "run"
+    words = ["run", "folder", *TINY, *FINE, "--data.root", pictures, "--out", out]
+    assert main([*map(str, words)]) == 0
+    lock.release_all()
+    return out
+
+
+def test_the_dump_holds_both_levels_under_one_header(run, pictures):
+    maps = CodeMaps(run / "codes")
+    assert [level.size for level in maps.header.levels] == [(2, 2), (4, 4)] and maps.header.format == 2
+    coarse, fine = maps.split("train").codes(torch.arange(3))
+    assert coarse.shape == (3, 2, 2) and fine.shape == (3, 4, 4)
+    assert {"train-00000.codes.npy", "train-00000.codes1.npy"} <= maps.header.files.keys()
+
+
+def test_image_i_is_image_i(run, tmp_path, command):
+    """Whatever the batch, and from an export."""
+    generator = Generator.from_run(run)
+    images = generator.sample(7, seed=3)
+    assert len(np.unique(images)) > 2
+    assert np.array_equal(generator.sample(7, seed=3, batch_size=2), images)
+    assert command("export", run, "--out", tmp_path / "shared")[0] == 0
+    assert np.array_equal(Generator.from_run(tmp_path / "shared").sample(7, seed=3), images)
+    coarse, fine = generator.encode(images)
+    assert coarse.shape == (7, 2, 2) and fine.shape == (7, 4, 4)
+    assert np.array_equal(generator.decode((coarse, fine)), generator.reconstruct(images))
+
+
+def test_the_likelihood_is_the_sum_over_the_levels(run):
+    generator = Generator.from_run(run)
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 16, (5, 2, 2)), rng.integers(0, 16, (5, 4, 4))
+    expected = np.zeros(5)
+    coarse, fine = (torch.from_numpy(of_level) for of_level in codes)
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    for prior, own, above in zip(generator.networks.priors, (coarse, fine), ((), (coarse,)), strict=True):
+        with torch.no_grad():
+            log_p = prior(own, labels, above).double().log_softmax(1)
+        expected += (log_p.gather(1, own[:, None]).sum((1, 2, 3)) / np.log(2)).numpy()
+    assert np.allclose(generator.log2_prob(codes, labels.tolist()), expected, rtol=1e-5)
+
+
+def test_a_mask_hides_codes_of_both_levels(run, pictures, command):
+    generator, rng = Generator.from_run(run), np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), np.zeros((8, 8), bool)
+    mask[6:, :] = True
+    done = generator.complete(image, mask, n=3, labels=0)
+    coarse, fine = done.known
+    assert coarse.tolist() == [[True] * 2, [False] * 2]
+    assert fine.tolist() == [[True] * 4] * 3 + [[False] * 4]
+    assert (done.images[:, :6] == image[:6]).all()
+    for known, codes in zip(done.known, done.codes, strict=True):
+        assert (codes[:, known] == codes[0, known]).all()
+    picture = next((pictures / "ant").iterdir())
+    code, printed = command("complete", run, "--image", picture, "--hide", "lower half", "--label", "ant")
+    assert code == 0 and "of 20 codes are known" in printed, printed
+
+
+def test_each_level_is_measured(run, tmp_path, command):
+    shutil.copytree(run, tmp_path / "run")
+    code, printed = command("evaluate", tmp_path / "run", "--images", 4, "--classifier_steps", 2)
+    assert code == 0, printed
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [level["map"] for level in found["stage1"]["levels"]] == [[2, 2], [4, 4]]
+    levels = found["stage2"]["levels"]
+    assert found["stage2"]["bits_per_image"] == pytest.approx(
+        sum(level["bits_per_image"] for level in levels)
+    )
+    assert found["stage2"]["bits_per_code"] == pytest.approx(found["stage2"]["bits_per_image"] / 20)
+    assert "true_coarse" in found["ladder"]["rows"]
+    for words in ("what each level carries", "true coarsest codes, drawn finer ones", "bits of each level"):
+        assert words in printed
+    code, printed = command("report", tmp_path / "run")
+    assert code == 0, printed
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The codebook of level 0" in page and "The codebook of level 1" in page
+
+
+def test_levels_are_trained_apart_and_in_any_order_bit_for_bit(run, tmp_path, pictures, command):
+    shutil.copytree(run, tmp_path / "run")
+    for name in ("stage2", "stage2-1"):
+        shutil.rmtree(tmp_path / "run" / name)
+    code, printed = command("train-prior", tmp_path / "run", "--level", 1, "--stage2_fine.steps", 2)
+    assert code == 0 and not (tmp_path / "run" / "stage2").exists(), printed
+    code, printed = command("sample", tmp_path / "run")
+    assert code == 2 and "stage2" in printed
+    code, printed = command("train-prior", tmp_path / "run", "--stage2_fine.steps", 4)
+    assert code == 0, printed
+    for name in ("stage2", "stage2-1"):
+        ours, theirs = (
+            load_file(folder / name / "step-00000004" / "average.safetensors")
+            for folder in (tmp_path / "run", run)
+        )
+        assert ours.keys() == theirs.keys()
+        if name == "stage2":  # the other one was told to end after two steps, so that its rate was another
+            assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    code, printed = command("train-prior", tmp_path / "run", "--level", 2)
+    assert code == 2 and "levels 0 to 1" in " ".join(printed.split())
+
+
+def test_pictures_are_encoded_into_a_file_of_both_levels(run, tmp_path, pictures, command):
+    code, printed = command("encode", run, "--pictures", pictures, "--out", tmp_path / "codes")
+    assert code == 0, printed
+    found = np.load(tmp_path / "codes" / "codes.npz")
+    assert found["codes0"].shape[1:] == (2, 2) and found["codes1"].shape[1:] == (4, 4)
+    assert Tokenizer.from_run(run).decode((found["codes0"], found["codes1"])).shape[1:] == (8, 8, 3)
