@@ -95,7 +95,16 @@ QUICK_1 = (
     "--stage1.batch_size",
     "8",
 )
-QUICK_2 = ("--stage2.channels", "8", "--stage2.head", "8", "--stage2.layers", "2", "--stage2.batch_size", "8")
+QUICK_2 = (
+    "--stage2.channels",
+    "8",
+    "--stage2.gated_pixelcnn.head",
+    "8",
+    "--stage2.layers",
+    "2",
+    "--stage2.batch_size",
+    "8",
+)
 
 
 class Settings:

@@ -40,7 +40,7 @@ SMALL_1 = (
     "--stage1.batch_size",
     "4",
 )
-SMALL_2 = ("--stage2.channels", "4", "--stage2.head", "4", "--stage2.batch_size", "4")
+SMALL_2 = ("--stage2.channels", "4", "--stage2.gated_pixelcnn.head", "4", "--stage2.batch_size", "4")
 WARM_UP = 3  # steps that are not counted: the optimizer makes its moments in the first one
 COUNTED = 4  # steps that are
 

@@ -11,6 +11,8 @@ FORMER = {
     "--stage1.restart": "--stage1.codebook.restart",
     "--stage1.kmeans": "--stage1.codebook.kmeans",
     "--stage1.normalize": "--stage1.codebook.normalize",
+    "--stage2.kernel": "--stage2.gated_pixelcnn.kernel",
+    "--stage2.head": "--stage2.gated_pixelcnn.head",
 }
 
 

@@ -13,6 +13,7 @@ Precision = Literal["no", "bf16", "fp16", "tf32"]
 OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
 Quantizer = Literal["ema", "gradient", "fsq"]
+PriorKind = Literal["gated_pixelcnn", "pixelsnail", "transformer"]
 
 
 @dataclass(frozen=True)
@@ -317,40 +318,109 @@ class Stage1(Training):
 
 
 @dataclass(frozen=True)
+class GatedPixelCNN:
+    """The prior gated_pixelcnn (arXiv 1606.05328)."""
+
+    kernel: int = 3
+    """Kernel size of every layer, odd; layers * (kernel // 2) should reach across the code map."""
+    head: int = 256
+    """Channels of the hidden layer before the logits."""
+
+    def __post_init__(self):
+        if self.kernel < 3 or self.kernel % 2 == 0:
+            raise ValueError(f"gated_pixelcnn.kernel is {self.kernel}; it must be odd and at least 3")
+        if self.head < 1:
+            raise ValueError(f"gated_pixelcnn.head is {self.head}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class PixelSNAIL:
+    """The prior pixelsnail (arXiv 1712.09763)."""
+
+    blocks: int = 3
+    """Blocks that the layers are shared out over; each ends with attention to all earlier places."""
+    kernel: int = 3
+    """Kernel size of every layer, odd."""
+    heads: int = 4
+    """Heads of attention, 16 channels each."""
+
+    def __post_init__(self):
+        if self.kernel < 3 or self.kernel % 2 == 0:
+            raise ValueError(f"pixelsnail.kernel is {self.kernel}; it must be odd and at least 3")
+        for name in ("blocks", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"pixelsnail.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The prior transformer (arXiv 1706.03762)."""
+
+    heads: int = 4
+    """Heads of attention, which the channels are shared out over; a multiple of 4 channels each."""
+
+    def __post_init__(self):
+        if self.heads < 1:
+            raise ValueError(f"transformer.heads is {self.heads}; it must be at least 1")
+
+
+@dataclass(frozen=True)
 class Stage2(Training):
     """The prior and its training; of several levels of codes that of the coarsest."""
 
     SECTION = "stage2"
 
-    prior: Literal["gated_pixelcnn"] = "gated_pixelcnn"
-    """What kind of network it is: the Gated PixelCNN (arXiv 1606.05328)."""
+    prior: PriorKind = "gated_pixelcnn"
+    """What kind of network it is: the Gated PixelCNN (arXiv 1606.05328), PixelSNAIL (arXiv 1712.09763), or a
+    decoder-only transformer (arXiv 1706.03762)."""
     average: float = 0.999
     """Decay of the moving average of the weights, which evaluation and sampling then use; 0 for none."""
     channels: int = 128
     """Channels of every layer."""
     layers: int = 12
-    """Gated layers."""
-    kernel: int = 3
-    """Kernel size of every layer, odd; layers * (kernel // 2) should reach across the code map."""
+    """Layers: gated ones, of PixelSNAIL those of all its blocks, or blocks of the transformer."""
     dropout: float = 0.1
-    """Share of the gated channels set to zero in training, in each layer and map anew."""
+    """Share of a layer's channels set to zero in training, in each layer and map anew."""
     label_dropout: float = 0.1
     """Share of the labels hidden in training, so that sampling can be guided; 0 trains no prior without
     labels."""
-    head: int = 256
-    """Channels of the hidden layer before the logits."""
+    gated_pixelcnn: GatedPixelCNN = GatedPixelCNN()
+    pixelsnail: PixelSNAIL = PixelSNAIL()
+    transformer: Transformer = Transformer()
 
     def __post_init__(self):
         super().__post_init__()
         stage = self.SECTION
-        for name in ("channels", "layers", "head"):
+        for name in ("channels", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{stage}.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.kernel < 3 or self.kernel % 2 == 0:
-            raise ValueError(f"{stage}.kernel is {self.kernel}; it must be odd and at least 3")
         for name in ("dropout", "label_dropout"):
             if not 0 <= (share := getattr(self, name)) < 1:
                 raise ValueError(f"{stage}.{name} is {share}; it is a share in [0, 1), for example 0.1")
+        self._refuse_idle()
+        if self.prior == "transformer":
+            self._refuse_uneven_heads()
+
+    def _refuse_idle(self) -> None:
+        """Refuse settings of another kind of prior."""
+        for kind in get_args(PriorKind):
+            settings = getattr(self, kind)
+            if kind == self.prior or settings == type(settings)():
+                continue
+            raise ValueError(
+                f"{self.SECTION}.{kind} has settings, for which {self.SECTION}.prior {self.prior} has no "
+                f"use; leave them out, or type --{self.SECTION}.prior {kind}"
+            )
+
+    def _refuse_uneven_heads(self) -> None:
+        """Refuse channels that the heads cannot share, or that leave a head none for rows and columns."""
+        size = 4 * self.transformer.heads
+        if self.channels % size:
+            raise ValueError(
+                f"{self.SECTION}.channels is {self.channels}; with {self.transformer.heads} heads "
+                f"({self.SECTION}.transformer.heads) it must be a multiple of {size}: take "
+                f"{-(-self.channels // size) * size}"
+            )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from vqprior.configs.schema import Stage2
+from vqprior.configs.schema import GatedPixelCNN, Stage2
 from vqprior.runtime.codes import Level
 from vqprior.runtime.processes import say
 from vqprior.runtime.randomness import generator, hash64, uniform
@@ -63,7 +63,11 @@ def _small_prior() -> PixelCNN:
     """A prior with opinions, always the same; the state of torch's own generator stays what it is."""
     chance = generator(0, 8)
     with torch.random.fork_rng(devices=[]):
-        prior = PixelCNN(Stage2(channels=8, layers=2, head=8), Level(8, 4, 4), 2).float().eval()
+        prior = (
+            PixelCNN(Stage2(channels=8, layers=2, gated_pixelcnn=GatedPixelCNN(head=8)), Level(8, 4, 4), 2)
+            .float()
+            .eval()
+        )
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=chance)
     return prior.requires_grad_(False)

@@ -15,7 +15,11 @@ from vqprior.runtime.run_dir import RunDir
 from .prior import Prior
 from .priors import build
 
-FITTING = ("channels", "layers", "kernel", "head")
+FITTING = (
+    *("prior", "channels", "layers", "transformer.heads"),
+    *(f"gated_pixelcnn.{name}" for name in ("kernel", "head")),
+    *(f"pixelsnail.{name}" for name in ("blocks", "kernel", "heads")),
+)
 """Settings of a prior that weights are bound to; with classes also whether label_dropout is above 0."""
 FITTING_CODES = tuple(f"stage1.{name}" for name in ("K", "codes_per_position", "levels"))
 """Settings of the codes that weights are bound to."""

@@ -42,7 +42,7 @@ TINY = [
     *(
         "--stage2.label_dropout",
         "0",
-        "--stage2.head",
+        "--stage2.gated_pixelcnn.head",
         "8",
         "--stage2.save_every",
         "2",

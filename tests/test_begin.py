@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes
 from vqprior import CodeMaps, Generator, Tokenizer
-from vqprior.configs.schema import Stage2
+from vqprior.configs.schema import GatedPixelCNN, Stage2
 from vqprior.runtime import checkpoint
 from vqprior.runtime.codes import Level
 from vqprior.runtime.data import load
@@ -190,7 +190,11 @@ def test_classes_in_another_order_are_matched_by_name(finished_run, begin, tmp_p
 def test_a_prior_with_its_classes_in_another_order_gives_the_same_for_the_same_name():
     there, here = ["a", "b", "c"], ["c", "a", "b"]
     torch.manual_seed(0)
-    make = lambda: PixelCNN(Stage2(channels=4, layers=2, head=4, label_dropout=0.1), Level(5, 3, 3), 3)
+    make = lambda: PixelCNN(
+        Stage2(channels=4, layers=2, gated_pixelcnn=GatedPixelCNN(head=4), label_dropout=0.1),
+        Level(5, 3, 3),
+        3,
+    )
     one, other = make(), make()
     for parameter in one.parameters():
         torch.nn.init.normal_(parameter)

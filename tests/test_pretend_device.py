@@ -22,7 +22,7 @@ from tests.conftest import TINY
 from tests.pretend_device import DeviceTensor, pretend
 from vqprior import Generator
 from vqprior.cli import main
-from vqprior.configs.schema import Stage2
+from vqprior.configs.schema import GatedPixelCNN, Stage2
 from vqprior.runtime import lock, processes, run_state
 from vqprior.runtime.codes import Level
 from vqprior.runtime.processes import Share
@@ -496,7 +496,7 @@ def test_a_step_after_a_resume_waits_and_launches_as_often(command, cuda_run, fl
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_prior_keeps_16_bits_for_its_backward_under_autocast(classes):
     """All but the parameters and their casts' sources, and dropout's factors: two of them a layer and map."""
-    settings = Stage2(channels=8, layers=3, head=8, dropout=0.5)
+    settings = Stage2(channels=8, layers=3, gated_pixelcnn=GatedPixelCNN(head=8), dropout=0.5)
     model, kept = PixelCNN(settings, Level(5, 6, 6), classes), []
     factors = model.dropout(model.dropout_keys(0, torch.arange(2)))
     own = {parameter.untyped_storage().data_ptr() for parameter in [*model.parameters(), factors]}

@@ -46,18 +46,20 @@ class PixelCNN(Prior):
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
-        self.config = config
+        self.config, own = config, config.gated_pixelcnn
         self.embedding = nn.Embedding(level.codes_per_position * level.K, config.channels)
         self.layers = nn.ModuleList(
-            GatedLayer(config.channels, config.kernel, first=index == 0, conditional=bool(above))
+            GatedLayer(
+                config.channels, config.gated_pixelcnn.kernel, first=index == 0, conditional=bool(above)
+            )
             for index in range(config.layers)
         )
         self.above = Above(above, config.channels, config.above_blocks) if above else None
         # Equation 4's biases of all layers, side by side: one lookup and one cast instead of one a layer
         rows = self.labels
         self.label_bias = nn.Embedding(rows, config.layers * 4 * config.channels) if rows else None
-        self.hidden = nn.Conv2d(config.channels, config.head, 1)
-        self.logits = nn.Conv2d(config.head, level.K, 1)
+        self.hidden = nn.Conv2d(config.channels, own.head, 1)
+        self.logits = nn.Conv2d(own.head, level.K, 1)
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
         nn.init.zeros_(self.logits.bias)
 

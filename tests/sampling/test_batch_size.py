@@ -6,7 +6,7 @@ import torch
 from tests.pretend_device import MEMORY, pretend
 from tests.sampling.tiny import tiny_generator
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Sample, Stage2
+from vqprior.configs.schema import GatedPixelCNN, Sample, Stage2
 from vqprior.runtime.codes import Level
 from vqprior.sampling import batch_size
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
@@ -32,7 +32,11 @@ def tensors_of(thing: object) -> dict[int, int]:
 
 @pytest.mark.parametrize("classes", [0, 3])
 def test_the_cache_is_counted(classes):
-    prior = PixelCNN(Stage2(channels=10, layers=3, kernel=5, head=12), Level(9, 5, 7), classes).eval()
+    prior = PixelCNN(
+        Stage2(channels=10, layers=3, gated_pixelcnn=GatedPixelCNN(kernel=5, head=12)),
+        Level(9, 5, 7),
+        classes,
+    ).eval()
     held = []
     for maps in (2, 3):
         labels = torch.zeros(maps, dtype=torch.int64) if classes else None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.sampling.drawing import drawn
-from vqprior.configs.schema import Stage2
+from vqprior.configs.schema import GatedPixelCNN, Stage2
 from vqprior.runtime.codes import Level
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
@@ -26,7 +26,9 @@ def prior(
 ) -> PixelCNN:
     """A prior with opinions: random weights, biases too."""
     torch.manual_seed(0)
-    config = Stage2(channels=8, layers=layers, kernel=kernel, head=12, label_dropout=0)
+    config = Stage2(
+        channels=8, layers=layers, gated_pixelcnn=GatedPixelCNN(kernel=kernel, head=12), label_dropout=0
+    )
     model = PixelCNN(config, Level(K, *size, codes_per_position), classes).to(dtype).eval()
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, std=1.0 if "logits" in name else 0.3)
@@ -117,7 +119,13 @@ def test_logits_agree(dtype, tolerance):
 def test_guided_codes_equal_those_of_guided_full_forwards():
     torch.manual_seed(0)
     model = (
-        PixelCNN(Stage2(channels=8, layers=4, head=12, label_dropout=0.1), Level(K, 5, 6), 3).double().eval()
+        PixelCNN(
+            Stage2(channels=8, layers=4, gated_pixelcnn=GatedPixelCNN(head=12), label_dropout=0.1),
+            Level(K, 5, 6),
+            3,
+        )
+        .double()
+        .eval()
     )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

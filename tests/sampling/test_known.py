@@ -5,7 +5,7 @@ import torch
 
 from tests.sampling.drawing import Fake, drawn
 from tests.sampling.test_sampler import chain, chi_square, noisy
-from vqprior.configs.schema import Stage2
+from vqprior.configs.schema import GatedPixelCNN, Stage2
 from vqprior.runtime.codes import Level
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
@@ -17,7 +17,11 @@ K, MAPS, HEIGHT, WIDTH = 9, 6, 5, 7
 def opinionated(dtype: torch.dtype = torch.float64) -> PixelCNN:
     torch.manual_seed(0)
     model = (
-        PixelCNN(Stage2(channels=8, layers=3, head=12, label_dropout=0.1), Level(K, HEIGHT, WIDTH), 3)
+        PixelCNN(
+            Stage2(channels=8, layers=3, gated_pixelcnn=GatedPixelCNN(head=12), label_dropout=0.1),
+            Level(K, HEIGHT, WIDTH),
+            3,
+        )
         .to(dtype)
         .eval()
     )

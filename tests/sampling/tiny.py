@@ -6,7 +6,7 @@ import torch
 
 from vqprior import Generator
 from vqprior.configs import Config
-from vqprior.configs.schema import Data, Stage1, Stage2
+from vqprior.configs.schema import Data, GatedPixelCNN, Stage1, Stage2
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
@@ -28,7 +28,11 @@ def tiny_generator(
         .requires_grad_(False)
     )
     (level,) = vqvae.levels
-    prior = PixelCNN(Stage2(channels=6, layers=3, head=8, label_dropout=label_dropout), level, classes).eval()
+    prior = PixelCNN(
+        Stage2(channels=6, layers=3, gated_pixelcnn=GatedPixelCNN(head=8), label_dropout=label_dropout),
+        level,
+        classes,
+    ).eval()
     torch.nn.init.normal_(vqvae.quantizers[0].embedding)
     for parameter in [*vqvae.parameters(), *prior.parameters()]:
         torch.nn.init.normal_(parameter, std=0.5)

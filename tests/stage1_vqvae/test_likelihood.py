@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vqprior.configs import Config
-from vqprior.configs.schema import Data, Stage1, Stage2
+from vqprior.configs.schema import Data, GatedPixelCNN, Stage1, Stage2
 from vqprior.stage1_vqvae.likelihood import L1, LIKELIHOODS, MIXTURES, MSE, Categorical, Logistic
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
@@ -134,7 +134,7 @@ def test_the_bound_is_its_two_terms_and_no_smaller_than_the_sum_over_all_maps(na
     config = replace(Config(), data=Data(size=(2, 4), channels=1), stage1=stage1)
     vqvae = VQVAE(config).double().eval()
     level = vqvae.levels[0]
-    prior = PixelCNN(Stage2(channels=4, layers=2, head=4), level, 0)
+    prior = PixelCNN(Stage2(channels=4, layers=2, gated_pixelcnn=GatedPixelCNN(head=4)), level, 0)
     prior = prior.double().eval()
     for parameter in [*vqvae.parameters(), *prior.parameters()]:
         torch.nn.init.normal_(parameter, std=0.7)

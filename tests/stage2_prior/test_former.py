@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from safetensors.torch import load_file
 
-from vqprior.configs.schema import Stage2
+from vqprior.configs.schema import GatedPixelCNN, Stage2
 from vqprior.runtime import checkpoint
 from vqprior.runtime.codes import Level
 from vqprior.runtime.optimizer import adamw
@@ -34,7 +34,7 @@ def taken_apart(model: PixelCNN, tensors: dict[str, torch.Tensor]) -> dict[str, 
 
 def prior() -> PixelCNN:
     torch.manual_seed(0)
-    return PixelCNN(Stage2(channels=4, layers=12, head=4), Level(5, 3, 3), 3)
+    return PixelCNN(Stage2(channels=4, layers=12, gated_pixelcnn=GatedPixelCNN(head=4)), Level(5, 3, 3), 3)
 
 
 def test_the_model_that_ships_has_such_tables_and_they_become_one():

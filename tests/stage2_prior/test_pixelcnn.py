@@ -1,14 +1,16 @@
 import pytest
 import torch
 
-from vqprior.configs.schema import Stage2
+from vqprior.configs.schema import GatedPixelCNN, Stage2
 from vqprior.runtime.codes import Level
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
 
 
 def prior(kernel: int = 3, layers: int = 8, classes: int = 0, **settings) -> PixelCNN:
     torch.manual_seed(0)
-    config = Stage2(channels=6, layers=layers, kernel=kernel, head=8, **settings)
+    config = Stage2(
+        channels=6, layers=layers, gated_pixelcnn=GatedPixelCNN(kernel=kernel, head=8), **settings
+    )
     model = PixelCNN(config, Level(7, 3, 3), classes).double().eval()
     torch.nn.init.normal_(model.logits.weight)  # it starts at zero, which would hide every dependence
     return model
@@ -59,7 +61,7 @@ def test_labels_and_classes_must_agree():
 
 
 def test_it_starts_as_the_uniform_prior():
-    model = PixelCNN(Stage2(channels=6, layers=2, head=8), Level(7, 3, 3), 0)
+    model = PixelCNN(Stage2(channels=6, layers=2, gated_pixelcnn=GatedPixelCNN(head=8)), Level(7, 3, 3), 0)
     assert (model(torch.randint(7, (2, 3, 3))) == 0).all()
 
 
@@ -105,7 +107,11 @@ def test_every_parameter_gets_a_gradient():
 
 def test_codes_of_one_position_are_told_apart_and_seen_in_order():
     torch.manual_seed(0)
-    model = PixelCNN(Stage2(channels=6, layers=8, head=8), Level(7, 3, 3, 3), 0).double().eval()
+    model = (
+        PixelCNN(Stage2(channels=6, layers=8, gated_pixelcnn=GatedPixelCNN(head=8)), Level(7, 3, 3, 3), 0)
+        .double()
+        .eval()
+    )
     torch.nn.init.normal_(model.logits.weight)
     gradient = dependence(model, 3, 6)
     earlier = torch.ones_like(gradient).tril(-1).bool()

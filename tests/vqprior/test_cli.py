@@ -46,7 +46,7 @@ MISTAKES = {
         "stage2_fine.dropout is 1.0",
     ),
     "no steps": (["run", "folder", "--stage2.steps", "0"], "at least 1"),
-    "even kernel": (["run", "folder", "--stage2.kernel", "4"], "odd"),
+    "even kernel": (["run", "folder", "--stage2.gated_pixelcnn.kernel", "4"], "odd"),
     "too many codes": (["run", "folder", "--stage1.K", "70000"], "65536"),
     "eval and save": (["run", "folder", "--stage1.eval_every", "3", "--stage1.save_every", "2"], "multiple"),
     "batch and accumulate": (
