@@ -400,6 +400,11 @@ class Stage2(Training):
         self._refuse_idle()
         if self.prior == "transformer":
             self._refuse_uneven_heads()
+        if self.prior == "pixelsnail" and self.layers < self.pixelsnail.blocks:
+            raise ValueError(
+                f"{stage}.layers is {self.layers}; the {self.pixelsnail.blocks} {stage}.pixelsnail.blocks take "
+                "at least one each"
+            )
 
     def _refuse_idle(self) -> None:
         """Refuse settings of another kind of prior."""

@@ -16,7 +16,7 @@ Legend: B maps, K codes, h x w the map.
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -79,6 +79,12 @@ class Prior(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return next(self.parameters()).dtype
+
+    def computing(self, dtype: torch.dtype | None) -> AbstractContextManager[None]:
+        """The precision in which a cache has the prior's own modules compute: its type, or autocast to
+        another one."""
+        plain = dtype in (None, self.dtype)
+        return nullcontext() if plain else torch.autocast(self.device.type, dtype)
 
     @abstractmethod
     def forward(
@@ -195,12 +201,8 @@ class FullForwards:
 
     @torch.no_grad()
     def logits(self, j: int) -> Tensor:
-        with self._computing():
+        with self.prior.computing(self.dtype):
             return self.prior(self.codes, self.labels, self.above)[:, :, self.i, j]
 
     def put(self, j: int, codes: Tensor) -> None:
         self.codes[:, self.i, j] = codes
-
-    def _computing(self) -> Any:
-        plain = self.dtype in (None, self.prior.dtype)
-        return nullcontext() if plain else torch.autocast(self.codes.device.type, self.dtype)

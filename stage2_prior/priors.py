@@ -11,9 +11,15 @@ from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.codes import Level
 
 from .gated_pixelcnn.model import PixelCNN
+from .pixelsnail.model import PixelSNAIL
 from .prior import Prior
+from .transformer.model import Transformer
 
-PRIORS: dict[str, type[Prior]] = {"gated_pixelcnn": PixelCNN}
+PRIORS: dict[str, type[Prior]] = {
+    "gated_pixelcnn": PixelCNN,
+    "pixelsnail": PixelSNAIL,
+    "transformer": Transformer,
+}
 """By the names of `stage2.prior`."""
 
 

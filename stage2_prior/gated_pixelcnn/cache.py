@@ -14,15 +14,15 @@ memory in every row, and nothing here waits for the device.
 Legend: B maps, C channels, h x w the map, k the kernel size, r = k // 2 its reach, K codes.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqprior.runtime.codes import Codes
 
+from ..product import Product
 from .layers import GatedLayer, gate
 
 if TYPE_CHECKING:
@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 def _matrix(kernel: Tensor) -> Tensor:
     """A 1x1 kernel [C_out, C_in, 1, 1] as a matrix that vectors are multiplied with from the left."""
     return kernel[:, :, 0, 0].T
-
-
-class _Product:
-    """A 1x1 convolution as a product of vectors with a matrix, in memory of its own."""
-
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype):
-        self.matrix = torch.empty(conv.in_channels, conv.out_channels, dtype=dtype, device=conv.weight.device)
-        self.bias = torch.empty_like(conv.bias, dtype=dtype)
-
-    def read(self, conv: nn.Conv2d) -> None:
-        """Take over the weights."""
-        self.matrix.copy_(_matrix(conv.weight))
-        self.bias.copy_(conv.bias)
 
 
 class _CachedLayer:
@@ -71,7 +58,7 @@ class _CachedLayer:
         # what the kernel sees, [B, slots * C]
         self.windows = [columns[:, j : j + slots].flatten(1) for j in range(width)]
         self.horizontal = torch.empty(slots * channels, 2 * channels, **kind)
-        self.project = _Product(layer.project, dtype)
+        self.project = Product(layer.project, dtype)
 
         # From the vertical into the horizontal stack: all that is added to a column but what its row says
         self.across = torch.empty(2 * channels, 2 * channels, **kind)
@@ -174,7 +161,7 @@ class CachedPixelCNN:
         self.layers = [_CachedLayer(layer, prior.classes > 0, maps, width, dtype) for layer in prior.layers]
         # of the last layer
         self.features = torch.empty(maps, embedding.shape[1], dtype=dtype, device=prior.device)
-        self.hidden, self.head = _Product(prior.hidden, dtype), _Product(prior.logits, dtype)
+        self.hidden, self.head = Product(prior.hidden, dtype), Product(prior.logits, dtype)
         # of each row what the levels above say, [B * w, C]
         self.rows_above: tuple[Tensor | None, ...] = (None,) * prior.level.height
         if prior.above:
@@ -189,7 +176,7 @@ class CachedPixelCNN:
         prior = self.prior
         prior.check_given(labels, above)
         if prior.above:
-            with self._computing():
+            with prior.computing(self.features.dtype):
                 said = prior.above(above)  # [B, C, h, w]
             for row, of_row in zip(self.rows_above, said.unbind(2), strict=True):
                 row.view(len(said), -1, said.shape[1]).copy_(of_row.transpose(1, 2))
@@ -202,12 +189,6 @@ class CachedPixelCNN:
         self.hidden.read(prior.hidden)
         self.head.read(prior.logits)
 
-    def _computing(self) -> AbstractContextManager[None]:
-        """The precision of what is computed by the prior's own modules."""
-        dtype, device = self.features.dtype, self.features.device
-        plain = dtype == self.prior.dtype
-        return nullcontext() if plain else torch.autocast(device.type, dtype)
-
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
         for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
@@ -218,8 +199,7 @@ class CachedPixelCNN:
         outputs = [*(following.columns[j] for following in self.layers[1:]), self.features]
         for layer, out in zip(self.layers, outputs, strict=True):
             layer.step(j, out)
-        hidden = torch.addmm(self.hidden.bias, F.relu(self.features), self.hidden.matrix)
-        return torch.addmm(self.head.bias, F.relu(hidden), self.head.matrix)
+        return self.head(F.relu(self.hidden(F.relu(self.features))))
 
     def put(self, j: int, codes: Tensor) -> None:
         """Make known the codes [B] of column j; after the last one the row is complete."""

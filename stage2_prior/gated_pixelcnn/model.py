@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
-from vqprior.runtime.randomness import Stream, hash64, uniform
-from vqprior.runtime.transfer import onto
 
 from ..above import Above
+from ..dropout import channel_factors, channel_keys
 from ..prior import Prior
 from . import former
 from .cache import CachedPixelCNN
@@ -107,24 +106,12 @@ class PixelCNN(Prior):
         return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
 
     def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """[B, layers] int64: little work, for the CPU."""
-        if not self.config.dropout:
-            return None
-        return hash64(seed, Stream.DROPOUT, positions[:, None], torch.arange(len(self.layers)))
+        """[B, layers] int64."""
+        return channel_keys(seed, positions, len(self.layers)) if self.config.dropout else None
 
     def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, layers, C] of the gated channels: 0 for a share `config.dropout` of them, and more than
-        1 for the others, so that the mean stays. Whole channels are as good here as single features, and much
-        cheaper to draw.
-        """
-        if keys is None:
-            return None
-        # whose arithmetic on 64 bits is not relied on (see sampling/self_check.py)
-        if keys.device.type == "mps":
-            return onto(self.dropout(keys.cpu()), keys.device)
-        channel = torch.arange(self.config.channels, device=keys.device)
-        chance = uniform(hash64(channel, after=keys[:, :, None]))
-        return (chance >= self.config.dropout).float() / (1 - self.config.dropout)
+        """Factors [B, layers, C] of the gated channels."""
+        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
 
     def cache(
         self,

@@ -1,0 +1,149 @@
+"""A decoder-only transformer: the prior over code maps as a sequence in raster order.
+
+Attention Is All You Need, Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, pre-norm (arXiv 2002.04745).
+
+What is done differently here, and why:
+- Token t holds the code of place t - 1 and predicts that of place t. Its keys say where the code stands that it
+  holds, its queries where the one stands that it predicts (see layers.py): the place before another in the
+  sequence may be at the other end of the map.
+- There is no token for the class in the vocabulary: what stands before the first code is a vector of the
+  class, and the class is added to every token as well.
+
+Legend: B maps, K codes, h x w the map, T = h w tokens, C channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqprior.configs.schema import Stage2
+from vqprior.runtime.codes import Codes, Level
+
+from ..above import Above
+from ..dropout import channel_factors, channel_keys
+from ..places import place_features, place_numbers
+from ..prior import Prior
+from .cache import CachedTransformer
+from .layers import WIDER, Block, turns
+
+SPREAD = 0.02  # of the first weights
+
+
+class Transformer(Prior):
+    """The transformer.
+
+    Args:
+        config: channels, layers, heads and dropout.
+        level: of the maps.
+        classes: number of labels, 0 for an unconditional prior.
+        above: the levels that are coarser, coarsest first.
+    """
+
+    def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
+        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
+        self.config, channels, heads = config, config.channels, config.transformer.heads
+        self.embedding = nn.Embedding(level.codes_per_position * level.K, channels)
+        self.start = nn.Embedding(max(1, self.labels), channels)  # in place of a code before the first
+        self.label = nn.Embedding(self.labels, channels) if self.labels else None
+        self.place = nn.Linear(place_numbers(level.codes_per_position), channels)
+        conditional = bool(above)
+        self.blocks = nn.ModuleList(
+            Block(channels, heads, conditional=conditional) for _ in range(config.layers)
+        )
+        self.norm = nn.RMSNorm(channels)
+        self.logits = nn.Linear(channels, level.K)
+        self.above = Above(above, channels, config.above_blocks) if above else None
+        self._begin()
+
+    def _begin(self) -> None:
+        """First weights: what is added to a token is small, and the prior is uniform: the first loss is log
+        K."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=SPREAD)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            for last in (block.attended, block.narrow):
+                nn.init.normal_(last.weight, std=SPREAD / (2 * len(self.blocks)) ** 0.5)
+        nn.init.zeros_(self.logits.weight)
+
+    def undecayed(self) -> list[str]:
+        tables = ["embedding.weight", "start.weight", *(["label.weight"] if self.label else [])]
+        return [*tables, *(f"above.{name}" for name in (self.above.undecayed() if self.above else []))]
+
+    def label_tensors(self) -> list[str]:
+        return ["start.weight", "label.weight"] if self.classes else []
+
+    def places(self, height: int, width: int) -> Tensor:
+        """What each token is told of the place that it predicts, [T, C]."""
+        n, device = self.level.codes_per_position, self.device
+        return self.place(place_features(height, width, n, device).to(self.dtype)).flatten(0, 1)
+
+    def turns(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """What queries and keys are turned by, [2, T, d / 2] each; the start stands to the left of the first
+        place."""
+        d, token = self.config.channels // self.config.transformer.heads, torch.arange(height * width + 1)
+        rows, columns = token.to(self.device) // width, token.to(self.device) % width
+        before = torch.cat([rows[:1], rows[:-2]]), torch.cat([columns[:1] - 1, columns[:-2]])
+        return turns(rows[:-1], columns[:-1], d), turns(*before, d)
+
+    def before(self, labels: Tensor | None, maps: int) -> Tensor:
+        """What stands in place of a code before the first, [B, C]."""
+        return self.start(
+            torch.zeros(maps, dtype=torch.int64, device=self.device) if labels is None else labels
+        )
+
+    def forward(
+        self,
+        codes: Tensor,
+        labels: Tensor | None = None,
+        above: Codes = (),
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        """See `Prior.forward`; `dropped` are the factors [B, 2 layers, C] of what blocks add."""
+        self.check_given(labels, above)
+        height, width = codes.shape[1:]
+        which = torch.arange(width, device=codes.device) % self.level.codes_per_position
+        embedded = self.embedding(codes + which * self.K).flatten(1, 2)  # [B, T, C]
+        x = torch.cat([self.before(labels, len(codes))[:, None], embedded[:, :-1]], dim=1)
+        x = x + self.places(height, width)
+        if self.label is not None:
+            x = x + self.label(labels)[:, None]
+        said = rearrange(self.above(above), "b c h w -> b (h w) c") if self.above else None
+        of_queries, of_keys = self.turns(height, width)
+        factors = [None] * len(self.blocks) if dropped is None else dropped.chunk(len(self.blocks), 1)
+        for block, of_block in zip(self.blocks, factors, strict=True):
+            x = block(x, of_queries, of_keys, said, of_block)
+        logits = self.logits(self.norm(x))  # [B, T, K]
+        return rearrange(logits, "b (h w) k -> b k h w", h=height)
+
+    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
+        """[B, 2 layers] int64."""
+        return channel_keys(seed, positions, 2 * len(self.blocks)) if self.config.dropout else None
+
+    def dropout(self, keys: Tensor | None) -> Tensor | None:
+        """Factors [B, 2 layers, C]: of what attention and what the network of each block add."""
+        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
+
+    def cache(
+        self,
+        labels: Tensor | None,
+        above: Codes = (),
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+    ) -> CachedTransformer:
+        return CachedTransformer(self, labels, above, maps=maps, dtype=dtype)
+
+    def forward_numbers(self) -> int:
+        wide = (4 + 2 * WIDER) * self.config.channels
+        return super().forward_numbers() + wide * self.level.places
+
+    def cached_numbers(self) -> int:
+        channels, layers, (_, width) = self.config.channels, len(self.blocks), self.level.size
+        keys_and_values = 2 * layers * self.level.places * channels
+        of_above = (self.level.places + width * layers) * channels if self.above else 0
+        return keys_and_values + of_above + (8 + 2 * WIDER) * channels
