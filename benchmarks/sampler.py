@@ -4,6 +4,7 @@ sampling.
     python -m benchmarks.sampler                     the table; --batches, --maps, --channels choose rows
     python -m benchmarks.sampler --parts             where the time of the cached sampler goes
     python -m benchmarks.sampler --precision bf16    both in bf16
+    python -m benchmarks.sampler --prior all         of each kind of prior
 
 For each size of batch and map, in one run and on the same random weights: the time of one full forward, of
 cached sampling, and of naive sampling (h * w forwards; extrapolated from one where that would take longer
@@ -18,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,8 @@ from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
 from vqprior.sampling.sampler import map_of, rows
 from vqprior.sampling.workspace import Workspace
-from vqprior.stage2_prior.gated_pixelcnn.cache import CachedPixelCNN
-from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
+from vqprior.stage2_prior.prior import Cache
+from vqprior.stage2_prior.priors import PRIORS, build
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -48,13 +50,16 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @contextmanager
-def timed_parts() -> Iterator[Counter]:
+def timed_parts(cache: type[Cache]) -> Iterator[Counter]:
     """Inside, sampling adds the seconds of its parts up in the counter; on a device with a queue these mean
-    nothing."""
+    nothing.
+
+    Args:
+        cache: the class of the cache that is sampled from.
+    """
     spent: Counter = Counter()
-    places = [(CachedPixelCNN, "reset", "set-up"), (CachedPixelCNN, "begin_row", "vertical stack"),
-              (CachedPixelCNN, "logits", "horizontal stack"), (CachedPixelCNN, "put", "embedding"),
-              (Choice, "__call__", "choice")]  # fmt: skip
+    names = {"reset": "set-up", "begin_row": "rows", "logits": "logits", "put": "putting codes"}
+    places = [(cache, name, part) for name, part in names.items()] + [(Choice, "__call__", "choice")]
     real = [getattr(owner, name) for owner, name, _ in places]
 
     def timed(function: Callable, part: str) -> Callable:
@@ -78,11 +83,13 @@ def timed_parts() -> Iterator[Counter]:
 class Case:
     """A prior of one size with random weights, and what is measured on it."""
 
-    def __init__(self, channels: int, layers: int, K: int, size: int, batch: int, precision: Precision):
+    def __init__(
+        self, kind: str, channels: int, layers: int, K: int, size: int, batch: int, precision: Precision
+    ):
         device = device_of_process()
         torch.manual_seed(0)
-        prior = PixelCNN(Stage2(channels=channels, layers=layers), Level(K, size, size), 10).to(device).eval()
-        prior.requires_grad_(False)
+        settings = Stage2(prior=kind, channels=channels, layers=layers)
+        prior = build(settings, [Level(K, size, size)], 10).to(device).eval().requires_grad_(False)
         self.prior = prior.to(memory_format=torch.channels_last)  # the faster layout for the forward
         self.precision, self.device = precision, device
         self.labels = torch.arange(batch, device=device) % 10
@@ -121,13 +128,13 @@ def measure(case: Case, repetitions: int, naive_seconds: float) -> dict[str, flo
         forwards.append(seconds(case.forward))
         cached.append(seconds(case.cached))
     forward, sample = statistics.median(forwards), statistics.median(cached)
-    naive, extrapolated = forward * case.shape["height"] * case.shape["width"], True
+    naive, extrapolated = forward * case.prior.level.places, True
     if naive < naive_seconds:
         naive, extrapolated = seconds(case.naive), False
     return {
         "forward_s": forward, "cached_s": sample, "naive_s": naive, "naive_extrapolated": extrapolated,
         "cached_over_forward": sample / forward, "naive_over_cached": naive / sample,
-        "images_per_second": case.shape["maps"] / sample,
+        "images_per_second": len(case.labels) / sample,
     }  # fmt: skip
 
 
@@ -135,7 +142,7 @@ def parts(case: Case, repetitions: int) -> dict[str, float]:
     """Seconds of the parts of cached sampling, means over repetitions."""
     case.cached()
     case.noise = _timed_noise(case.noise, spent := Counter())
-    with timed_parts() as found:
+    with timed_parts(type(case.prior.cache(case.labels, maps=len(case.labels)))) as found:
         total = sum(seconds(case.cached) for _ in range(repetitions))
     found += spent
     found["the loop around them"] = total - sum(found.values())
@@ -160,7 +167,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--maps", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--layers", type=int, default=15)
+    parser.add_argument("--layers", type=int, default=None, help="15, and 6 of the transformer")
+    parser.add_argument("--prior", choices=["all", *PRIORS], default="gated_pixelcnn")
     parser.add_argument("--K", type=int, default=512)
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
     parser.add_argument("--repetitions", type=int, default=3)
@@ -174,40 +182,42 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     threads, rows = torch.get_num_threads(), []
-    print(
-        f"{options.layers} layers, K={options.K}, precision {options.precision}, {device_of_process()}, "
-        f"{threads} threads"
-    )
+    print(f"K={options.K}, precision {options.precision}, {device_of_process()}, {threads} threads")
     if not options.parts:
         print(
-            "channels   map  batch    forward     cached  cached/forward      naive  naive/cached  images/s"
+            "prior           layers channels   map  batch    forward     cached  cached/forward      naive "
+            "naive/cached  images/s"
         )
-    for channels in options.channels:
-        for size in options.maps:
-            for batch in options.batches:
-                if batch * size * size > options.codes:
-                    continue
-                case = Case(channels, options.layers, options.K, size, batch, options.precision)
-                row: dict[str, Any] = {"channels": channels, "map": size, "batch": batch}
-                if options.parts:
-                    row["parts_s"] = parts(case, options.repetitions)
-                    shares = (f"{name} {value * 1000:.0f} ms" for name, value in row["parts_s"].items())
-                    print(
-                        f"{channels} channels, {size}x{size}, batch {batch}: {', '.join(shares)}", flush=True
-                    )
-                else:
-                    row |= measure(case, options.repetitions, options.naive_seconds)
-                    sign = "~" if row["naive_extrapolated"] else " "
-                    print(
-                        f"{channels:8} {size:5} {batch:6} {row['forward_s']:8.3f} s {row['cached_s']:8.3f} s "
-                        f"{row['cached_over_forward']:15.2f} {sign}{row['naive_s']:7.0f} s "
-                        f"{row['naive_over_cached']:12.0f}x "
-                        f"{row['images_per_second']:9.1f}",
-                        flush=True,
-                    )
-                rows.append(row)
+    kinds = PRIORS if options.prior == "all" else [options.prior]
+    for kind, channels, size, batch in product(kinds, options.channels, options.maps, options.batches):
+        if batch * size * size > options.codes:
+            continue
+        layers = options.layers or (6 if kind == "transformer" else 15)
+        case = Case(kind, channels, layers, options.K, size, batch, options.precision)
+        row: dict[str, Any] = {
+            "prior": kind,
+            "layers": layers,
+            "channels": channels,
+            "map": size,
+            "batch": batch,
+        }
+        said = f"{kind:15} {layers:6} {channels:8} {size:5} {batch:6}"
+        if options.parts:
+            row["parts_s"] = parts(case, options.repetitions)
+            shares = (f"{name} {value * 1000:.0f} ms" for name, value in row["parts_s"].items())
+            print(f"{said} {', '.join(shares)}", flush=True)
+        else:
+            row |= measure(case, options.repetitions, options.naive_seconds)
+            sign = "~" if row["naive_extrapolated"] else " "
+            print(
+                f"{said} {row['forward_s']:8.3f} s {row['cached_s']:8.3f} s "
+                f"{row['cached_over_forward']:15.2f} {sign}{row['naive_s']:7.0f} s "
+                f"{row['naive_over_cached']:12.0f}x {row['images_per_second']:9.1f}",
+                flush=True,
+            )
+        rows.append(row)
     if options.json:
-        about = {"layers": options.layers, "K": options.K, "precision": options.precision, "threads": threads}
+        about = {"K": options.K, "precision": options.precision, "threads": threads}
         options.json.write_text(
             json.dumps(about | {"device": str(device_of_process()), "rows": rows}, indent=2)
         )

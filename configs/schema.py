@@ -402,8 +402,8 @@ class Stage2(Training):
             self._refuse_uneven_heads()
         if self.prior == "pixelsnail" and self.layers < self.pixelsnail.blocks:
             raise ValueError(
-                f"{stage}.layers is {self.layers}; the {self.pixelsnail.blocks} {stage}.pixelsnail.blocks take "
-                "at least one each"
+                f"{stage}.layers is {self.layers}; the {self.pixelsnail.blocks} blocks of PixelSNAIL "
+                f"({stage}.pixelsnail.blocks) take at least one each"
             )
 
     def _refuse_idle(self) -> None:

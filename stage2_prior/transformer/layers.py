@@ -1,9 +1,9 @@
 """One block of a decoder-only transformer over codes, and how it knows where they stand.
 
 Positions turn queries and keys (rotary embedding, arXiv 2104.09864): half of a head's pairs of channels by
-the row, half by the column. A query is turned by the place whose code it helps to predict, a key by the place of
-the code that it holds: what attention sees is how far up and to the left of the predicted code a code stands,
-whatever the height and width of the map.
+the row, half by the column. A query is turned by the place whose code it helps to predict, a key by the place
+of the code that it holds: what attention sees is how far up and to the left of the predicted code a code
+stands, whatever the height and width of the map.
 
 Legend: B maps, T tokens (places in raster order), C channels, H heads, d = C / H channels of a head.
 """

@@ -3,9 +3,9 @@
 Attention Is All You Need, Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, pre-norm (arXiv 2002.04745).
 
 What is done differently here, and why:
-- Token t holds the code of place t - 1 and predicts that of place t. Its keys say where the code stands that it
-  holds, its queries where the one stands that it predicts (see layers.py): the place before another in the
-  sequence may be at the other end of the map.
+- Token t holds the code of place t - 1 and predicts that of place t. Its keys say where the code stands that
+  it holds, its queries where the one stands that it predicts (see layers.py): the place before another in
+  the sequence may be at the other end of the map.
 - There is no token for the class in the vocabulary: what stands before the first code is a vector of the
   class, and the class is added to every token as well.
 
