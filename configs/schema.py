@@ -357,7 +357,8 @@ class Transformer:
     """The prior transformer (arXiv 1706.03762)."""
 
     heads: int = 4
-    """Heads of attention, which the channels are shared out over; a multiple of 4 channels each."""
+    """Heads of attention, which the channels are shared out over, a multiple of 4 each; they share keys and
+    values."""
 
     def __post_init__(self):
         if self.heads < 1:

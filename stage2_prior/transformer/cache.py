@@ -27,7 +27,7 @@ class _CachedBlock:
     def __init__(self, block: Block, maps: int, width: int, tokens: int, dtype: torch.dtype):
         channels, kind = block.attended.out_features, dict(dtype=dtype, device=block.attended.weight.device)
         self.heads, self.block = block.heads, block
-        size = (maps, block.heads, tokens, channels // block.heads)
+        size = (maps, 1, tokens, channels // block.heads)
         self.keys, self.values = torch.empty(size, **kind), torch.empty(size, **kind)
         names = ("query_key_value", "attended", "widen", "narrow")
         self.products = {name: Product(getattr(block, name), dtype) for name in names}
@@ -56,15 +56,17 @@ class _CachedBlock:
         if self.said is not None:
             x = x + self.said[j]
         channels, products = x.shape[1:], self.products
-        normed = F.rms_norm(x, channels, self.norms[0])
-        q, k, v = products["query_key_value"](normed).view(len(x), 3, self.heads, -1).unbind(1)  # [B, H, d]
-        self.keys[:, :, t] = turned(k, of_key)
-        self.values[:, :, t] = v
+        normed = F.layer_norm(x, channels, self.norms[0])
+        made = products["query_key_value"](normed).view(len(x), 1, self.heads + 2, -1)
+        q, k, v = made.split([self.heads, 1, 1], dim=2)  # [B, 1, H, d] and [B, 1, 1, d]
+        self.keys[:, :, t : t + 1] = turned(k, of_key)
+        self.values[:, :, t : t + 1] = v
         so_far = slice(t + 1)
-        q = turned(q, of_query)[:, :, None]  # [B, H, 1, d]
+        # The heads stand where queries of several places would: all see the same keys, and all of them
+        q = turned(q, of_query)
         seen = F.scaled_dot_product_attention(q, self.keys[:, :, so_far], self.values[:, :, so_far])
         x = x + products["attended"](seen.reshape(x.shape))
-        normed = F.rms_norm(x, channels, self.norms[1])
+        normed = F.layer_norm(x, channels, self.norms[1])
         return x + products["narrow"](F.gelu(products["widen"](normed)))
 
 
@@ -130,7 +132,7 @@ class CachedTransformer:
         x = self.content + self.places[t] + self.label
         for block in self.blocks:
             x = block.step(x, t, j, self.of_queries[:, t], self.of_keys[:, t])
-        return self.head(F.rms_norm(x, x.shape[1:], self.norm))
+        return self.head(F.layer_norm(x, x.shape[1:], self.norm))
 
     def put(self, j: int, codes: Tensor) -> None:
         """Make known the codes [B] of column j."""

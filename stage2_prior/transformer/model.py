@@ -6,6 +6,7 @@ What is done differently here, and why:
 - Token t holds the code of place t - 1 and predicts that of place t. Its keys say where the code stands that
   it holds, its queries where the one stands that it predicts (see layers.py): the place before another in
   the sequence may be at the other end of the map.
+- Heads share their keys and values, for the sake of sampling (see layers.py).
 - There is no token for the class in the vocabulary: what stands before the first code is a vector of the
   class, and the class is added to every token as well.
 
@@ -52,7 +53,7 @@ class Transformer(Prior):
         self.blocks = nn.ModuleList(
             Block(channels, heads, conditional=conditional) for _ in range(config.layers)
         )
-        self.norm = nn.RMSNorm(channels)
+        self.norm = nn.LayerNorm(channels, bias=False)
         self.logits = nn.Linear(channels, level.K)
         self.above = Above(above, channels, config.above_blocks) if above else None
         self._begin()
@@ -144,6 +145,6 @@ class Transformer(Prior):
 
     def cached_numbers(self) -> int:
         channels, layers, (_, width) = self.config.channels, len(self.blocks), self.level.size
-        keys_and_values = 2 * layers * self.level.places * channels
+        keys_and_values = 2 * layers * self.level.places * channels // self.config.transformer.heads
         of_above = (self.level.places + width * layers) * channels if self.above else 0
         return keys_and_values + of_above + (8 + 2 * WIDER) * channels
