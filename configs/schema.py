@@ -398,7 +398,6 @@ class Stage2(Training):
         for name in ("dropout", "label_dropout"):
             if not 0 <= (share := getattr(self, name)) < 1:
                 raise ValueError(f"{stage}.{name} is {share}; it is a share in [0, 1), for example 0.1")
-        self._refuse_idle()
         if self.prior == "transformer":
             self._refuse_uneven_heads()
         if self.prior == "pixelsnail" and self.layers < self.pixelsnail.blocks:
@@ -407,16 +406,12 @@ class Stage2(Training):
                 f"({stage}.pixelsnail.blocks) take at least one each"
             )
 
-    def _refuse_idle(self) -> None:
-        """Refuse settings of another kind of prior."""
-        for kind in get_args(PriorKind):
-            settings = getattr(self, kind)
-            if kind == self.prior or settings == type(settings)():
-                continue
-            raise ValueError(
-                f"{self.SECTION}.{kind} has settings, for which {self.SECTION}.prior {self.prior} has no "
-                f"use; leave them out, or type --{self.SECTION}.prior {kind}"
-            )
+    def idle(self) -> list[str]:
+        """The sections that say something of another kind of prior than the chosen one: it is said, and not
+        refused, so that a preset's prior can be exchanged by one flag."""
+        others = (kind for kind in get_args(PriorKind) if kind != self.prior)
+        said = (kind for kind in others if getattr(self, kind) != type(getattr(self, kind))())
+        return [f"{self.SECTION}.{kind}" for kind in said]
 
     def _refuse_uneven_heads(self) -> None:
         """Refuse channels that the heads cannot share, or that leave a head none for rows and columns."""

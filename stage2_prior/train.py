@@ -124,6 +124,10 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
         f"{name}: {count_parameters(model):,} parameters, {len(train_codes):,} code maps of "
         f"{model.level}, on {device}"
     )
+    if idle := settings.idle():
+        progress.say(
+            f"{name}: {settings.SECTION}.prior is {settings.prior}, which heeds no {', '.join(idle)}"
+        )
     if source:
         begins = describe(settings.init, source, maps.header, vqvaes, level)
         progress.say(f"{name}: begins from {begins}")

@@ -95,6 +95,18 @@ def compare(run, one, tolerance: float) -> None:
             ["--stage1.quantizer", "gradient", "--stage1.codebook.restart", 0.9, "--stage1.average", 0.9],
         ),
         ("fp64", 1e-8, 2, [*FSQ, "--stage1.average", 0.9]),
+        ("fp64", 1e-8, 2, ["--stage2.prior", "pixelsnail", "--stage2.pixelsnail.blocks", 2]),
+        ("fp64", 1e-8, 2, ["--stage2.prior", "transformer", "--stage2.transformer.heads", 2]),
+        (
+            "fp64",
+            1e-8,
+            2,
+            [
+                *("--stage1.levels", 2, "--stage1.factor", 2, "--stage2_fine.steps", 50),
+                *("--stage2_fine.channels", 8, "--stage2_fine.layers", 2, "--stage2_fine.batch_size", 8),
+                *("--stage2_fine.save_every", 25, "--stage2_fine.eval_every", 50),
+            ],
+        ),
         # enough places in a batch that a near tie, which fp32 may flip, is a drop in the ocean
         (
             "fp32",
@@ -115,7 +127,10 @@ def compare(run, one, tolerance: float) -> None:
             ],
         ),
     ],
-    ids=["ema-2", "ema-restarts-4", "gradient-2", "fsq-2", "fp32-2"],
+    ids=[
+        *("ema-2", "ema-restarts-4", "gradient-2", "fsq-2"),
+        *("pixelsnail-2", "transformer-2", "levels-2", "fp32-2"),
+    ],
 )
 def test_training_on_several_processes_is_training_on_one(tmp_path, precision, tolerance, processes, flags):
     pictures = write_pictures(tmp_path / "pictures", 37)  # neither 37 nor its splits divide by 2
@@ -136,7 +151,8 @@ def test_training_on_several_processes_is_training_on_one(tmp_path, precision, t
         ]
         done = run_processes(arguments, processes=count, env=env | {"TEST_CODEBOOKS": "1"})
         assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count(f"{count} equal codebooks") == 50  # after each step
+        levels = 2 if "--stage1.levels" in flags else 1
+        assert done.stdout.count(f"{count} equal codebooks") == 50 * levels  # after each step
     compare(tmp_path / "many", tmp_path / "one", tolerance)
 
 
