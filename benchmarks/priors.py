@@ -1,0 +1,173 @@
+"""Which prior when: all kinds on the same codes, for the same processor time.
+
+    vqprior run mnist --data.root FOLDER --out runs/mnist
+    python -m benchmarks.priors runs/mnist --seconds 480 --out compared
+    python -m benchmarks.priors runs/mnist --seconds 480 --out compared --evaluate
+
+Each kind (`KINDS`: the settings that are tried) is first trained with each of the learning rates for a
+quarter of the time, then with the best of them, by held-out bits, for all of it. The steps that the time
+allows are counted on a few steps of that very prior beforehand, on one thread. A run of its own for each
+stands in OUT; the same command again goes on, and `vqprior report OUT/KIND` shows any of them. `--evaluate`
+measures samples, too. Prints a table and writes OUT/priors.json.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.ablations import vqprior
+from vqprior import configs
+from vqprior.configs import Config
+from vqprior.configs.errors import UserError
+from vqprior.runtime import checkpoint
+from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.files import write_file, write_folder, write_json
+from vqprior.runtime.launch import autocast, settled
+from vqprior.runtime.optimizer import adamw
+from vqprior.runtime.run_dir import RunDir
+from vqprior.stage2_prior.measure import bits_per_code
+from vqprior.stage2_prior.priors import PRIORS, build, load_prior
+
+KINDS: dict[str, list[str]] = {
+    "gated_pixelcnn": [],
+    "pixelsnail": ["--stage2.layers", "8", "--stage2.pixelsnail.blocks", "2"],
+    "transformer": ["--stage2.layers", "6", "--stage2.channels", "128"],
+}
+"""By name: the flags besides those of the run."""
+LEARNING_RATES = {
+    "gated_pixelcnn": (2e-3, 6e-3),
+    "pixelsnail": (2e-3, 6e-3),
+    "transformer": (1e-3, 3e-3),
+}
+TRIED = 20  # steps that the time of one is taken from, after as many others
+
+
+def seconds_per_step(config: Config, run: RunDir) -> float:
+    """Processor seconds of a training step of the configured prior on the codes of a run."""
+    maps, settings = CodeMaps(run.codes, verify=False), config.stage2
+    split, classes = maps.split("train").down_to(0), len(maps.header.label_names)
+    prior = build(settings, maps.header.levels[:1], classes)
+    prior.to(memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
+    optimizer = adamw(prior, weight_decay=settings.weight_decay)
+
+    def step(index: int) -> None:
+        at = torch.arange(index * settings.batch_size, (index + 1) * settings.batch_size) % len(split)
+        (codes,), labels = split.codes(at), split.labels[at] if classes else None
+        with autocast(torch.device("cpu"), config.precision):
+            dropped = prior.dropout(prior.dropout_keys(config.seed, at))
+            loss = F.cross_entropy(prior(codes, labels, dropped=dropped), codes)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for index in range(TRIED):
+        step(index)
+    began = time.process_time()
+    for index in range(TRIED):
+        step(index)
+    return (time.process_time() - began) / TRIED
+
+
+def prepared(source: RunDir, out: Path, flags: list[str]) -> Config:
+    """A run with the stage one and the codes of another; its settings with these flags."""
+    base = replace(source.config(), out=str(out))
+    config = settled(configs.parse_options(Config, flags, default=base), torch.device("cpu"))
+    if not (out / "codes").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("stage1", "codes"):
+            write_folder(out / name, partial(shutil.copytree, source.path / name, dirs_exist_ok=True))
+        for name in ("pictures.json.gz", "run.json"):
+            if (source.path / name).is_file():
+                write_file(out / name, (source.path / name).read_bytes())
+    if not (out / "stage2").exists():
+        write_file(out / "config.yaml", configs.dump(config))
+    return config
+
+
+def trained(source: RunDir, out: Path, kind: str, rate: float, seconds: float, more: list[str]) -> Path:
+    """A run whose prior was trained for so many processor seconds."""
+    flags = ["--stage2.prior", kind, *KINDS.get(kind, []), "--stage2.learning_rate", str(rate), *more]
+    config = prepared(source, out, flags)
+    newest = checkpoint.newest(out / "stage2", warn=print) if (out / "stage2").exists() else None
+    steps = config.stage2.steps if newest else max(1, int(seconds / seconds_per_step(config, source)))
+    every = max(1, steps // 4)
+    vqprior(
+        *("train-prior", out, "--stage2.steps", steps),
+        *("--stage2.save_every", every, "--stage2.eval_every", every),
+    )
+    return out
+
+
+def figures(run: Path) -> dict[str, Any]:
+    """What is measured of a run's prior."""
+    found = checkpoint.best(run / "stage2")
+    prior, config = load_prior(found, torch.device("cpu")), RunDir(run).config()
+    maps = CodeMaps(run / "codes", verify=False)
+    passes = dict(batch=config.inference_batch, precision="no")
+    test, train = maps.split("test").down_to(0), maps.split("train").down_to(0)
+    metrics = json.loads((run / "metrics.json").read_text()) if (run / "metrics.json").is_file() else {}
+    ladder, labels = metrics.get("ladder", {}).get("rows", {}), metrics.get("labels", {})
+    return {
+        "steps": found.step,
+        "learning rate": config.stage2.learning_rate,
+        "weights": sum(parameter.numel() for parameter in prior.parameters()),
+        "bits/code, test": bits_per_code(prior, test, **passes),
+        "train": bits_per_code(prior, train, images=len(test), **passes),
+        "FD": ladder.get("samples", {}).get("frechet"),
+        "right label": labels.get("label_accuracy"),
+        "CAS": labels.get("cas", {}).get("samples"),
+    }
+
+
+def main() -> None:
+    """Train, measure, tabulate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=480)
+    parser.add_argument("--kinds", nargs="+", choices=PRIORS, default=[*PRIORS])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
+    options = parser.parse_args()
+    source, table = RunDir(options.run), {}
+    more = ["--seed", str(options.seed), *options.flags]
+    for kind in options.kinds:
+        tried = {
+            rate: trained(source, options.out / f"{kind}-{rate:g}", kind, rate, options.seconds / 4, more)
+            for rate in LEARNING_RATES.get(kind, (1e-3, 3e-3))
+        }
+        bits = {rate: checkpoint.best(run / "stage2").score for rate, run in tried.items()}
+        best = min(bits, key=bits.get)
+        run = trained(source, options.out / kind, kind, best, options.seconds, more)
+        if options.evaluate:
+            vqprior("evaluate", run, "--only", "ladder", "labels", "copies")
+        table[kind] = figures(run) | {"tried": {f"{rate:g}": value for rate, value in bits.items()}}
+        write_json(options.out / "priors.json", {"seconds": options.seconds, "priors": table})
+    columns = [name for name in next(iter(table.values())) if name != "tried"]
+    print(f"{'':<16}" + "".join(f"{column:>16}" for column in columns))
+    for kind, row in table.items():
+        cells = ("-" if row[column] is None else f"{row[column]:.5g}" for column in columns)
+        print(f"{kind:<16}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"priors: {error}", file=sys.stderr)
+        sys.exit(2)
+    except subprocess.CalledProcessError as error:  # the command has said why
+        sys.exit(error.returncode)
