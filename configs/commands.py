@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from .schema import Config, Drawing, OnError
 
 Half = Literal["lower half", "upper half", "left half", "right half"]
-Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies"]
+Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies", "verification"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ Precision = Literal["no", "bf16", "fp16", "tf32"]
 OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
 Quantizer = Literal["ema", "gradient", "fsq"]
+Method = Literal["auto", "cached", "parallel", "plain"]
 PriorKind = Literal["gated_pixelcnn", "pixelsnail", "transformer"]
 
 
@@ -458,6 +459,12 @@ class Drawing:
     """Draw from the k likeliest codes only; 0 for all."""
     top_p: float = 1.0
     """Draw from the likeliest codes that together have this probability; 1 for all."""
+    method: Method = "auto"
+    """How maps are drawn, all with the same codes up to ties: code by code with what is known kept (cached),
+    all places at once until nothing changes (parallel), or with a full forward for each code (plain). `auto`
+    is cached."""
+    verify: bool = False
+    """Prove it: one full forward over each finished map, with its own noise, must choose the same codes."""
     precision: Precision = "no"
     """Autocast of the networks; `no` is fp32 on every device, `tf32` lets convolutions of fp32 numbers round
     to 10 bits on NVIDIA GPUs since Ampere."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Drawing, Precision
+from vqprior.configs.schema import Drawing, Method, Precision
 from vqprior.runtime.transfer import onto
 
 Setting = float | Tensor
@@ -112,9 +112,10 @@ class Sampling:
     choice: Choice = Choice()
     precision: Precision = "no"
     batch_size: int = 64
+    method: Method = "auto"
 
     @classmethod
     def of(cls, settings: Drawing, batch_size: int) -> Self:
         """As settings say that are the same for all images."""
         choice = Choice(settings.temperature, settings.top_k, settings.top_p, settings.guidance)
-        return cls(settings.seed, choice, settings.precision, batch_size)
+        return cls(settings.seed, choice, settings.precision, batch_size, settings.method)

@@ -73,6 +73,8 @@ def complete(settings: Complete, run: RunDir) -> Path:
         top_p=settings.top_p,
         batch_size=settings.batch_size,
         precision=settings.precision,
+        method=settings.method,
+        verify=settings.verify,
     )
 
     out = Path(settings.out) if settings.out else run.path / "completions" / Path(settings.image).stem

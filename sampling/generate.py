@@ -5,6 +5,7 @@ OUT/
     images/00000.png ...
     samples.npz      images uint8 [N, H, W, C], labels int64 [N] (-1 without classes), label_names text [C]
     samples.json     the settings; written last
+    verified.json    with --verify True, what a full forward says of the codes
 
 Until then each chunk of images that is done lies in OUT/.unfinished, as an array and as PNGs. No process ever
 holds more images than two chunks, the one that it draws and the one before, which a thread writes.
@@ -27,7 +28,7 @@ from torch import Tensor
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint
 from vqprior.runtime.devices import refuse_tf32
-from vqprior.runtime.files import move_folder, write_array, write_file
+from vqprior.runtime.files import move_folder, write_array, write_file, write_json
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import each_in_turn, on_main, say, share_of_process
@@ -36,8 +37,10 @@ from vqprior.runtime.unfinished import Unfinished
 
 from .choice import Sampling
 from .networks import Networks
+from .verify import Verified
 
 SHOWN = 100  # images in the grid, at most
+WAITING = 4  # times the maps that are settled at once: where one has settled, the next one takes its place
 
 
 def generate(settings: Sample, run: RunDir) -> Path:
@@ -54,6 +57,9 @@ def generate(settings: Sample, run: RunDir) -> Path:
     asked = asdict(settings) | {"out": None, "prior": checkpoint.best(run.stage2).fingerprint}
     asked["n"] = asked.pop("images")  # as samples.json has always called it
     asked["label"] = settings.label or None  # and had it
+    for name in ("method", "verify"):  # which it has only where they say something
+        if asked[name] == getattr(Sample(), name):
+            del asked[name]
     asked["batch_size"] = on_main(lambda: _begun_batch_size(out, asked) or networks.batch_size_of(settings))
     settings = replace(settings, batch_size=asked["batch_size"])
     if settings.precision == "tf32":
@@ -64,13 +70,19 @@ def generate(settings: Sample, run: RunDir) -> Path:
         return out
 
     sampling = Sampling.of(settings, settings.batch_size)
-    chunks = list(enumerate(numbers.split(settings.batch_size)))
+    together = settings.batch_size * (WAITING if settings.method == "parallel" else 1)
+    chunks = list(enumerate(numbers.split(together)))
     processes = share_of_process().processes
 
     def draw(chunk: tuple[int, Tensor]) -> None:
         index, images = chunk
         if not unfinished.part(index).is_file():
-            codes = networks.codes(images, None if labels is None else labels[images], sampling)
+            given = None if labels is None else labels[images]
+            codes = networks.codes(images, given, sampling)
+            if settings.verify:
+                found = networks.verify(codes, images, given, sampling)
+                found.refuse(settings.precision)
+                write_json(_verified_file(unfinished, index), found._asdict())
             drawn = networks.decode(codes, sampling)
             behind.begin(lambda: _write(unfinished, index, images, drawn.permute(0, 2, 3, 1).numpy()))
         # the last one of this process, which hears here if it cannot be written
@@ -85,7 +97,10 @@ def generate(settings: Sample, run: RunDir) -> Path:
     numbers = np.full(len(numbers), -1) if labels is None else labels.numpy()
     names = np.array(networks.label_names, dtype=np.str_)
     classes = {"labels": numbers.astype(np.int64), "label_names": names}
-    on_main(_assemble, unfinished, len(chunks), settings.npz_key, classes, min(columns, 16))
+    verified = on_main(_joined, unfinished, len(chunks)) if settings.verify else None
+    on_main(_assemble, unfinished, len(chunks), settings.npz_key, classes, min(columns, 16), verified)
+    if verified:
+        say(f"sample: {verified.in_words()}")
     say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")
     return out
 
@@ -141,6 +156,7 @@ def _assemble(
     key: str,
     classes: dict[str, np.ndarray],
     columns: int,
+    verified: Verified | None,
 ) -> None:
     """Chunks -> the files that are asked for, then forget the chunks."""
     out, parts = unfinished.out, unfinished.folder
@@ -156,4 +172,18 @@ def _assemble(
         move_folder(parts / "images", out / "images")
     first = torch.from_numpy(np.stack(list(islice(chain.from_iterable(arrays()), SHOWN))))
     save_png(out / "grid.png", grid(first.permute(0, 3, 1, 2), columns))
+    (out / "verified.json").unlink(missing_ok=True)  # of an earlier call
+    if verified:
+        write_json(out / "verified.json", verified._asdict())
     unfinished.finish()
+
+
+def _verified_file(unfinished: Unfinished, index: int) -> Path:
+    """What was found of the codes of a chunk."""
+    return unfinished.folder / f"verified-{index:05d}.json"
+
+
+def _joined(unfinished: Unfinished, chunks: int) -> Verified:
+    """What was found of all codes."""
+    files = (_verified_file(unfinished, index) for index in range(chunks))
+    return Verified.joined(Verified(**json.loads(file.read_text())) for file in files)

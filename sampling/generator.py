@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Precision, Sample
+from vqprior.configs.schema import Method, Precision, Sample
 from vqprior.runtime.codes import Codes, picked
 from vqprior.runtime.run_dir import RunDir
 from vqprior.stage1_vqvae.vqvae import VQVAE
@@ -94,6 +94,8 @@ class Generator:
         top_p: Number | None = None,
         batch_size: int | None = None,
         precision: Precision | None = None,
+        method: Method | None = None,
+        verify: bool = False,
     ) -> np.ndarray:
         """Draw images 0 to n-1 of a seed: the same as `vqprior sample` writes.
 
@@ -102,27 +104,31 @@ class Generator:
             labels: one for each image, or one for all; without it the classes in turn.
             guidance, temperature, top_k, top_p: as for `vqprior sample`, in this order; one number for all
                 images, or one for each of them; `defaults` where not given.
-            batch_size, precision: as for `vqprior sample`; `defaults` where not given.
+            batch_size, precision, method: as for `vqprior sample`; `defaults` where not given.
+            verify: prove that a full forward over the finished maps chooses the same codes.
 
         Returns:
             uint8 [n, H, W, C].
 
         Raises:
-            UserError: an unknown class, a number out of its range, or labels or numbers that do not match
-                `n`.
+            UserError: codes that are not the prior's (`verify`), an unknown class, a number out of its range,
+                or labels or numbers that do not match `n`.
         """
         if n is None:
             each = None if labels is None else label_list(labels)
             if each is None:
                 raise UserError("say how many images: n, or one label for each image")
             n = len(each)
-        settings = self._settings(images=n, batch_size=batch_size, precision=precision)
+        settings = self._settings(images=n, batch_size=batch_size, precision=precision, method=method)
         numbers = torch.arange(n)
         in_turn = self.networks.labels_for(numbers)
         chosen = in_turn if labels is None else label_numbers(labels, n, self.label_names)
         choice = self._choice(n, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
-        sampling = Sampling(seed, choice, settings.precision, settings.batch_size)
-        return self.networks.draw(numbers, chosen, sampling).permute(0, 2, 3, 1).numpy()
+        sampling = Sampling(seed, choice, settings.precision, settings.batch_size, settings.method)
+        codes = self.networks.codes(numbers, chosen, sampling)
+        if verify:
+            self.networks.verify(codes, numbers, chosen, sampling).refuse(settings.precision)
+        return self.networks.decode(codes, sampling).permute(0, 2, 3, 1).numpy()
 
     def encode(
         self,
@@ -169,6 +175,8 @@ class Generator:
         top_p: Number | None = None,
         batch_size: int = 16,
         precision: Precision | None = None,
+        method: Method | None = None,
+        verify: bool = False,
     ) -> Completions:
         """Fill in the hidden pixels of a picture, several times.
 
@@ -184,11 +192,14 @@ class Generator:
             effect.
             guidance, temperature, top_k, top_p: one number for all draws, or one for each; `defaults` where
             not given.
-            batch_size, precision: draws at once, and autocast (`defaults` where not given).
+            batch_size, precision, method: draws at once, autocast, and how they are drawn (`defaults` where
+                not given).
+            verify: prove that a full forward over the finished maps chooses the same codes.
 
         Raises:
-            UserError: a picture or mask of another shape or type, an unknown class, none for a prior that was
-                always told the class, or a number out of its range.
+            UserError: codes that are not the prior's (`verify`), a picture or mask of another shape or type,
+                an unknown class, none for a prior that was always told the class, or a number out of its
+                range.
         """
         draws = n if draws is None else draws
         if not 1 <= n <= draws:
@@ -196,7 +207,7 @@ class Generator:
         vqvae = self.networks.vqvae
         picture = as_images(as_tensor(image)[None], vqvae)[0]  # [C, H, W]
         hidden = as_mask(mask, vqvae)
-        settings = self._settings(batch_size=batch_size, precision=precision)
+        settings = self._settings(batch_size=batch_size, precision=precision, method=method)
         chosen = self._labels(labels, draws)
         guidance = 1.0 if labels is None else guidance
         choice = self._choice(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
@@ -208,8 +219,11 @@ class Generator:
             torch.where(is_kept, of_level, -1).expand(draws, -1, -1)
             for is_kept, of_level in zip(kept, seen, strict=True)
         )
-        sampling = Sampling(seed, choice, settings.precision, batch_size)
-        drawn = self.networks.codes(torch.arange(draws), chosen, sampling, known)
+        sampling = Sampling(seed, choice, settings.precision, batch_size, settings.method)
+        numbers = torch.arange(draws)
+        drawn = self.networks.codes(numbers, chosen, sampling, known)
+        if verify:
+            self.networks.verify(drawn, numbers, chosen, sampling, known).refuse(settings.precision)
         codes = tuple(of_level.cpu() for of_level in drawn)
 
         # The likeliest whole maps, decoded

@@ -1,6 +1,6 @@
 """The two networks of a run, loaded once, and passes of many maps through them in chunks of one size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,7 @@ from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.codes import Codes, codes_onto, picked
 from vqprior.runtime.devices import convolutions
-from vqprior.runtime.launch import AUTOCAST
+from vqprior.runtime.launch import AUTOCAST, autocast
 from vqprior.runtime.loader import padded
 from vqprior.runtime.processes import device_for
 from vqprior.runtime.run_dir import RunDir
@@ -28,8 +28,10 @@ from .batch_size import automatic
 from .choice import Choice, Sampling, Setting
 from .labels import label_of_text
 from .noise import Noise, gumbel_noise, noise_on
-from .sampler import rows
+from .parallel import Given, Round, rounds, settled_maps
+from .sampler import Guided, guide, is_guided, rows
 from .tokenizer import Tokenizer, in_chunks
+from .verify import Verified, verified
 from .workspace import Spare, Workspace
 
 
@@ -139,19 +141,33 @@ class Networks:
         self.check_guidance(sampling.choice.guidance)
         made = dict(dtype=torch.int64, device=self.device)
         codes = tuple(torch.empty(len(images), *level.size, **made) for level in self.tokenizer.levels)
+        with convolutions(self.device, sampling.precision):
+            if sampling.method == "parallel":
+                self._settle(codes, images, labels, sampling, known)
+            else:
+                self._draw_in_order(codes, images, labels, sampling, known)
+        return codes
+
+    def _draw_in_order(
+        self,
+        codes: Codes,
+        images: Tensor,
+        labels: Tensor | None,
+        sampling: Sampling,
+        known: Codes | None,
+    ) -> None:
+        """Fill the codes one place after the other, in chunks of one padded size."""
         for chunk in torch.arange(len(images)).split(sampling.batch_size):
             at = padded(chunk, sampling.batch_size)
             given = None if labels is None else onto(labels[at], self.device)
             kept = None if known is None else codes_onto(picked(known, at), self.device)
             choice = sampling.choice.of_maps(at, self.device)
             above: Codes = ()
-            with convolutions(self.device, sampling.precision):
-                for level, of_level in enumerate(codes):
-                    of_known = None if kept is None else kept[level]
-                    drawn = self._maps(level, images[at], given, above, sampling, choice, of_known)
-                    of_level[chunk[0] : chunk[-1] + 1] = drawn[: len(chunk)]
-                    above = (*above, drawn)
-        return codes
+            for level, of_level in enumerate(codes):
+                of_known = None if kept is None else kept[level]
+                drawn = self._maps(level, images[at], given, above, sampling, choice, of_known)
+                of_level[chunk[0] : chunk[-1] + 1] = drawn[: len(chunk)]
+                above = (*above, drawn)
 
     def _maps(
         self,
@@ -169,11 +185,83 @@ class Networks:
         passes = dict(maps=len(images), dtype=AUTOCAST.get(sampling.precision))
         with self._spares[level].lent() as workspace:
             noise = self._noise(level, sampling.seed, images, workspace)
-            in_full = not self_check.caches(self.device)
+            in_full = sampling.method == "plain" or not self_check.caches(self.device)
             cache = workspace.cache(prior, labels, above, choice, in_full=in_full, **passes)
             for i, row in enumerate(rows(cache, noise, choice, workspace.rows, prior.level.height, known)):
                 maps[:, i] = row
         return maps
+
+    def _settle(
+        self,
+        codes: Codes,
+        images: Tensor,
+        labels: Tensor | None,
+        sampling: Sampling,
+        known: Codes | None,
+    ) -> None:
+        """Fill the codes all places at once, level by level; see `parallel`."""
+        for level, of_level in enumerate(codes):
+            settled_maps(
+                self.rounds(level, images, labels, sampling, codes[:level], known), len(images), of_level
+            )
+
+    def rounds(
+        self,
+        level: int,
+        images: Tensor,
+        labels: Tensor | None,
+        sampling: Sampling,
+        above: Codes = (),
+        known: Codes | None = None,
+    ) -> Iterator[Round]:
+        """The rounds in which a level's maps of the images with these numbers [N] settle, given labels [N]
+        and the levels above; see `parallel.rounds`."""
+        given = Given(labels, above, None if known is None else known[level], sampling.choice)
+        with self._spares[level].lent() as workspace:
+            yield from rounds(
+                self.priors[level],
+                given,
+                lambda at: self._noise(level, sampling.seed, images[at], workspace),
+                maps=len(images),
+                slots=min(sampling.batch_size, len(images)),
+                computing=lambda: autocast(self.device, sampling.precision),
+            )
+
+    @torch.no_grad()
+    def verify(
+        self,
+        codes: Codes,
+        images: Tensor,
+        labels: Tensor | None,
+        sampling: Sampling,
+        known: Codes | None = None,
+    ) -> Verified:
+        """Whether one full forward over finished maps, with their own noise, chooses the same codes.
+
+        Args:
+            codes: of the images with these numbers [N], on the device; others as for `codes`.
+        """
+        parts = []
+        for chunk in torch.arange(len(images)).split(sampling.batch_size):
+            at, here = padded(chunk, sampling.batch_size), slice(len(chunk))
+            maps = picked(codes, onto(at, self.device))
+            given = None if labels is None else onto(labels[at], self.device)
+            choice = sampling.choice.of_maps(at, self.device)
+            for level, prior in enumerate(self.priors):
+                with convolutions(self.device, sampling.precision), autocast(self.device, sampling.precision):
+                    logits = _full_logits(prior, maps[level], given, maps[:level], choice)
+                drawn = torch.ones_like(maps[level], dtype=torch.bool)
+                if known is not None:
+                    drawn = onto(known[level][at], self.device) < 0
+                with self._spares[level].lent() as workspace:
+                    noise = self._noise(level, sampling.seed, images[at], workspace)
+                    perturbed = [
+                        torch.stack([choice.restrict(logits[:, :, i, j]) for j in range(logits.shape[3])], 1)
+                        + noise(i, logits.shape[3])
+                        for i in range(logits.shape[2])
+                    ]
+                parts.append(verified(torch.stack(perturbed, 1)[here], maps[level][here], drawn[here]))
+        return Verified.joined(parts)
 
     def _noise(self, level: int, seed: int, images: Tensor, workspace: Workspace) -> Noise:
         """The noise of a level of the images with these numbers [B], on the device; made there where its
@@ -211,6 +299,15 @@ class Networks:
             return log2_prob_of_levels(self.priors, here, given, precision=precision)
 
         return in_chunks(measure, len(codes[0]), batch_size)
+
+
+def _full_logits(prior: Prior, codes: Tensor, labels: Tensor | None, above: Codes, choice: Choice) -> Tensor:
+    """Guided logits [B, K, h, w] of finished maps [B, h, w]."""
+    if not is_guided(choice.guidance):
+        return prior(codes, labels, above)
+    both_labels, both_above = Guided.both(labels, above, prior.null_label)
+    conditional, unconditional = prior(codes.repeat(2, 1, 1), both_labels, both_above).chunk(2)
+    return guide(conditional, unconditional, choice.guidance)
 
 
 def prior_checkpoints(run: RunDir) -> list[Checkpoint]:

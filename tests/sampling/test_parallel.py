@@ -1,0 +1,184 @@
+"""Maps that settle all at once are those drawn code by code, and finished maps prove themselves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.sampling.tiny import tiny_generator
+from tests.stage2_prior.every_prior import KINDS, opinionated, some_codes
+from vqprior import Generator
+from vqprior.configs.errors import UserError
+from vqprior.runtime.codes import Level
+from vqprior.sampling.choice import Choice, Sampling
+from vqprior.sampling.networks import Networks
+from vqprior.sampling.parallel import settled_maps
+from vqprior.sampling.verify import Verified, verified
+
+METHODS = ("cached", "parallel", "plain")
+
+
+def networks(kind: str, size: tuple[int, int] = (3, 4), classes: int = 3) -> Networks:
+    """A small VQ-VAE with a prior of a kind over its codes; K = 7."""
+    vqvae = tiny_generator(size=(4 * size[0], 4 * size[1])).tokenizer
+    prior = opinionated(kind, Level(7, *size), classes, dtype=torch.float32, layers=3)
+    return Networks(vqvae, prior, "abc"[:classes])
+
+
+CHOICES = {
+    "plain": Choice(),
+    "guided": Choice(guidance=2.0),
+    "top-k and top-p": Choice(0.8, 4, 0.9),
+    "of each map": Choice(
+        torch.tensor([1.0, 0.5, 2.0, 0.8, 1.0, 1.2, 0.7]),
+        torch.tensor([0, 3, 2, 0, 5, 1, 0]),
+        torch.tensor([1.0, 0.9, 1.0, 0.5, 0.8, 1.0, 0.7]),
+        torch.tensor([1.0, 2.0, 0.0, 1.0, 3.0, 1.5, 1.0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize("share_known", [0.0, 0.5])
+def test_all_methods_draw_the_same_codes(kind, choice, share_known):
+    both, images = networks(kind), torch.arange(7) + 5
+    labels = images % 3
+    (known,) = some_codes(both.tokenizer.levels, 7)
+    keep = torch.rand(known.shape, generator=torch.Generator().manual_seed(2)) < share_known
+    known = (torch.where(keep, known, -1),)
+    found = {}
+    for method in METHODS:
+        for batch_size in (3, 7):
+            sampling = Sampling(4, choice, batch_size=batch_size, method=method)
+            found[method, batch_size] = both.codes(images, labels, sampling, known)[0]
+            proof = both.verify((found[method, batch_size],), images, labels, sampling, known)
+            assert proof.codes == (~keep).sum() and proof.differing == 0 and proof.nearest_tie > 0
+    first = found["plain", 7]
+    assert all(torch.equal(codes, first) for codes in found.values()) and len(first.unique()) > 1
+    assert torch.equal(first[keep], known[0][keep])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rounds_are_at_most_the_places_and_one_where_nothing_is_to_be_drawn(kind):
+    both, images = networks(kind), torch.arange(5)
+    codes = torch.empty(5, 3, 4, dtype=torch.int64)
+    sampling = Sampling(batch_size=2, method="parallel")
+    taken = settled_maps(both.rounds(0, images, images % 3, sampling), 5, codes)
+    assert (taken >= 2).all() and (taken <= 12).all()
+    assert torch.equal(codes, both.codes(images, images % 3, Sampling(batch_size=5))[0])
+    again = settled_maps(both.rounds(0, images, images % 3, sampling, known=(codes,)), 5, codes.clone())
+    assert (again <= 2).all()  # the first one puts the known codes in place of a guess
+
+
+def test_who_has_settled_makes_room_for_the_next():
+    """Each slot works on one map at a time, each map is worked on until it has settled, and no more."""
+    both, images = networks("gated_pixelcnn"), torch.arange(6)
+    sampling, settled = Sampling(batch_size=2, method="parallel"), []
+    for at, guesses, done in both.rounds(0, images, images % 3, sampling):
+        busy = at[at >= 0].tolist()
+        assert len(at) == len(guesses) == 2 and not {*busy} & {*settled}
+        settled += at[done].tolist()
+    assert sorted(settled) == [*range(6)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrong_code_is_found(kind):
+    both, images = networks(kind), torch.arange(4)
+    sampling = Sampling(choice=Choice(guidance=1.5))
+    (codes,) = both.codes(images, images % 3, sampling)
+    assert both.verify((codes,), images, images % 3, sampling).differing == 0
+    codes[2, 2, 3] = (codes[2, 2, 3] + 1) % 7  # the last place: no other depends on it
+    found = both.verify((codes,), images, images % 3, sampling)
+    assert found.differing == 1 and found.largest_gap > 0 and found.codes == 48
+    with pytest.raises(UserError, match=r"1 of 48 codes differ .* no samples of this prior"):
+        found._replace(largest_gap=1.0).refuse("no")
+
+
+def test_a_tie_within_rounding_is_said_and_allowed():
+    perturbed = torch.tensor([[[[2.0, 2.0 - 1e-5, 0.0], [3.0, 1.0, 0.0]]]])
+    codes, drawn = torch.tensor([[[1, 0]]]), torch.ones(1, 1, 2, dtype=torch.bool)
+    found = verified(perturbed, codes, drawn)
+    assert (found.codes, found.differing) == (2, 1)
+    assert found.nearest_tie == pytest.approx(1e-5, rel=0.1) and found.largest_gap == found.nearest_tie
+    found.refuse("no")
+    known = verified(perturbed, torch.tensor([[[2, 0]]]), torch.tensor([[[False, True]]]))
+    assert (known.codes, known.differing, known.nearest_tie) == (1, 0, 2.0)
+    joined = Verified.joined([found, known])
+    assert joined.in_words().startswith("1 of 3 codes differ") and joined.nearest_tie == found.nearest_tie
+
+
+def test_two_levels_settle_one_after_the_other():
+    levels = Level(7, 2, 2), Level(7, 4, 4)
+    priors = [
+        opinionated(kind, level, 3, above, dtype=torch.float32)
+        for kind, level, above in zip(("transformer", "pixelsnail"), levels, ((), levels[:1]), strict=True)
+    ]
+    both = networks("transformer", (2, 2))
+    both.priors, both._spares = tuple(priors), both._spares * 2
+    images = torch.arange(3)
+    found = []
+    for method in METHODS:
+        maps = ()
+        for level in range(2):
+            codes = torch.empty(3, *levels[level].size, dtype=torch.int64)
+            if method == "parallel":
+                sampling = Sampling(batch_size=2, method=method)
+                settled_maps(both.rounds(level, images, images, sampling, maps), 3, codes)
+            else:
+                sampling = Sampling(batch_size=3, method=method)
+                codes = both._maps(level, images, images, maps, sampling, Choice(), None)
+            maps = (*maps, codes)
+        found.append(maps)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    assert both.verify(found[0], images, images, Sampling(batch_size=3)).codes == 3 * 20
+
+
+def test_the_command_proves_its_samples(finished_run, tmp_path, command):
+    flags = ["--images", 7, "--batch_size", 2, "--seed", 3]
+    files = {}
+    for method in METHODS:
+        out = tmp_path / method
+        code, printed = command(
+            "sample", finished_run, *flags, "--method", method, "--verify", True, "--out", out
+        )
+        assert code == 0 and "0 of 28 codes differ from those of a full forward" in printed, printed
+        files[method] = (out / "samples.npz").read_bytes()
+        assert json.loads((out / "verified.json").read_text())["codes"] == 28
+    assert len({*files.values()}) == 1
+    code, printed = command("sample", finished_run, *flags, "--out", tmp_path / "plain")
+    assert not (tmp_path / "plain" / "verified.json").exists()
+    generator = Generator.from_run(finished_run)
+    expected = generator.sample(7, seed=3)
+    assert np.array_equal(generator.sample(7, seed=3, method="parallel", verify=True), expected)
+    mask = np.ones((8, 8), bool)
+    for method in METHODS:
+        done = generator.complete(expected[0], mask, n=3, labels=0, method=method, verify=True)
+        assert np.array_equal(done.codes, generator.complete(expected[0], mask, n=3, labels=0).codes)
+
+
+def test_samples_of_a_spoilt_cache_are_refused_and_nothing_is_lost(
+    finished_run, tmp_path, command, monkeypatch
+):
+    from vqprior.stage2_prior.gated_pixelcnn.cache import CachedPixelCNN
+
+    out = tmp_path / "out"
+    assert command("sample", finished_run, "--images", 2, "--out", out)[0] == 0
+    before = (out / "samples.npz").read_bytes()
+    logits = CachedPixelCNN.logits
+    spoilt = lambda self, j: logits(self, j).index_fill(1, torch.tensor(3), 50.0)
+    monkeypatch.setattr(CachedPixelCNN, "logits", spoilt)
+    code, printed = command("sample", finished_run, "--images", 9, "--verify", True, "--out", out)
+    assert code == 2 and "no samples of this prior" in printed, printed
+    assert (out / "samples.npz").read_bytes() == before
+
+
+def test_evaluation_records_it(finished_run, tmp_path, command):
+    import shutil
+
+    shutil.copytree(finished_run, tmp_path / "run")
+    code, printed = command("evaluate", tmp_path / "run", "--only", "verification", "--images", 5)
+    assert code == 0 and "all differences are ties" in printed, printed
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["verification"]
+    assert found["codes"] == 20 and found["differing"] == 0 and found["sound"] == "yes"
