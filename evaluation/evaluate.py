@@ -17,7 +17,7 @@ from .subject import Subject
 from .tables import text
 
 
-def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
+def evaluate(config: Evaluation, run: RunDir, data: DataSet | None) -> Metrics:
     """Measure the parts of a run that `config.only` names, print their tables and write `metrics.json`.
 
     Raises:
@@ -48,7 +48,7 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet) -> Metrics:
 def possible(subject: Subject) -> list[Part]:
     """The parts that can be measured on these data; what another network would make possible is said."""
     for part in PARTS.values():
-        if part.needs_features and not subject.has_features:
+        if part.needs_features and not subject.has_features and subject.data:
             say(
                 f"evaluate: no {part.name} without classes or another network: pip install 'vqprior[eval]', "
                 "--features inception-v3-compat"
@@ -82,16 +82,17 @@ def _assemble(subject: Subject) -> Metrics:
     if others:
         metrics["archives"] = {part.settings["file"]: part.figures for part in others}
     priors = enumerate(subject.prior_checkpoints)
-    steps_of_priors = {subject.run.stage2_of(level).name: found.step for level, found in priors}
+    steps = {"stage1": subject.vqvae_checkpoint.step} if subject.vqvae_checkpoint else {}
+    steps |= {subject.run.stage2_of(level).name: found.step for level, found in priors}
     metrics["protocol"] = {
         "split": "test",
-        "images": len(subject.data.test),
+        "images": subject.maps.header.sizes["test"],
         "precision": config.precision,
         "seed": config.seed,
-        "steps": {"stage1": subject.vqvae_checkpoint.step} | steps_of_priors,
-        "vqvae": subject.vqvae_checkpoint.fingerprint,
+        "steps": steps,
+        "vqvae": subject.maps.header.vqvae,
         "prior": subject.prior_checkpoints[0].fingerprint,
-        "data": asdict(config.data) | {"fingerprint": subject.data.fingerprint},
+        "data": asdict(config.data) | {"fingerprint": subject.maps.header.data_fingerprint},
         "parts": {key: part.protocol for key, part in ours.items()},
         "archives": {part.settings["file"]: part.protocol for part in others},
         **versions(config.precision),

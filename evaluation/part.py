@@ -64,6 +64,7 @@ class Part:
     depends_on: tuple[Dependency, ...] = ()  # besides the networks, the data and the precision
     needs_labels: bool = False  # classes in the data
     needs_features: bool = False  # of a classifier, which takes classes, or of another network
+    needs_pictures: bool = True  # and a VQ-VAE, which imported codes have not
     of_all_classes: bool = False  # it compares samples with real images of all classes
     tiles: tuple[Row, ...] = ()  # the figures at the head of the page
     key: str = ""  # in metrics.json, where it is not the name
@@ -75,6 +76,8 @@ class Part:
 
     def is_possible(self, subject: Subject) -> bool:
         """Whether it can be measured on these data."""
+        if self.needs_pictures and subject.data is None:
+            return False
         has_labels = bool(subject.label_names) or not self.needs_labels
         return has_labels and (subject.has_features or not self.needs_features)
 
@@ -82,8 +85,11 @@ class Part:
         """All that its figures are a function of.
 
         Raises:
-            UserError: it needs classes and there are none, or one class is to be compared with all.
+            UserError: it needs pictures or classes and there are none, or one class is to be compared with
+                all.
         """
+        if self.needs_pictures and subject.data is None:
+            raise UserError(f"the part `{self.name}` needs pictures, and the codes of this run were imported")
         if self.needs_labels and not subject.label_names:
             raise UserError(f"the part `{self.name}` needs classes, and these data have none")
         if self.of_all_classes and subject.config.sample.label:

@@ -51,25 +51,25 @@ class Subject:
 
     config: Evaluation
     run: RunDir
-    data: DataSet
+    data: DataSet | None  # None of imported codes
     maps: CodeMaps
-    vqvae_checkpoint: Checkpoint
+    vqvae_checkpoint: Checkpoint | None  # likewise
     prior_checkpoints: list[Checkpoint]
     networks: Networks
     made: dict[str, Images] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, config: Evaluation, run: RunDir, data: DataSet) -> "Subject":
+    def open(cls, config: Evaluation, run: RunDir, data: DataSet | None) -> "Subject":
         """Load both stages.
 
         Raises:
             UserError: a stage is missing, the stages do not belong together, or they learnt from other data.
         """
         maps = CodeMaps(run.codes)
-        if maps.header.data_fingerprint != data.fingerprint:
+        if data and maps.header.data_fingerprint != data.fingerprint:
             found = f"data.root ({config.data.root}) holds now"
             raise UserError(f"{run.codes} was encoded from other pictures than {found}")
-        vqvae = on_main(find_vqvae, run.stage1, maps.header.vqvae, warn=say)
+        vqvae = on_main(find_vqvae, run.stage1, maps.header.vqvae, warn=say) if data else None
         priors = on_main(prior_checkpoints, run)
         if priors[0].meta["codes"]["vqvae"] != maps.header.vqvae:
             found = f"{priors[0].path} was trained on other codes than {run.codes} holds"
@@ -78,7 +78,7 @@ class Subject:
         batch_size = on_main(networks.batch_size_of, config.sample)
         config = replace(config, sample=replace(config.sample, batch_size=batch_size))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        for network in (networks.vqvae, *networks.priors):
+        for network in (*([networks.vqvae] if data else []), *networks.priors):
             network.to(memory_format=layout)
         return cls(config, run, data, maps, vqvae, priors, networks)
 
@@ -89,7 +89,7 @@ class Subject:
     @property
     def levels(self) -> tuple[Level, ...]:
         """The maps of codes, coarsest first."""
-        return self.vqvae.levels
+        return self.networks.tokenizer.levels
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -98,6 +98,9 @@ class Subject:
     @property
     def n(self) -> int:
         """Images in each row."""
+        if self.data is None:
+            sizes = self.maps.header.sizes
+            return min(self.config.images, sizes["test"], sizes["train"])
         return min(self.config.images, len(self.data.test), len(self.data.train))
 
     @property
@@ -114,9 +117,9 @@ class Subject:
         """What every figure depends on."""
         prior, *finer = (found.fingerprint for found in self.prior_checkpoints)
         return {
-            "vqvae": self.vqvae_checkpoint.fingerprint,
+            "vqvae": self.maps.header.vqvae,
             "prior": prior,
-            "data": self.data.fingerprint,
+            "data": self.maps.header.data_fingerprint,
             "precision": self.config.precision,
             **({"finer_priors": finer} if finer else {}),
         }
@@ -211,7 +214,7 @@ class Subject:
     @property
     def has_features(self) -> bool:
         """Whether there is a network to compare images in: a classifier takes classes."""
-        return bool(self.label_names) or self.config.features != CLASSIFIER
+        return self.data is not None and (bool(self.label_names) or self.config.features != CLASSIFIER)
 
     @cached_property
     def extractor(self) -> Extractor:

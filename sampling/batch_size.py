@@ -18,10 +18,10 @@ NUMBER = 4  # bytes of fp32, and a code's noise takes three such numbers and two
 NOISE = 3 * NUMBER + 2 * 8
 
 
-def automatic(priors: Sequence[Prior], vqvae: VQVAE) -> int:
+def automatic(priors: Sequence[Prior], vqvae: VQVAE | None) -> int:
     """A power of two between `LEAST` and `MOST` whose images take at most `SHARE` of the memory of the
-    priors' device."""
-    memory = total_memory(vqvae.device)
+    priors' device; without a VQ-VAE nothing is decoded there."""
+    memory = total_memory(priors[0].device)
     if memory is None:
         return LEAST
     fitting = int(SHARE * memory) // bytes_of_image(priors, vqvae)
@@ -35,11 +35,11 @@ def total_memory(device: torch.device) -> int | None:
     return torch.mps.recommended_max_memory() if device.type == "mps" else None
 
 
-def bytes_of_image(priors: Sequence[Prior], vqvae: VQVAE) -> int:
+def bytes_of_image(priors: Sequence[Prior], vqvae: VQVAE | None) -> int:
     """What drawing the maps of an image takes, guided where the prior can be, and then the larger of
     measuring and decoding them: counted, in fp32."""
     measuring = max(prior.forward_numbers() for prior in priors) * NUMBER
-    return sum(map(_drawing, priors)) + max(measuring, _decoding(vqvae))
+    return sum(map(_drawing, priors)) + max(measuring, _decoding(vqvae) if vqvae else 0)
 
 
 def _drawing(prior: Prior) -> int:

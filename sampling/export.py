@@ -45,11 +45,13 @@ def export(settings: Export, run: RunDir) -> Path:
         raise UserError(f"{out.path} is not empty; give another folder with --out, or delete this one")
     priors = prior_checkpoints(run)
     codes = priors[0].meta["codes"]
-    vqvae = find_vqvae(run.stage1, codes["vqvae"], warn=say)
-    with torch.device("meta"):
-        model = VQVAE(configs.from_tree(vqvae.meta["config"]))
-    tensors = dict(half=settings.half, exact=model.exact_tensors(), renamed=model.renamed)
-    fingerprint = _copy(vqvae, out.stage1, {}, **tensors).fingerprint
+    fingerprint = codes["vqvae"]
+    if run.config().data.source != "codes":  # imported ones have no VQ-VAE
+        vqvae = find_vqvae(run.stage1, codes["vqvae"], warn=say)
+        with torch.device("meta"):
+            model = VQVAE(configs.from_tree(vqvae.meta["config"]))
+        tensors = dict(half=settings.half, exact=model.exact_tensors(), renamed=model.renamed)
+        fingerprint = _copy(vqvae, out.stage1, {}, **tensors).fingerprint
     for level, prior in enumerate(priors):
         bound = {"codes": codes | {"vqvae": fingerprint}}
         _copy(prior, out.stage2_of(level), bound, half=settings.half)

@@ -3,7 +3,8 @@
 OUT/
     grid.png         the first images, a column a class where the classes come in turn
     images/00000.png ...
-    samples.npz      images uint8 [N, H, W, C], labels int64 [N] (-1 without classes), label_names text [C]
+    samples.npz      images uint8 [N, H, W, C], labels int64 [N] (-1 without classes), label_names text [C];
+                     with --codes True also the codes
     samples.json     the settings; written last
     verified.json    with --verify True, what a full forward says of the codes
 
@@ -13,7 +14,7 @@ holds more images than two chunks, the one that it draws and the one before, whi
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import chain, islice
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint
+from vqprior.runtime.codes import Level
 from vqprior.runtime.devices import refuse_tf32
 from vqprior.runtime.files import move_folder, write_array, write_file, write_json
 from vqprior.runtime.npz import write_npz
@@ -35,7 +37,9 @@ from vqprior.runtime.processes import each_in_turn, on_main, say, share_of_proce
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import Unfinished
 
+from .arguments import by_level
 from .choice import Sampling
+from .decoding import Imported
 from .networks import Networks
 from .verify import Verified
 
@@ -57,7 +61,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
     asked = asdict(settings) | {"out": None, "prior": checkpoint.best(run.stage2).fingerprint}
     asked["n"] = asked.pop("images")  # as samples.json has always called it
     asked["label"] = settings.label or None  # and had it
-    for name in ("method", "verify"):  # which it has only where they say something
+    settings = replace(settings, codes=settings.codes or isinstance(networks.tokenizer, Imported))
+    for name in ("method", "verify", "codes"):  # which it has only where they say something
         if asked[name] == getattr(Sample(), name):
             del asked[name]
     asked["batch_size"] = on_main(lambda: _begun_batch_size(out, asked) or networks.batch_size_of(settings))
@@ -83,6 +88,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
                 found = networks.verify(codes, images, given, sampling)
                 found.refuse(settings.precision)
                 write_json(_verified_file(unfinished, index), found._asdict())
+            if settings.codes:
+                np.savez(_codes_file(unfinished, index), *(of_level.cpu().numpy() for of_level in codes))
             drawn = networks.decode(codes, sampling)
             behind.begin(lambda: _write(unfinished, index, images, drawn.permute(0, 2, 3, 1).numpy()))
         # the last one of this process, which hears here if it cannot be written
@@ -97,6 +104,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
     numbers = np.full(len(numbers), -1) if labels is None else labels.numpy()
     names = np.array(networks.label_names, dtype=np.str_)
     classes = {"labels": numbers.astype(np.int64), "label_names": names}
+    if settings.codes:
+        classes |= on_main(_all_codes, unfinished, len(chunks), networks.tokenizer.levels)
     verified = on_main(_joined, unfinished, len(chunks)) if settings.verify else None
     on_main(_assemble, unfinished, len(chunks), settings.npz_key, classes, min(columns, 16), verified)
     if verified:
@@ -181,6 +190,22 @@ def _assemble(
 def _verified_file(unfinished: Unfinished, index: int) -> Path:
     """What was found of the codes of a chunk."""
     return unfinished.folder / f"verified-{index:05d}.json"
+
+
+def _codes_file(unfinished: Unfinished, index: int) -> Path:
+    """The codes of a chunk."""
+    return unfinished.folder / f"codes-{index:05d}.npz"
+
+
+def _all_codes(unfinished: Unfinished, chunks: int, levels: Sequence[Level]) -> dict[str, np.ndarray]:
+    """The codes of all images by name, in the narrowest type."""
+    parts = []
+    for index in range(chunks):
+        with np.load(_codes_file(unfinished, index)) as arrays:
+            parts.append([arrays[name] for name in arrays])
+    joined = (np.concatenate(of_level) for of_level in zip(*parts, strict=True))
+    narrow = tuple(array.astype(level.dtype) for array, level in zip(joined, levels, strict=True))
+    return by_level("codes", narrow if len(narrow) > 1 else narrow[0])
 
 
 def _joined(unfinished: Unfinished, chunks: int) -> Verified:

@@ -30,6 +30,7 @@ from .arguments import (
     per_image,
 )
 from .choice import Choice, Sampling
+from .decoding import Imported, refuse_imported
 from .labels import Labels, label_list, label_numbers, listed
 from .masks import fill, hidden_codes
 from .networks import Networks
@@ -55,7 +56,7 @@ class Generator:
     [0, K), of several levels a tuple of such arrays, and labels are names or numbers of classes.
 
     Args:
-        vqvae: stage one, for evaluation.
+        vqvae: stage one, for evaluation, or what shows imported codes.
         prior: stage two, trained on the codes of this very VQ-VAE; of several levels the priors of all,
             coarsest first.
         label_names: the classes' names, empty for an unconditional prior.
@@ -64,7 +65,7 @@ class Generator:
 
     def __init__(
         self,
-        vqvae: VQVAE | Tokenizer,
+        vqvae: VQVAE | Tokenizer | Imported,
         prior: Prior | Sequence[Prior],
         label_names: Sequence[str] = (),
         *,
@@ -114,21 +115,58 @@ class Generator:
             UserError: codes that are not the prior's (`verify`), an unknown class, a number out of its range,
                 or labels or numbers that do not match `n`.
         """
+        drawing = dict(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
+        passes = dict(batch_size=batch_size, precision=precision, method=method)
+        codes, sampling = self._drawn(n, labels, seed, drawing, passes, verify)
+        return self.networks.decode(codes, sampling).permute(0, 2, 3, 1).numpy()
+
+    def sample_codes(
+        self,
+        n: int | None = None,
+        *,
+        labels: Labels | None = None,
+        seed: int = 0,
+        guidance: Number | None = None,
+        temperature: Number | None = None,
+        top_k: Sequence[int] | int | None = None,
+        top_p: Number | None = None,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+        method: Method | None = None,
+        verify: bool = False,
+    ) -> Arrays:
+        """The codes int64 [N, h, w] of what `sample` draws; of several levels a tuple of them. Arguments and
+        errors are those of `sample`."""
+        drawing = dict(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
+        passes = dict(batch_size=batch_size, precision=precision, method=method)
+        codes, _ = self._drawn(n, labels, seed, drawing, passes, verify)
+        return as_arrays(tuple(of_level.cpu() for of_level in codes))
+
+    def _drawn(
+        self,
+        n: int | None,
+        labels: Labels | None,
+        seed: int,
+        drawing: dict[str, Any],
+        passes: dict[str, Any],
+        verify: bool,
+    ) -> tuple[Codes, Sampling]:
+        """The codes of images 0 to n-1 of a seed, and how they were drawn."""
         if n is None:
             each = None if labels is None else label_list(labels)
             if each is None:
                 raise UserError("say how many images: n, or one label for each image")
             n = len(each)
-        settings = self._settings(images=n, batch_size=batch_size, precision=precision, method=method)
+        settings = self._settings(images=n, **passes)
         numbers = torch.arange(n)
         in_turn = self.networks.labels_for(numbers)
         chosen = in_turn if labels is None else label_numbers(labels, n, self.label_names)
-        choice = self._choice(n, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
+        choice = self._choice(n, **drawing)
         sampling = Sampling(seed, choice, settings.precision, settings.batch_size, settings.method)
         codes = self.networks.codes(numbers, chosen, sampling)
         if verify:
             self.networks.verify(codes, numbers, chosen, sampling).refuse(settings.precision)
-        return self.networks.decode(codes, sampling).permute(0, 2, 3, 1).numpy()
+        return codes, sampling
 
     def encode(
         self,
@@ -138,7 +176,7 @@ class Generator:
         precision: Precision | None = None,
     ) -> Arrays:
         """The codes int64 [N, h, w] of images uint8 [N, H, W, C]: as `Tokenizer.encode`."""
-        return self.tokenizer.encode(images, batch_size=batch_size, precision=precision)
+        return self._of_pictures().encode(images, batch_size=batch_size, precision=precision)
 
     def decode(
         self,
@@ -148,7 +186,7 @@ class Generator:
         precision: Precision | None = None,
     ) -> np.ndarray:
         """The images uint8 [N, H, W, C] of codes, integers [N, h, w] in [0, K): as `Tokenizer.decode`."""
-        return self.tokenizer.decode(codes, batch_size=batch_size, precision=precision)
+        return self._of_pictures().decode(codes, batch_size=batch_size, precision=precision)
 
     def reconstruct(
         self,
@@ -158,7 +196,7 @@ class Generator:
         precision: Precision | None = None,
     ) -> np.ndarray:
         """What decoding the codes of images uint8 [N, H, W, C] gives: as `Tokenizer.reconstruct`."""
-        return self.tokenizer.reconstruct(images, batch_size=batch_size, precision=precision)
+        return self._of_pictures().reconstruct(images, batch_size=batch_size, precision=precision)
 
     def complete(
         self,
@@ -309,6 +347,16 @@ class Generator:
     ) -> np.ndarray:
         """arg max over labels of p(codes | label), int64 [N]: a classifier for free; see `posterior`."""
         return self.posterior(given, batch_size=batch_size, precision=precision).argmax(axis=1)
+
+    def _of_pictures(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            UserError: there is none, since the codes were imported.
+        """
+        if isinstance(self.tokenizer, Imported):
+            refuse_imported()
+        return self.tokenizer
 
     def _settings(self, **given: Any) -> Sample:
         """The defaults with what is given (not None) in its place, and a number of images drawn at once."""

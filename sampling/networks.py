@@ -11,7 +11,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Precision
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint
-from vqprior.runtime.codes import Codes, codes_onto, picked
+from vqprior.runtime.codes import Codes, Level, codes_onto, picked
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.launch import AUTOCAST, autocast
 from vqprior.runtime.loader import padded
@@ -26,6 +26,7 @@ from vqprior.stage2_prior.priors import load_prior
 from . import self_check
 from .batch_size import automatic
 from .choice import Choice, Sampling, Setting
+from .decoding import Imported, refuse_imported
 from .labels import label_of_text
 from .noise import Noise, gumbel_noise, noise_on
 from .parallel import Given, Round, rounds, settled_maps
@@ -39,7 +40,7 @@ class Networks:
     """A VQ-VAE and the priors over its codes, one a level.
 
     Args:
-        vqvae: stage one, for evaluation, or a tokenizer with it.
+        vqvae: stage one, for evaluation, or a tokenizer with it; or what shows imported codes.
         priors: stage two, trained on the codes of this very VQ-VAE: that of the one level, or those of all,
             coarsest first.
         label_names: the classes' names, empty for unconditional priors.
@@ -47,11 +48,11 @@ class Networks:
 
     def __init__(
         self,
-        vqvae: VQVAE | Tokenizer,
+        vqvae: VQVAE | Tokenizer | Imported,
         priors: Prior | Sequence[Prior],
         label_names: Sequence[str] = (),
     ):
-        self.tokenizer = vqvae if isinstance(vqvae, Tokenizer) else Tokenizer(vqvae)
+        self.tokenizer = vqvae if isinstance(vqvae, Tokenizer | Imported) else Tokenizer(vqvae)
         self.priors = (priors,) if isinstance(priors, Prior) else tuple(priors)
         theirs, ours = [prior.K for prior in self.priors], [level.K for level in self.tokenizer.levels]
         if theirs != ours:
@@ -73,21 +74,30 @@ class Networks:
             UserError: a stage is missing, the prior was trained on codes of another VQ-VAE, or there is no
                 such device.
         """
-        found = prior_checkpoints(RunDir(Path(run)))
-        device = device_for(device)
-        tokenizer = Tokenizer.from_run(run, device)
+        found, config = prior_checkpoints(RunDir(Path(run))), RunDir(Path(run)).config()
+        device, codes = device_for(device), found[0].meta["codes"]
         priors = [load_prior(of_level, device) for of_level in found]
-        return cls(tokenizer, priors, found[0].meta["codes"]["label_names"])
+        if config.data.source == "codes":
+            shown: Tokenizer | Imported = Imported.of(config, [Level(**level) for level in codes["levels"]])
+        else:
+            shown = Tokenizer.from_run(run, device)
+        return cls(shown, priors, codes["label_names"])
 
     @property
     def vqvae(self) -> VQVAE:
-        """Stage one."""
+        """Stage one.
+
+        Raises:
+            UserError: there is none, since the codes were imported.
+        """
+        if isinstance(self.tokenizer, Imported):
+            refuse_imported()
         return self.tokenizer.vqvae
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.vqvae.device
+        return self.priors[0].device
 
     @property
     def null_label(self) -> int | None:
@@ -97,7 +107,8 @@ class Networks:
 
     def batch_size_of(self, settings: Drawing) -> int:
         """Images drawn at once: as many as the settings say, and for `auto` as many as suit this device."""
-        return automatic(self.priors, self.vqvae) if settings.batch_size == "auto" else settings.batch_size
+        vqvae = None if isinstance(self.tokenizer, Imported) else self.vqvae
+        return automatic(self.priors, vqvae) if settings.batch_size == "auto" else settings.batch_size
 
     def release(self) -> None:
         """Give back the memory that maps were drawn in; the next ones take it anew."""

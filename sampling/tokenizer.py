@@ -23,6 +23,7 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.stage1_vqvae.vqvae import VQVAE, codes_of, load_vqvae, vqvae_of
 
 from .arguments import Arrays, as_arrays, as_codes, as_images
+from .decoding import refuse_imported
 
 Made = TypeVar("Made", Tensor, Codes)
 
@@ -75,6 +76,8 @@ class Tokenizer:
         """
         places = RunDir(Path(run))
         config, origin = places.config(), codes_origin(places)
+        if config.data.source == "codes":
+            refuse_imported()
         device = device_for(device)
         vqvae = load_vqvae(vqvae_of(places), device)
         if config.channels_last:

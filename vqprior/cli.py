@@ -19,6 +19,7 @@ from vqprior.configs.commands import (
     EncodePictures,
     Evaluation,
     Export,
+    ImportCodes,
     Report,
     TrainPrior,
 )
@@ -119,6 +120,18 @@ def _export(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.export(stored, settings)
 
 
+def _import_codes(name: str, target: str | None, flags: list[str]) -> None:
+    """`import-codes` takes a file in place of a run."""
+    settings = configs.parse_options(ImportCodes, flags, prog=f"vqprior {name} {target or 'FILE'}")
+    if target is None:
+        raise UserError(
+            f"vqprior {name} needs a file of codes first: vqprior {name} codes.npz --out runs/mine"
+        )
+    from vqprior import pipeline
+
+    pipeline.import_codes(Path(target), settings)
+
+
 COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
     "check": Command("look at all pictures before training; suggest settings for them", _evaluate),
@@ -129,6 +142,7 @@ COMMANDS = {
     "complete": Command("fill in the hidden part of a picture, several times", _complete),
     "evaluate": Command("measure a run, from reconstructions to samples, into metrics.json", _evaluate),
     "report": Command("one HTML file with the pictures, figures and curves of a run", _evaluate),
+    "import-codes": Command("codes of another tokenizer, or of anything, -> a run to train", _import_codes),
     "export": Command("a small folder to share: what sampling needs of a run", _export),
 }
 

@@ -18,6 +18,7 @@ from vqprior.configs.commands import (
     EncodePictures,
     Evaluation,
     Export,
+    ImportCodes,
     Report,
     TrainPrior,
 )
@@ -114,6 +115,7 @@ def _data(config: Config, run: RunDir) -> "DataSet":
     """
     from vqprior.runtime.data import load
 
+    refuse_without_pictures(config)
     newest = on_main(checkpoint.newest, run.stage1)
     expected = newest.meta["data_fingerprint"] if newest else None
     loaded: list[DataSet] = []
@@ -123,6 +125,21 @@ def _data(config: Config, run: RunDir) -> "DataSet":
     data = loaded[0] if loaded else load(config.data, **ours)
     say(data.summary())
     return data
+
+
+def refuse_without_pictures(config: Config) -> None:
+    """Refuse, with a UserError, a run of imported codes where pictures are needed."""
+    if config.data.source == "codes":
+        from vqprior.sampling.decoding import refuse_imported
+
+        refuse_imported()
+
+
+def import_codes(file: Path, settings: ImportCodes) -> None:
+    """Codes of others -> a run."""
+    from vqprior.runtime.import_codes import import_codes as import_from
+
+    on_main(import_from, file, settings)
 
 
 def _tell_skipped(run: RunDir) -> None:
@@ -163,6 +180,7 @@ def encode(config: Config) -> None:
 
 def encode_pictures(config: Config, settings: EncodePictures) -> None:
     """Other pictures -> files of their codes."""
+    refuse_without_pictures(config)
     from vqprior.sampling.encode_pictures import encode_pictures
 
     run = run_dir.existing(config)
@@ -189,6 +207,7 @@ def _train_priors(config: Config, run: RunDir, levels: Iterable[int]) -> None:
 
 def complete(config: Config, settings: Complete) -> None:
     """Fill in the hidden part of a picture: little work, which the main process does."""
+    refuse_without_pictures(config)
     from vqprior.sampling.complete import complete as complete_picture
 
     run = run_dir.existing(config)
@@ -201,13 +220,15 @@ def evaluate(config: Evaluation) -> None:
 
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    measure(config, run, _data(config, run))
+    measure(config, run, None if config.data.source == "codes" else _data(config, run))
     _tell_skipped(run)
 
 
 def check(config: Check) -> None:
     """Look at the pictures of a run, or of one that is to begin."""
     from vqprior.runtime.data.check import check as check_pictures
+
+    refuse_without_pictures(config)
 
     on_main(check_pictures, config)
 
@@ -283,6 +304,7 @@ def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None"
     from vqprior.runtime.evaluating import evaluating
     from vqprior.runtime.pictures import grid
     from vqprior.sampling.choice import Sampling
+    from vqprior.sampling.decoding import Imported
     from vqprior.sampling.networks import Networks
     from vqprior.stage1_vqvae.vqvae import find_vqvae, load_vqvae
     from vqprior.stage2_prior.priors import load_prior
@@ -293,12 +315,15 @@ def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None"
         return None
     device = device_of_process()
     there = {other: load_prior(on_main(checkpoint.best, run.stage2_of(other)), device) for other in others}
-    vqvae = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
+    if config.data.source == "codes":
+        shown = Imported.of(config, header.levels)
+    else:
+        shown = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
 
     @torch.no_grad()
     def preview(prior: "Prior", step: int) -> "Tensor":
         priors = [there.get(other, prior) for other in range(len(header.levels))]
-        networks = Networks(vqvae, priors, header.label_names)
+        networks = Networks(shown, priors, header.label_names)
         columns = min(len(header.label_names) or 8, 16)
         numbers = torch.arange(columns * 4)
         sampling = Sampling(PREVIEW_SEED, batch_size=len(numbers))

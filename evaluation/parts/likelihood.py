@@ -85,9 +85,9 @@ def in_all(of_levels: list[Figures], subject: Subject) -> Figures:
 
 def bits_per_dim(subject: Subject, bits_per_image: float) -> Figures:
     """The bound in bits/dim, where the decoder has a likelihood."""
-    vqvae, test = subject.vqvae, subject.maps.split("test")
-    if not vqvae.likelihood.is_probability:
+    if subject.data is None or not subject.vqvae.likelihood.is_probability:
         return {}
+    vqvae, test = subject.vqvae, subject.maps.split("test")
     layout = subject.config.channels_last
     decoder = decoder_bits_per_dim(vqvae, subject.data.test, test, channels_last=layout, **subject.passes)
     prior = bits_per_image / math.prod((vqvae.channels, *vqvae.image_size))
@@ -113,4 +113,13 @@ def tables(figures: Figures) -> list[Table]:
     return shown
 
 
-PART = Part("likelihood", "Stage two in figures", likelihood, tables, (row_size,), tiles=TILES, key="stage2")
+PART = Part(
+    "likelihood",
+    "Stage two in figures",
+    likelihood,
+    tables,
+    (row_size,),
+    needs_pictures=False,
+    tiles=TILES,
+    key="stage2",
+)

@@ -57,4 +57,11 @@ def tables(figures: Figures) -> list[Table]:
     return [list_table("{images:,} samples, proved by full forwards", ROWS, figures)]
 
 
-PART = Part("verification", "Samples that prove themselves", verification, tables, (drawing, method))
+PART = Part(
+    "verification",
+    "Samples that prove themselves",
+    verification,
+    tables,
+    (drawing, method),
+    needs_pictures=False,
+)

@@ -1,0 +1,280 @@
+"""Code maps of others -> a run whose prior can be trained: integer grids of a tokenizer, of sound, of pixels.
+
+FILE.npy        integers [N, h, w] or [N, n] (a row of n is a map of 1 x n); memory-mapped, however large
+FILE.npz        the same under `codes`, or as the only array of whole numbers with 2 or 3 axes; besides, where
+                there are any: labels [N] (integers), label_names [C] (text), names [N] (text), split [N]
+                (text: train, validation or test), K
+FILE.parquet    a row a map: `codes`, a list of numbers (flat, or of rows); besides, where there are any:
+                label, name, split; height, width and K in the metadata of the file, as `vqprior encode` has
+                them
+
+What `vqprior encode RUN --pictures FOLDER` writes can be imported as it is.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from vqprior.configs import Config
+from vqprior.configs.commands import ImportCodes
+from vqprior.configs.errors import UserError
+
+from . import code_maps
+from .code_maps import Header
+from .codes import Level
+from .data.source import SPLITS
+from .files import sha256
+from .processes import say
+from .randomness import hash64, uniform
+from .run_dir import RunDir, start
+
+SEED = 0  # of the split
+PART = 65_536  # maps that are looked at together
+
+
+@dataclass
+class Grids:
+    """What a file holds."""
+
+    codes: np.ndarray  # [N, h, w] whole numbers, memory-mapped where the file allows it
+    labels: np.ndarray | None = None  # [N] int64
+    label_names: tuple[str, ...] = ()
+    names: list[str] | None = None
+    split: list[str] | None = None  # of each map: train, validation or test
+    K: int | None = None
+
+
+def import_codes(file: Path, settings: ImportCodes) -> RunDir:
+    """Make a run of the codes in a file.
+
+    Raises:
+        UserError: it cannot be read, holds something else, or does not fit what the settings say; or there is
+            a run already.
+    """
+    grids = with_labels(read(file, settings), settings)
+    K = number_of_codes(grids, settings, file)
+    level = Level(K, *grids.codes.shape[1:], settings.codes_per_position)
+    if level.width % level.codes_per_position:
+        raise UserError(
+            f"codes_per_position is {level.codes_per_position}, and the maps are {level.width} codes wide: "
+            "it "
+            "must divide them"
+        )
+    rows = split_rows(grids, settings)
+    digest, run = sha256(file), RunDir(Path(settings.out))
+    if run.path.exists() and any(run.path.iterdir()):
+        raise UserError(f"{run.path} is not empty; give another folder with --out")
+    config = config_of(level, settings, file)
+    header = Header(
+        levels=[level],
+        vqvae=digest,  # there is none: the codes are bound to their file
+        weights="imported",
+        precision="no",
+        data=config.data.binding() | {"file": file.name},
+        data_fingerprint=digest,
+        label_names=list(grids.label_names),
+        sizes={name: len(rows[name]) for name in SPLITS},
+    )
+    start(config)
+    folder = run.path / "codes"
+    folder.mkdir()
+    for split, begin, size in code_maps.shard_starts(header):
+        at = rows[split][begin : begin + size]
+        codes = torch.from_numpy(np.asarray(grids.codes[at]).astype(np.int64))
+        labels = None if grids.labels is None else torch.from_numpy(grids.labels[at])
+        names = [str(index) if grids.names is None else grids.names[index] for index in at]
+        code_maps.write_shard(folder, header, split, begin, (codes,), labels, names)
+    code_maps.finish(folder, header)
+    counts = ", ".join(f"{len(rows[name]):,} {name}" for name in SPLITS)
+    classes = f", {len(grids.label_names)} classes" if grids.label_names else ""
+    say(f"import-codes: {len(grids.codes):,} maps of {level}{classes}; {counts}\n{settings.next_words()}")
+    return run
+
+
+def config_of(level: Level, settings: ImportCodes, file: Path) -> Config:
+    """The settings of the run: those of the defaults, with what the codes say."""
+    config = Config()
+    factor = config.stage1.factor
+    data = replace(
+        config.data,
+        source="codes",
+        root=str(file.resolve()),
+        size=(level.height * factor, level.width // level.codes_per_position * factor),
+        decoder=settings.decoder,
+    )
+    stage1 = replace(config.stage1, K=level.K, codes_per_position=level.codes_per_position)
+    return replace(config, data=data, stage1=stage1, out=settings.out)
+
+
+def read(file: Path, settings: ImportCodes) -> Grids:
+    """What a file holds, checked but for the range of the codes; raises as `import_codes`."""
+    readers = {".npy": _of_npy, ".npz": _of_npz, ".parquet": _of_parquet}
+    if not file.is_file():
+        raise UserError(f"there is no file {file}; give codes as .npy, .npz or .parquet")
+    if file.suffix not in readers:
+        raise UserError(f"{file} is none of {', '.join(readers)}; save the codes with numpy.save")
+    try:
+        grids = readers[file.suffix](file, settings)
+    except (ValueError, OSError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(f"{file} cannot be read as codes: {error}") from error
+    codes = grids.codes
+    if codes.dtype.kind not in "iu" or codes.ndim not in (2, 3) or not codes.size:
+        hint = "; numbers with a point are no codes: save them as integers" if codes.dtype.kind == "f" else ""
+        found = f"{codes.dtype} {list(codes.shape)}"
+        raise UserError(f"{file} holds {found}; codes are integers [N, h, w] or [N, n]{hint}")
+    return replace(grids, codes=codes[:, None] if codes.ndim == 2 else codes)
+
+
+def _of_npy(file: Path, settings: ImportCodes) -> Grids:
+    return Grids(np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def _of_npz(file: Path, settings: ImportCodes) -> Grids:
+    with np.load(file, allow_pickle=False) as arrays:
+        key = settings.key or ("codes" if "codes" in arrays else _only_grid(arrays, file))
+        if key not in arrays:
+            raise UserError(f"{file} has no array {key!r}; it has {', '.join(arrays)}")
+        listed = {
+            name: arrays[name] for name in ("labels", "label_names", "names", "split") if name in arrays
+        }
+        return Grids(
+            arrays[key],
+            _numbers(listed.get("labels"), file),
+            tuple(map(str, listed.get("label_names", ()))),
+            [*map(str, listed["names"])] if "names" in listed else None,
+            [*map(str, listed["split"])] if "split" in listed else None,
+            int(arrays["K"]) if "K" in arrays else None,
+        )
+
+
+def _only_grid(arrays: Any, file: Path) -> str:
+    """The one array that can be codes."""
+    grids = [name for name in arrays if arrays[name].dtype.kind in "iu" and arrays[name].ndim in (2, 3)]
+    if len(grids) != 1:
+        found = f"{file} has {len(grids)} arrays that could be codes, of {', '.join(arrays)}"
+        raise UserError(f"{found}; say which: --key NAME")
+    return grids[0]
+
+
+def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UserError("Parquet files need pyarrow: pip install 'vqprior[data]'") from error
+    table = pq.read_table(file)
+    key = settings.key or "codes"
+    if key not in table.column_names:
+        raise UserError(f"{file} has no column {key!r}; it has {', '.join(table.column_names)}: --key COLUMN")
+    metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    codes = np.array(table[key].to_pylist())
+    if codes.ndim == 2 and {"height", "width"} <= metadata.keys():
+        codes = codes.reshape(-1, int(metadata["height"]), int(metadata["width"]))
+    column = lambda name: table[name].to_pylist() if name in table.column_names else None
+    names, split = column("name"), column("split")
+    return Grids(
+        codes,
+        _numbers(column("label"), file),
+        tuple(json.loads(metadata.get("label_names", "[]"))) if column("label") else (),
+        None if names is None else [*map(str, names)],
+        None if split is None else [*map(str, split)],
+        int(metadata["K"]) if "K" in metadata else None,
+    )
+
+
+def _numbers(labels: Any, file: Path) -> np.ndarray | None:
+    """Labels as numbers of classes."""
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise UserError(f"the labels of {file} are {array.dtype} {list(array.shape)}; they are integers [N]")
+    return array.astype(np.int64)
+
+
+def with_labels(grids: Grids, settings: ImportCodes) -> Grids:
+    """The grids with labels from a file of their own, where one is given; all that is said of maps is checked
+    against their number. Raises as `import_codes`."""
+    if settings.labels:
+        labels = read_labels(Path(settings.labels))
+        grids = replace(grids, labels=_numbers(labels, Path(settings.labels)), label_names=())
+    count = len(grids.codes)
+    for what, listed in (("labels", grids.labels), ("names", grids.names), ("split", grids.split)):
+        if listed is not None and len(listed) != count:
+            raise UserError(f"there are {count:,} maps and {len(listed):,} {what}; each map takes one")
+    if grids.labels is None:
+        return replace(grids, label_names=())
+    low, high = int(grids.labels.min()), int(grids.labels.max())
+    names = grids.label_names or tuple(map(str, range(high + 1)))
+    if low < 0 or high >= len(names):
+        raise UserError(f"the labels are from {low} to {high}; there are {len(names)} classes, from 0 on")
+    return replace(grids, label_names=names)
+
+
+def read_labels(file: Path) -> np.ndarray:
+    """Labels in a file of their own: .npy, or text with a number a line.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not file.is_file():
+        raise UserError(f"there is no file {file}, which --labels names")
+    try:
+        if file.suffix == ".npy":
+            return np.load(file, allow_pickle=False)
+        return np.array([int(line) for line in file.read_text().split()])
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file}, which --labels names, holds no integers: {error}") from error
+
+
+def parts_of(codes: np.ndarray) -> Iterator[np.ndarray]:
+    """The codes, some maps at a time."""
+    return (codes[begin : begin + PART] for begin in range(0, len(codes), PART))
+
+
+def number_of_codes(grids: Grids, settings: ImportCodes, file: Path) -> int:
+    """K, as it is given or as the codes say, which is then told; raises as `import_codes`."""
+    low = min(int(part.min()) for part in parts_of(grids.codes))
+    high = max(int(part.max()) for part in parts_of(grids.codes))
+    K = settings.K or grids.K
+    if K is None:
+        K = high + 1
+        say(f"import-codes: the largest code is {high}, so there are taken to be {K}; else say it: --K")
+    if low < 0 or high >= K:
+        raise UserError(
+            f"the codes of {file} are from {low} to {high}; with K {K} they are from 0 to {K - 1}"
+        )
+    if not 2 <= K <= 65536:
+        raise UserError(f"K is {K}; it is from 2 to 65536")
+    return K
+
+
+def split_rows(grids: Grids, settings: ImportCodes) -> dict[str, np.ndarray]:
+    """Which maps are in each split: as the file says, else by chance; raises as `import_codes`."""
+    count = len(grids.codes)
+    if grids.split is not None:
+        words = np.array(grids.split)
+        unknown = sorted({*grids.split} - {*SPLITS})
+        if unknown:
+            raise UserError(f"split has {', '.join(unknown[:5])}; it takes {', '.join(SPLITS)}")
+        rows = {name: np.flatnonzero(words == name) for name in SPLITS}
+    else:
+        chance = uniform(hash64(SEED, torch.arange(count))).numpy()
+        held_out = settings.test + settings.validation
+        in_test, in_validation = chance < settings.test, (chance >= settings.test) & (chance < held_out)
+        rows = {
+            "train": np.flatnonzero(chance >= held_out),
+            "validation": np.flatnonzero(in_validation),
+            "test": np.flatnonzero(in_test),
+        }
+    if empty := [name for name in SPLITS if not len(rows[name])]:
+        raise UserError(
+            f"of {count:,} maps none is in the split {' and '.join(empty)}: give more of them, larger shares "
+            "(--validation 0.2 --test 0.2), or a column `split`"
+        )
+    return {name: rows[name] for name in SPLITS}

@@ -1,0 +1,174 @@
+"""Codes of others: read, split, trained, drawn, measured; what cannot be read or needs pictures is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import TINY, write_pictures
+from vqprior import Generator
+from vqprior.runtime.code_maps import CodeMaps
+
+STEPS = ["--stage2.steps", 4, "--stage2.save_every", 2, "--stage2.eval_every", 4, "--stage2.batch_size", 8]
+STEPS += ["--stage2.channels", 8, "--stage2.layers", 4, "--stage2.gated_pixelcnn.head", 8]
+STEPS += ["--stage2.learning_rate", 0.1, "--stage2.average", 0.5]
+
+
+def grids(count: int = 80, size: tuple[int, ...] = (3, 4), K: int = 5) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, K, (count, *size))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_grids_become_a_run_that_is_trained_drawn_and_measured(here, command):
+    codes, labels = grids(), np.arange(80) % 3
+    np.savez("mine.npz", codes=codes.astype(np.uint8), labels=labels, label_names=["a", "b", "c"])
+    code, printed = command("import-codes", "mine.npz", "--K", 5, "--out", "run")
+    assert code == 0 and "80 maps of 3x4 codes of 5, 3 classes" in printed, printed
+    maps = CodeMaps(here / "run" / "codes")
+    found = [maps.split(name) for name in ("train", "validation", "test")]
+    assert sum(map(len, found)) == 80 and maps.header.label_names == ["a", "b", "c"]
+    for split in found:
+        indices = torch.arange(len(split))
+        at = np.array([*map(int, split.names(indices))])
+        (there,) = split.codes(indices)
+        assert np.array_equal(there.numpy(), codes[at]) and np.array_equal(split.labels.numpy(), labels[at])
+    assert command("train-prior", "run", *STEPS)[0] == 0
+    code, printed = command("sample", "run", "--images", 6, "--verify", True)
+    assert code == 0, printed
+    drawn = np.load("run/samples/samples.npz")
+    assert drawn["codes"].shape == (6, 3, 4) and drawn["codes"].dtype == np.uint8
+    assert drawn["images"].shape == (6, 12, 16, 3)  # a square of colour for each code
+    generator = Generator.from_run("run")
+    assert np.array_equal(generator.sample_codes(6), drawn["codes"])
+    assert (generator.log2_prob(drawn["codes"], "a") < 0).all()
+    assert generator.classify(drawn["codes"]).shape == (6,)
+    code, printed = command("evaluate", "run")
+    assert code == 0, printed
+    assert {"stage2", "verification", "code_copies"} <= json.loads(
+        Path("run/metrics.json").read_text()
+    ).keys()
+    code, printed = command("export", "run", "--out", "shared")
+    assert code == 0, printed
+    assert np.array_equal(Generator.from_run("shared").sample_codes(6), drawn["codes"])
+
+
+def test_a_row_of_codes_is_a_map_of_height_one_and_text_may_hold_the_labels(here, command):
+    np.save("rows.npy", grids(60, (9,)))
+    Path("labels.txt").write_text("\n".join(str(i % 2) for i in range(60)))
+    code, printed = command("import-codes", "rows.npy", "--labels", "labels.txt", "--out", "run")
+    assert code == 0 and "the largest code is 4, so there are taken to be 5" in printed, printed
+    header = CodeMaps(here / "run" / "codes").header
+    assert header.levels[0].size == (1, 9) and header.label_names == ["0", "1"]
+
+
+def test_the_split_may_be_given(here, command):
+    words = np.array(["train"] * 20 + ["validation"] * 5 + ["test"] * 5)
+    np.savez("mine.npz", codes=grids(30), split=words)
+    assert command("import-codes", "mine.npz", "--K", 5, "--out", "run")[0] == 0
+    assert CodeMaps(here / "run" / "codes").header.sizes == {"train": 20, "validation": 5, "test": 5}
+
+
+def test_what_encode_writes_is_read_again(here, command):
+    """As npz and as Parquet, with names, from a run of several codes a position."""
+    pictures = write_pictures(here / "pictures", 40)
+    flags = [*TINY, "--stage1.codes_per_position", 2, "--data.root", pictures, "--out", "run"]
+    assert command("run", "folder", *flags)[0] == 0
+    assert command("encode", "run", "--pictures", pictures, "--out", "codes")[0] == 0
+    expected = np.load("codes/codes.npz")
+    for ending in ("npz", "parquet"):
+        out = f"from_{ending}"
+        code, printed = command(
+            "import-codes", f"codes/codes.{ending}", "--codes_per_position", 2, "--out", out
+        )
+        assert code == 0, printed
+        maps = CodeMaps(here / out / "codes")
+        assert maps.header.levels[0].K == 16 and maps.header.levels[0].codes_per_position == 2
+        train = maps.split("train")
+        indices = train.codes(torch.arange(len(train)))[0].numpy()
+        names = train.names(torch.arange(len(train)))
+        order = [list(expected["names"]).index(name) for name in names]
+        assert np.array_equal(indices, expected["codes"][order])
+
+
+def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
+    np.save("grids.npy", grids(60))
+    Path("my_decoder.py").write_text(
+        "import numpy as np\n"
+        "def decode(codes):\n"
+        "    return np.repeat((codes * 50).astype(np.uint8)[..., None], 3, axis=-1)\n"
+        "def wrong(codes):\n"
+        "    return codes * 1.0\n"
+    )
+    for name in ("decode", "wrong", "missing"):
+        assert command("import-codes", "grids.npy", "--decoder", f"my_decoder:{name}", "--out", name)[0] == 0
+    shutil.copytree("decode", "colours")
+    assert command("train-prior", "decode", *STEPS)[0] == 0
+    code, printed = command("sample", "decode", "--images", 4)
+    assert code == 0 and "decoded by my_decoder:decode, code of your own" in printed, printed
+    drawn = np.load("decode/samples/samples.npz")
+    assert np.array_equal(drawn["images"][..., 0], drawn["codes"] * 50)
+    for name, words in (("wrong", "float64 ["), ("missing", "cannot be imported")):
+        shutil.copytree("decode/stage2", f"{name}/stage2")
+        code, printed = command("sample", name, "--images", 4)
+        assert code == 2 and words in printed, printed
+
+
+@pytest.mark.parametrize(
+    ("make", "flags", "words"),
+    [
+        (lambda: np.save("f.npy", np.random.rand(9, 4)), ["f.npy"], "save them as integers"),
+        (lambda: np.save("f.npy", grids(9, ())), ["f.npy"], "codes are integers [N, h, w] or [N, n]"),
+        (
+            lambda: np.save("f.npy", grids()),
+            ["f.npy", "--K", 4],
+            "from 0 to 4; with K 4 they are from 0 to 3",
+        ),
+        (lambda: np.save("f.npy", grids() - 1), ["f.npy"], "from -1 to 3"),
+        (lambda: np.save("f.npy", grids(3)), ["f.npy"], "none is in the split"),
+        (lambda: np.savez("f.npz", a=grids(), b=grids()), ["f.npz"], "say which: --key NAME"),
+        (lambda: np.savez("f.npz", a=grids()), ["f.npz", "--key", "c"], "no array 'c'; it has a"),
+        (lambda: np.savez("f.npz", codes=grids(), labels=np.arange(3)), ["f.npz"], "80 maps and 3 labels"),
+        (lambda: np.save("f.npy", grids()), ["f.npy", "--labels", "no.txt"], "there is no file no.txt"),
+        (lambda: np.save("f.npy", grids()), ["f.npy", "--codes_per_position", 3], "must divide them"),
+        (lambda: Path("f.npz").write_bytes(b"PK\x03\x04 no archive"), ["f.npz"], "cannot be read as codes"),
+        (lambda: Path("f.txt").write_text("1 2"), ["f.txt"], "is none of .npy, .npz, .parquet"),
+        (lambda: None, ["f.npz"], "there is no file f.npz"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_and_leaves_nothing_behind(here, command, make, flags, words):
+    make()
+    code, printed = command("import-codes", *flags, "--out", "run")
+    assert code == 2 and words in printed, printed
+    assert not Path("run").exists()
+
+
+def test_what_needs_pictures_is_refused_in_words(here, command):
+    np.save("grids.npy", grids(60))
+    assert command("import-codes", "grids.npy", "--out", "run")[0] == 0
+    assert command("train-prior", "run", *STEPS)[0] == 0
+    Path("x.png").write_bytes(b"")
+    for words in (
+        ["encode", "run"],
+        ["run", "run"],
+        ["train-vqvae", "run"],
+        ["report", "run"],
+        ["encode", "run", "--pictures", ".", "--out", "codes"],
+        ["complete", "run", "--image", "x.png", "--hide", "lower half"],
+        ["check", "run"],
+    ):
+        code, printed = command(*words)
+        assert code == 2 and "the codes of this run were imported" in printed, (words, printed)
+    code, printed = command("evaluate", "run", "--only", "ladder")
+    assert code == 2 and "needs pictures" in printed, printed
+    generator = Generator.from_run("run")
+    for call in (generator.encode, generator.reconstruct):
+        with pytest.raises(Exception, match="no VQ-VAE and no pictures"):
+            call(np.zeros((1, 12, 16, 3), np.uint8))
