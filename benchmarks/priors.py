@@ -13,6 +13,7 @@ measures samples, too. Prints a table and writes OUT/priors.json.
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,8 @@ def prepared(source: RunDir, out: Path, flags: list[str]) -> Config:
     if not (out / "codes").exists():
         out.mkdir(parents=True, exist_ok=True)
         for name in ("stage1", "codes"):
+            if not (source.path / name).is_dir():
+                continue  # imported codes have no stage one
             write_folder(out / name, partial(shutil.copytree, source.path / name, dirs_exist_ok=True))
         for name in ("pictures.json.gz", "run.json"):
             if (source.path / name).is_file():
@@ -121,7 +124,8 @@ def figures(run: Path) -> dict[str, Any]:
         "steps": found.step,
         "learning rate": config.stage2.learning_rate,
         "weights": sum(parameter.numel() for parameter in prior.parameters()),
-        "bits/code, test": bits_per_code(prior, test, **passes),
+        "bits/code, test": (bits := bits_per_code(prior, test, **passes)),
+        "nats/map": bits * prior.level.places * math.log(2),
         "train": bits_per_code(prior, train, images=len(test), **passes),
         "FD": ladder.get("samples", {}).get("frechet"),
         "right label": labels.get("label_accuracy"),

@@ -1,4 +1,5 @@
-"""Codes of others: read, split, trained, drawn, measured; what cannot be read or needs pictures is refused."""
+"""Codes of others: read, split, trained, drawn, measured; what needs pictures or cannot be read is
+refused."""
 
 import json
 import shutil
