@@ -4,8 +4,9 @@
     python -m benchmarks.priors runs/binarised --seconds 3600 --out compared
 
 The first command writes runs/binarised.npz and imports it. Each pixel is 1 with the probability of its
-brightness, drawn once (a function of SEED, the picture and the pixel), with 50,000, 10,000 and 10,000 pictures
-to train, choose and report. The published figures, in nats an image, are of another draw of the same kind,
+brightness, drawn once (a function of SEED, the picture and the pixel), with 50,000, 10,000 and 10,000
+pictures to train, choose and report. The published figures, in nats an image, are of another draw of the same
+kind,
 the file of Larochelle and Murray 2011: PixelSNAIL 78.61, ImageGPT 79.17, Gated PixelCNN 81.50, after some 450
 epochs (EugenHotaj/pytorch-generative, README).
 """

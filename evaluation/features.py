@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
-from vqprior.runtime.loader import chunks, padded
+from vqprior.runtime.chunks import chunks, in_chunks
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, share_of_process, sum_tensor
 
@@ -105,8 +105,7 @@ def _refuse_pickles(file: Path) -> None:
 
 def features_at(extractor: Extractor, images: Images, indices: Tensor, batch: int) -> Tensor:
     """Features [n, F] fp32 on the CPU of the images with these indices [n], in chunks of one size."""
-    parts = (extractor.features(images(padded(chunk, batch)))[: len(chunk)] for chunk in indices.split(batch))
-    return torch.cat([*parts])
+    return in_chunks(lambda at: extractor.features(images(at)), indices, batch)
 
 
 def features_of(extractor: Extractor, images: Images, count: int, batch: int) -> Tensor:
@@ -115,5 +114,5 @@ def features_of(extractor: Extractor, images: Images, count: int, batch: int) ->
     width = extractor.features(images(torch.zeros(batch, dtype=torch.int64))).shape[1]
     features = torch.zeros(count, width)
     for chunk in chunks(count, batch, share):
-        features[chunk] = features_at(extractor, images, chunk, batch)
+        features[chunk.items] = chunk.own(extractor.features(images(chunk.padded)))
     return sum_tensor(features.to(device_of_process())).cpu()  # each row is zero on all processes but one

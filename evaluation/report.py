@@ -14,13 +14,13 @@ from torch import Tensor
 from vqprior.configs import dump
 from vqprior.configs.commands import Evaluation, Report
 from vqprior.configs.errors import UserError
+from vqprior.runtime.chunks import in_chunks
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
 from vqprior.runtime.pictures import grid, tiled, to_uint8
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.labels import label_of_text
-from vqprior.sampling.tokenizer import in_chunks
 
 from .parts import PARTS, Metrics, shown, tables
 from .plots import plots

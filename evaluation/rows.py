@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.files import sync_file
 from vqprior.runtime.kept import Kept
-from vqprior.runtime.loader import padded
 from vqprior.runtime.processes import each_in_turn, on_main
 
 Images = Callable[[Tensor], Tensor]
@@ -45,7 +45,8 @@ def keep_row(row: Kept, make: Images, *, count: int, batch: int) -> Images:
     size = int(np.prod(shape))
 
     def write(indices: Tensor) -> None:
-        images = make(padded(indices, batch))[: len(indices)]
+        chunk = Chunk.of(indices, batch)
+        images = chunk.own(make(chunk.padded))
         with open(row.unfinished, "r+b") as file:
             file.seek(data_begins + int(indices[0]) * size)
             file.write(images.contiguous().numpy().tobytes())

@@ -196,16 +196,3 @@ class _Batches:
 
 def _as_it_is(batch: _Made) -> _Made:
     return batch
-
-
-def chunks(items: int, size: int, share: Share) -> Iterator[Tensor]:
-    """Once through items 0 to N-1 in chunks of `size`: those that are this process's, each item once over
-    all."""
-    starts = range(0, items, size)
-    for start in starts[share.rank :: share.processes]:
-        yield torch.arange(start, min(start + size, items))
-
-
-def padded(chunk: Tensor, size: int) -> Tensor:
-    """The chunk's indices with the last repeated up to `size`, so that no product changes its shape."""
-    return torch.cat([chunk, chunk[-1:].expand(size - len(chunk))])

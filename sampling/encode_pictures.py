@@ -27,6 +27,7 @@ from torch import Tensor
 from vqprior.configs.commands import EncodePictures
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
+from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.codes import Level, in_words
 from vqprior.runtime.data.decode import Unreadable
 from vqprior.runtime.data.folder import FileReader, walk
@@ -36,7 +37,6 @@ from vqprior.runtime.data.split import decoded
 from vqprior.runtime.data.transform import central, prepare
 from vqprior.runtime.files import write_array, write_file
 from vqprior.runtime.lineage import codes_origin
-from vqprior.runtime.loader import padded
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.processes import each_in_turn, on_main, say
 from vqprior.runtime.run_dir import RunDir
@@ -78,7 +78,7 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
         found = [*threads.map(read, places.tolist())]
         blank = torch.zeros(data.channels, *data.size, dtype=torch.uint8)
         images = torch.stack([blank if image is None else image for image in found])
-        full = images[padded(torch.arange(len(places)), tokenizer.batch_size)]
+        full = images[Chunk.of(torch.arange(len(places)), tokenizer.batch_size).padded]
         codes = tokenizer.codes_of(full, precision=tokenizer.precision)
         in_a_row = torch.cat([of_level.flatten(1) for of_level in codes], dim=1)[: len(places)]
         in_a_row[torch.tensor([image is None for image in found])] = LEFT_OUT

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Method, Precision, Sample
+from vqprior.runtime.chunks import in_chunks
 from vqprior.runtime.codes import Codes, picked
 from vqprior.runtime.run_dir import RunDir
 from vqprior.stage1_vqvae.vqvae import VQVAE
@@ -34,7 +35,7 @@ from .decoding import Imported, refuse_imported
 from .labels import Labels, label_list, label_numbers, listed
 from .masks import fill, hidden_codes
 from .networks import Networks
-from .tokenizer import Tokenizer, in_chunks
+from .tokenizer import Tokenizer
 
 
 class Completions(NamedTuple):

@@ -11,10 +11,10 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Precision
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.chunks import chunks, in_chunks
 from vqprior.runtime.codes import Codes, Level, codes_onto, picked
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.launch import AUTOCAST, autocast
-from vqprior.runtime.loader import padded
 from vqprior.runtime.processes import device_for
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.transfer import onto
@@ -31,7 +31,7 @@ from .labels import label_of_text
 from .noise import Noise, gumbel_noise, noise_on
 from .parallel import Given, Round, rounds, settled_maps
 from .sampler import Guided, guide, is_guided, rows
-from .tokenizer import Tokenizer, in_chunks
+from .tokenizer import Tokenizer
 from .verify import Verified, verified
 from .workspace import Spare, Workspace
 
@@ -168,8 +168,8 @@ class Networks:
         known: Codes | None,
     ) -> None:
         """Fill the codes one place after the other, in chunks of one padded size."""
-        for chunk in torch.arange(len(images)).split(sampling.batch_size):
-            at = padded(chunk, sampling.batch_size)
+        for chunk in chunks(len(images), sampling.batch_size):
+            at = chunk.padded
             given = None if labels is None else onto(labels[at], self.device)
             kept = None if known is None else codes_onto(picked(known, at), self.device)
             choice = sampling.choice.of_maps(at, self.device)
@@ -177,7 +177,7 @@ class Networks:
             for level, of_level in enumerate(codes):
                 of_known = None if kept is None else kept[level]
                 drawn = self._maps(level, images[at], given, above, sampling, choice, of_known)
-                of_level[chunk[0] : chunk[-1] + 1] = drawn[: len(chunk)]
+                of_level[chunk.items[0] : chunk.items[-1] + 1] = chunk.own(drawn)
                 above = (*above, drawn)
 
     def _maps(
@@ -253,8 +253,8 @@ class Networks:
             codes: of the images with these numbers [N], on the device; others as for `codes`.
         """
         parts = []
-        for chunk in torch.arange(len(images)).split(sampling.batch_size):
-            at, here = padded(chunk, sampling.batch_size), slice(len(chunk))
+        for chunk in chunks(len(images), sampling.batch_size):
+            at = chunk.padded
             maps = picked(codes, onto(at, self.device))
             given = None if labels is None else onto(labels[at], self.device)
             choice = sampling.choice.of_maps(at, self.device)
@@ -271,7 +271,7 @@ class Networks:
                         + noise(i, logits.shape[3])
                         for i in range(logits.shape[2])
                     ]
-                parts.append(verified(torch.stack(perturbed, 1)[here], maps[level][here], drawn[here]))
+                parts.append(verified(*map(chunk.own, (torch.stack(perturbed, 1), maps[level], drawn))))
         return Verified.joined(parts)
 
     def _noise(self, level: int, seed: int, images: Tensor, workspace: Workspace) -> Noise:

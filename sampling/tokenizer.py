@@ -3,9 +3,9 @@
 Legend: N and B images, C channels, H x W their size, h x w the code map, K codes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Precision
-from vqprior.runtime.codes import Codes, Level, codes_onto, joined, picked
+from vqprior.runtime.chunks import in_chunks
+from vqprior.runtime.codes import Codes, Level, codes_onto, picked
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.lineage import codes_origin
-from vqprior.runtime.loader import padded
 from vqprior.runtime.pictures import to_float, to_uint8
 from vqprior.runtime.processes import device_for
 from vqprior.runtime.run_dir import RunDir
@@ -24,24 +24,6 @@ from vqprior.stage1_vqvae.vqvae import VQVAE, codes_of, load_vqvae, vqvae_of
 
 from .arguments import Arrays, as_arrays, as_codes, as_images
 from .decoding import refuse_imported
-
-Made = TypeVar("Made", Tensor, Codes)
-
-
-def in_chunks(work: Callable[[Tensor], Made], count: int, size: int) -> Made:
-    """The results of `work` for the indices 0 to count-1, joined.
-
-    It gets `size` indices at a time, the last one repeated where there are fewer: no product changes its
-    shape, and what comes out for an index does not depend on the others.
-    """
-    chunks = torch.arange(count).split(size)
-    parts = [_first(work(padded(chunk, size)), len(chunk)) for chunk in chunks]
-    return joined(parts) if isinstance(parts[0], tuple) else torch.cat(parts)
-
-
-def _first(made: Made, count: int) -> Made:
-    """The results without those of padding."""
-    return picked(made, slice(count)) if isinstance(made, tuple) else made[:count]
 
 
 class Tokenizer:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint, code_maps
+from vqprior.runtime.chunks import chunks
 from vqprior.runtime.code_maps import Header
 from vqprior.runtime.codes import Codes, in_words, joined
 from vqprior.runtime.data import SPLITS, DataSet, Split, roots_of
@@ -20,7 +21,6 @@ from vqprior.runtime.data.transform import augment, central
 from vqprior.runtime.devices import fp32_precision
 from vqprior.runtime.files import write_json
 from vqprior.runtime.launch import autocast
-from vqprior.runtime.loader import padded
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, each_in_turn, on_main, say
 from vqprior.runtime.randomness import Stream, seed_of
@@ -118,12 +118,12 @@ def _codes(model: VQVAE, split: Split, indices: Tensor, config: Config) -> Itera
     Index i + c * N is copy c of picture i of N: the picture itself for c = 0, else augmented, as a function
     of (seed, index).
     """
-    for chunk in indices.split(config.inference_batch):
-        places = padded(chunk, config.inference_batch)
+    for chunk in chunks(indices, config.inference_batch):
+        places = chunk.padded
         canvas = split.canvas(places % len(split))
         varied = augment(canvas, config.data, seed_of(config.seed, Stream.COPIES), places)
         images = torch.where((places < len(split))[:, None, None, None], central(canvas, config.data), varied)
         x = to_float(images, model.device, channels_last=config.channels_last)
         with autocast(model.device, config.precision):
             codes = codes_of(model.encode(x))
-        yield tuple(of_level[: len(chunk)].cpu() for of_level in codes)
+        yield tuple(of_level.cpu() for of_level in chunk.own(codes))

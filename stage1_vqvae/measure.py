@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.schema import Precision
+from vqprior.runtime.chunks import chunks
 from vqprior.runtime.code_maps import CodeSplit
 from vqprior.runtime.codes import codes_onto
 from vqprior.runtime.data import Split
 from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.launch import autocast
-from vqprior.runtime.loader import chunks, padded
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import share_of_process, sum_numbers, sum_tensor
 
@@ -92,21 +92,21 @@ def measure(
     swapped = torch.zeros(len(model.levels), dtype=torch.float64)
     with evaluating(model):
         for chunk in chunks(len(split), batch, share):
-            x = to_float(split.images(padded(chunk, batch)), device, channels_last=channels_last)
+            x = to_float(split.images(chunk.padded), device, channels_last=channels_last)
             with autocast(device, precision):
                 quantized = model.encode(x)
                 vectors = vectors_of(quantized)
                 prediction = model.predict(vectors)
                 others = [model.predict(vectors_with_other(vectors, level)) for level in several(model)]
             losses = model.likelihood.loss(prediction, x)
-            x, used = x[: len(chunk)], [codes[: len(chunk)] for codes in codes_of(quantized)]
-            for of_level, codes in zip(counts, used, strict=True):
+            x = chunk.own(x)
+            for of_level, codes in zip(counts, chunk.own(codes_of(quantized)), strict=True):
                 of_level += torch.bincount(codes.flatten(), minlength=model.K)
             errors = [error_of(model, said, x) for said in (prediction, *others)]
             # One wait, and not every device has fp64
             of_all = torch.stack([*errors, x.sum(), x.square().sum()])
-            found = torch.cat([of_all, losses[: len(chunk)]]).cpu().double()
-            error, of_others, (total, squares), of_images = found.split([1, len(others), 2, len(chunk)])
+            found = torch.cat([of_all, chunk.own(losses)]).cpu().double()
+            error, of_others, (total, squares), of_images = found.split([1, len(others), 2, len(x)])
             swapped[: len(others)] += of_others
             pixels = error.new_tensor([x.numel()])
             loss = of_images.sum(0, keepdim=True) * x[0].numel()
@@ -158,9 +158,9 @@ def decoder_bits_per_dim(
         raise ValueError("this decoder was trained on a distance and says nothing of probabilities")
     total = 0.0
     for chunk in chunks(len(split), batch, share_of_process()):
-        indices = padded(chunk, batch)
+        indices = chunk.padded
         x = to_float(split.images(indices), model.device, channels_last=channels_last)
         with autocast(model.device, precision):
             prediction = model.predict(model.embed(codes_onto(codes.codes(indices), model.device)))
-        total += model.likelihood.loss(prediction, x)[: len(chunk)].cpu().double().sum().item()
+        total += chunk.own(model.likelihood.loss(prediction, x)).cpu().double().sum().item()
     return sum_numbers([total])[0] / len(split) / math.log(2)

@@ -11,11 +11,11 @@ from einops import rearrange
 from torch import Tensor
 
 from vqprior.configs.schema import Precision
+from vqprior.runtime.chunks import chunks
 from vqprior.runtime.code_maps import CodeSplit
 from vqprior.runtime.codes import Codes, Level, codes_onto
 from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.launch import autocast
-from vqprior.runtime.loader import chunks, padded
 from vqprior.runtime.processes import share_of_process, sum_numbers
 from vqprior.runtime.randomness import some_of
 from vqprior.runtime.transfer import onto
@@ -42,15 +42,15 @@ def bits_by_position(
     device, chosen = prior.device, some_of(len(split), images or len(split))
     total = torch.zeros(prior.level.size, dtype=torch.float64)
     with evaluating(prior):
-        for chunk in chunks(len(chosen), batch, share_of_process()):
-            indices = chosen[padded(chunk, batch)]
+        for chunk in chunks(chosen, batch, share_of_process()):
+            indices = chunk.padded
             *above, codes = codes_onto(split.codes(indices), device)
             labels = onto(split.labels[indices], device) if prior.classes else None
             with autocast(device, precision):
                 logits = prior(codes, labels, tuple(above)).float()
-            rows = rearrange(logits[: len(chunk)], "b k h w -> (b h w) k")
-            nats = F.cross_entropy(rows, codes[: len(chunk)].flatten(), reduction="none")
-            total += nats.view(len(chunk), *total.shape).cpu().double().sum(0)
+            rows = rearrange(chunk.own(logits), "b k h w -> (b h w) k")
+            nats = F.cross_entropy(rows, chunk.own(codes).flatten(), reduction="none")
+            total += nats.view(-1, *total.shape).cpu().double().sum(0)
     nats = torch.tensor(sum_numbers(total.flatten().tolist()), dtype=torch.float64)
     return nats.view_as(total) / len(chosen) / math.log(2)
 
@@ -69,13 +69,14 @@ def posterior_accuracy(
     """Share of so many of a split's images (see `bits_by_position`) whose own label is arg max over y of
     p(codes of all levels | y): a classifier for free."""
     hits, chosen = 0, some_of(len(split), images)
-    for chunk in chunks(len(chosen), batch, share_of_process()):
-        codes = codes_onto(split.codes(chosen[padded(chunk, batch)]), priors[0].device)
+    for chunk in chunks(chosen, batch, share_of_process()):
+        codes = codes_onto(split.codes(chunk.padded), priors[0].device)
         bits = []
         for label in range(priors[0].classes):
             labels = torch.full((batch,), label, device=priors[0].device)
             bits.append(log2_prob_of_levels(priors, codes, labels, precision=precision))
-        hits += (torch.stack(bits, 1).argmax(1)[: len(chunk)] == split.labels[chosen[chunk]]).sum().item()
+        likeliest = chunk.own(torch.stack(bits, 1).argmax(1))
+        hits += (likeliest == split.labels[chunk.items]).sum().item()
     return sum_numbers([hits])[0] / len(chosen)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vqprior.runtime.loader import chunks, padded
+from vqprior.runtime.chunks import chunks
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import share_of_process, sum_numbers
 
@@ -44,10 +44,8 @@ def accuracy(subject: Subject, model: Classifier, images: Images, truth: Tensor)
     hits, batch = 0, subject.config.inference_batch
     for chunk in chunks(len(truth), batch, share_of_process()):
         with torch.no_grad():
-            logits = model(
-                to_float(images(padded(chunk, batch)), subject.networks.device, channels_last=True)
-            )
-        hits += (logits.argmax(1).cpu()[: len(chunk)] == truth[chunk]).sum().item()
+            logits = model(to_float(images(chunk.padded), subject.networks.device, channels_last=True))
+        hits += (chunk.own(logits.argmax(1).cpu()) == truth[chunk.items]).sum().item()
     return sum_numbers([hits])[0] / len(truth)
 
 

@@ -1,6 +1,6 @@
 """Stage one on the whole test split: distortion and codebook use."""
 
-from vqprior.runtime.loader import chunks, padded
+from vqprior.runtime.chunks import chunks
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import share_of_process, sum_numbers
 from vqprior.stage1_vqvae.measure import measure
@@ -52,8 +52,8 @@ def mean_ssim(subject: Subject) -> float:
     test, batch, device = subject.data.test, subject.config.inference_batch, subject.networks.device
     total = 0.0
     for chunk in chunks(len(test), batch, share_of_process()):
-        images = test.images(padded(chunk, batch))
-        x, x_hat = (to_float(part[: len(chunk)], device) for part in (images, subject.reconstruct(images)))
+        images = test.images(chunk.padded)
+        x, x_hat = (to_float(chunk.own(part), device) for part in (images, subject.reconstruct(images)))
         total += ssim(x, x_hat).sum().item()
     return sum_numbers([total])[0] / len(test)
 

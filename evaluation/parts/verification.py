@@ -2,7 +2,7 @@
 
 import torch
 
-from vqprior.runtime.loader import chunks
+from vqprior.runtime.chunks import chunks
 from vqprior.runtime.processes import share_of_process, sum_numbers
 from vqprior.sampling.choice import Sampling
 from vqprior.sampling.verify import TOLERANCE, Verified
@@ -29,7 +29,7 @@ def verification(subject: Subject) -> Figures:
     networks, settings = subject.networks, subject.config.sample
     sampling = Sampling.of(settings, settings.batch_size)
     labels, parts = networks.labels_for(torch.arange(min(IMAGES, subject.n)), settings.label), []
-    for images in chunks(min(IMAGES, subject.n), settings.batch_size, share_of_process()):
+    for images, _ in chunks(min(IMAGES, subject.n), settings.batch_size, share_of_process()):
         given = None if labels is None else labels[images]
         parts.append(networks.verify(networks.codes(images, given, sampling), images, given, sampling))
     here = Verified.joined(parts) if parts else Verified(0, 0, float("inf"), 0.0)

@@ -7,7 +7,7 @@ import torch
 from vqprior.configs import UserError
 from vqprior.runtime.code_maps import CodeSplit
 from vqprior.runtime.data import load
-from vqprior.runtime.loader import Order, Share, batch_positions, chunks, code_batches, image_batches, padded
+from vqprior.runtime.loader import Order, Share, batch_positions, code_batches, image_batches
 
 CPU = torch.device("cpu")
 
@@ -70,15 +70,3 @@ def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
         Share(0, 4).slice(10)
     with pytest.raises(UserError, match="multiples of 6"):
         Share(0, 2).slice(10, accumulate=3)
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_a_pass_over_chunks_has_each_item_once(processes):
-    seen = [
-        i
-        for rank in range(processes)
-        for chunk in chunks(11, 4, Share(rank, processes))
-        for i in chunk.tolist()
-    ]
-    assert sorted(seen) == list(range(11))
-    assert padded(torch.tensor([8, 9, 10]), 5).tolist() == [8, 9, 10, 10, 10]
