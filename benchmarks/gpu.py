@@ -419,7 +419,7 @@ def encoding(preset: str, settings: Settings) -> dict[str, Any]:
     model = VQVAE(config).to(device, memory_format=torch.channels_last).eval()
     batch = config.inference_batch
     pictures = torch.randint(256, (batch, config.data.channels, *config.data.size), dtype=torch.uint8)
-    encode = lambda: model.encode(to_float(pictures, device, channels_last=True)).codes.cpu()
+    encode = lambda: model.encode(to_float(pictures, device, channels_last=True))[0].codes.cpu()
     with cleared(), devices.convolutions(device, "no"):
         took = in_turn({"encode": encode}, settings.repetitions)["encode"]
     return {"preset": preset, "batch": batch, "images_per_second": batch / took}

@@ -248,7 +248,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_ten_end_the_run(tmp_path, com
     from vqprior.runtime.checkpoint import newest
     from vqprior.stage1_vqvae.vqvae import VQVAE
 
-    pictures, real, calls = write_pictures(tmp_path / "pictures"), VQVAE.encode, 0
+    pictures, real, calls = write_pictures(tmp_path / "pictures"), VQVAE._encoded, 0
     bad: set[int] = set()
 
     def encode(self, x):
@@ -256,7 +256,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_ten_end_the_run(tmp_path, com
         calls += self.training and torch.is_grad_enabled()
         return real(self, x * float("nan") if calls in bad and torch.is_grad_enabled() else x)
 
-    monkeypatch.setattr(VQVAE, "encode", encode)
+    monkeypatch.setattr(VQVAE, "_encoded", encode)
     arguments = [
         "train-vqvae",
         "folder",
