@@ -214,7 +214,7 @@ def parse_only(command: str, words: list[str], monkeypatch) -> None:
                 for name in table:
                     patch.setitem(table, name, nothing)
             patch.setattr("vqprior.sampling.generate.generate", nothing)
-            for name in ("complete", "export"):
+            for name in ("complete", "export", "import_codes"):
                 patch.setattr(pipeline, name, nothing)
             assert call(words[1:]) == 0, command
 
