@@ -43,7 +43,7 @@ class _CachedLayer:
 
         # Vertical: the newest row overwrites the oldest; when the ring has turned by n rows, so must the
         # kernel's rows
-        slots = reach + (not self.first)
+        slots = reach if self.first else reach + 1
         kernel = torch.empty_like(layer.vertical.conv.weight, dtype=dtype, memory_format=torch.channels_last)
         self.kernels = [torch.empty_like(kernel) for _ in range(slots)]
         self.vertical_bias = torch.empty(2 * channels, **kind)
