@@ -10,10 +10,13 @@ import torch
 from tests.pretend_device import DeviceTensor, pretend
 from tests.sampling.tiny import tiny_generator
 from vqprior import Generator
+from vqprior.runtime.codes import Level
 from vqprior.runtime.randomness import hash64
 from vqprior.sampling import noise, self_check
 from vqprior.sampling.choice import Choice, Sampling
 from vqprior.stage2_prior.gated_pixelcnn.cache import CachedPixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
+from vqprior.stage2_prior.priors import PRIORS
 
 EACH = dict(guidance=[1.0, 2.0, 0.0], temperature=[1.0, 0.5, 1.3], top_k=[0, 3, 5], top_p=[1.0, 0.9, 0.8])
 MASK = np.arange(16)[:, None].repeat(20, 1) > 7
@@ -113,9 +116,8 @@ def test_where_whole_numbers_are_wrong_the_noise_is_that_of_the_cpu(on_cpu, caps
     with pretend("mps"):
         generator = generator_on("mps")
         found = everything(generator)
-        assert not self_check.hashes(generator.networks.device) and self_check.caches(
-            generator.networks.device
-        )
+        device = generator.networks.device
+        assert not self_check.hashes(device) and self_check.caches(device, PixelCNN)
     assert same(found, on_cpu)
     assert capsys.readouterr().out.count("the noise is made on the CPU") == 1
 
@@ -133,10 +135,23 @@ def test_where_the_cache_is_wrong_each_code_takes_a_full_forward(on_cpu, capsys,
     with pretend("mps"):
         generator = generator_on("mps")
         found = everything(generator)
-        assert not self_check.caches(generator.networks.device) and self_check.hashes(
-            generator.networks.device
-        )
+        device = generator.networks.device
+        assert not self_check.caches(device, PixelCNN) and self_check.hashes(device)
     assert same(found, on_cpu)
+    assert capsys.readouterr().out.count("each code takes a full forward") == 1
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_looked_at_is_the_very_kind_that_samples(kind, capsys, monkeypatch):
+    """Another kind's cache may be wrong."""
+    small = PRIORS[kind](self_check.SMALL, Level(8, 4, 4), 2)
+    spoilt = type(small.cache(torch.tensor([0]), maps=1))
+    monkeypatch.setattr(spoilt, "put", spoilt_put(spoilt.put))
+    with pretend("mps"):
+        trusted = {
+            name for name, of_kind in PRIORS.items() if self_check.caches(torch.device("mps:0"), of_kind)
+        }
+    assert trusted == {*PRIORS} - {kind}
     assert capsys.readouterr().out.count("each code takes a full forward") == 1
 
 
@@ -145,8 +160,10 @@ def test_the_checks_leave_chance_as_it_was_and_take_no_device_but_a_doubted_one(
     expected = torch.rand(2)
     torch.manual_seed(3)
     with pretend("mps"):
-        assert self_check.caches(torch.device("mps:0")) and self_check.hashes(torch.device("mps:0"))
+        device = torch.device("mps:0")
+        assert self_check.hashes(device) and all(self_check.caches(device, kind) for kind in PRIORS.values())
     assert torch.equal(torch.rand(2), expected)
     with pretend("cuda") as gpu:
-        assert self_check.caches(torch.device("cuda:0")) and self_check.hashes(torch.device("cuda:0"))
+        device = torch.device("cuda:0")
+        assert self_check.hashes(device) and all(self_check.caches(device, kind) for kind in PRIORS.values())
         assert not gpu.operations
