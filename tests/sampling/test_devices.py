@@ -9,6 +9,7 @@ import torch
 
 from tests.pretend_device import DeviceTensor, pretend
 from tests.sampling.tiny import tiny_generator
+from tests.stage2_prior.every_prior import settings
 from vqprior import Generator
 from vqprior.runtime.codes import Level
 from vqprior.runtime.randomness import hash64
@@ -32,8 +33,8 @@ def first_use() -> Iterator[None]:
         check.cache_clear()
 
 
-def generator_on(kind: str, size: tuple[int, int] = (16, 20)) -> Generator:
-    generator = tiny_generator(size=size)
+def generator_on(kind: str, size: tuple[int, int] = (16, 20), **options: object) -> Generator:
+    generator = tiny_generator(size=size, **options)
     for network in (generator.networks.vqvae, generator.networks.priors[0]):
         network.to(f"{kind}:0")
     return generator
@@ -78,19 +79,20 @@ def test_every_option_gives_what_the_cpu_gives_and_nothing_is_said(kind, on_cpu,
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_a_row_and_a_code_wait_for_nothing(kind):
+def test_a_row_and_a_code_wait_for_nothing(kind, prior):
     """However large the map: its codes are read at the end, once."""
 
     def waits(size: tuple[int, int]) -> dict[str, int]:
         with pretend(kind) as gpu:
-            generator = generator_on(kind, size)
-            settings = Sampling(choice=Choice(guidance=2.0), batch_size=2)
+            generator = generator_on(kind, size, stage2=settings(prior))
+            sampling = Sampling(choice=Choice(guidance=2.0), batch_size=2)
             known = torch.full((2, size[0] // 4, size[1] // 4), -1)
             numbers, labels = torch.arange(2), torch.tensor([0, 1])
-            generator.networks.codes(numbers, labels, settings, (known,))
+            generator.networks.codes(numbers, labels, sampling, (known,))
             gpu.reset()
-            generator.networks.codes(numbers, labels, settings, (known,))
+            generator.networks.codes(numbers, labels, sampling, (known,))
             return dict(gpu.waits)
 
     few, many = waits((8, 8)), waits((24, 20))
