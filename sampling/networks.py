@@ -196,7 +196,7 @@ class Networks:
         passes = dict(maps=len(images), dtype=AUTOCAST.get(sampling.precision))
         with self._spares[level].lent() as workspace:
             noise = self._noise(level, sampling.seed, images, workspace)
-            in_full = sampling.method == "plain" or not self_check.caches(self.device)
+            in_full = sampling.method == "plain" or not self_check.caches(self.device, type(prior))
             cache = workspace.cache(prior, labels, above, choice, in_full=in_full, **passes)
             for i, row in enumerate(rows(cache, noise, choice, workspace.rows, prior.level.height, known)):
                 maps[:, i] = row

@@ -43,6 +43,8 @@ class PixelCNN(Prior):
         above: the levels that are coarser, coarsest first.
     """
 
+    FITTING = ("kernel", "head")
+
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.config, own = config, config.gated_pixelcnn

@@ -9,7 +9,7 @@ import pytest
 from vqprior import configs
 from vqprior.configs import Config, UserError
 from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
-from vqprior.configs.schema import Sample
+from vqprior.configs.schema import GatedPixelCNN, Sample
 
 PRESETS = configs.preset_names()
 
@@ -111,6 +111,14 @@ def test_former_names_are_read(tmp_path):
     assert (
         configs.parse(Path(__file__).parents[2] / "models" / "mnist" / "config.yaml", []).sample.images == 100
     )
+
+
+@pytest.mark.parametrize("section", ["stage2", "stage2_fine"])
+def test_settings_that_were_all_priors_are_read_as_the_gated_pixelcnn_s(section):
+    tree = {"stage1": {"levels": 2}, section: {"kernel": 5, "head": 12}}
+    assert getattr(configs.from_tree(tree), section).gated_pixelcnn == GatedPixelCNN(kernel=5, head=12)
+    flags = [f"--{section}.kernel=5", f"--{section}.head", "12", "--stage1.levels", "2"]
+    assert configs.parse(None, flags) == configs.from_tree(tree)
 
 
 CLASSES = {
