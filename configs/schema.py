@@ -12,7 +12,7 @@ Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "fold
 Precision = Literal["no", "bf16", "fp16", "tf32"]
 OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
-Quantizer = Literal["ema", "gradient", "fsq"]
+Quantizer = Literal["ema", "gradient", "simvq", "fsq", "lfq"]
 Gradient = Literal["straight_through", "rotation"]
 Method = Literal["auto", "cached", "parallel", "plain"]
 PriorKind = Literal["gated_pixelcnn", "pixelsnail", "transformer"]
@@ -237,11 +237,30 @@ class FSQ:
             raise ValueError(f"stage1.fsq.levels is {self.levels}; it takes numbers from 2 to 1000")
 
 
+@dataclass(frozen=True)
+class LFQ:
+    """The quantizer lfq (arXiv 2310.05737)."""
+
+    entropy: float = 0.1
+    """Weight of what keeps the codes in use: the mean entropy of a vector's code minus that of all codes of a
+    step."""
+    temperature: float = 0.01
+    """Of the probabilities that these entropies are of: the smaller, the nearer to 0 is a number that they
+    move."""
+
+    def __post_init__(self):
+        if self.entropy < 0:
+            raise ValueError(f"stage1.lfq.entropy is {self.entropy}; it must not be negative")
+        if self.temperature <= 0:
+            raise ValueError(f"stage1.lfq.temperature is {self.temperature}; it must be above 0")
+
+
 KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
-    "beta": ("ema", "gradient"),
-    "gradient": ("ema", "gradient"),
+    "beta": ("ema", "gradient", "simvq", "lfq"),
+    "gradient": ("ema", "gradient", "simvq"),
     **{f"codebook.{field.name}": ("ema", "gradient") for field in fields(Codebook)},
     "fsq.levels": ("fsq",),
+    **{f"lfq.{field.name}": ("lfq",) for field in fields(LFQ)},
 }
 """Settings of stage one that not all quantizers heed, and those that do."""
 
@@ -255,17 +274,20 @@ class Stage1(Training):
     K: int = 512
     """Number of codes."""
     D: int = 64
-    """Size of a code vector of ema and gradient; under fsq it is the number of stage1.fsq.levels."""
+    """Size of a code vector of ema, gradient and simvq; under fsq it is the number of stage1.fsq.levels,
+    under lfq log2 of stage1.K."""
     beta: float = 0.25
     """Weight of the commitment term of Equation 3, the one that moves the encoder; fsq has no such term."""
     quantizer: Quantizer = "ema"
-    """How vectors become codes: the nearest of a codebook that learns by moving averages (ema, appendix A.1)
-    or by the gradient of Equation 3's second term (gradient); or each of their numbers is rounded (fsq)."""
+    """How vectors become codes: the nearest of a codebook that learns by moving averages (ema, appendix A.1),
+    by the gradient of Equation 3's second term (gradient), or as a whole by one matrix (simvq); or each of
+    their numbers is rounded (fsq), or only its sign kept (lfq)."""
     gradient: Gradient = "straight_through"
     """How the decoder's gradient reaches the encoder past the codes: as it comes (straight_through), or
     turned and stretched as an encoder output is to its code vector (rotation, arXiv 2410.06424)."""
     codebook: Codebook = Codebook()
     fsq: FSQ = FSQ()
+    lfq: LFQ = LFQ()
     likelihood: Likelihood = "mse"
     """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each
     sub-pixel, as a softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate`
@@ -275,6 +297,9 @@ class Stage1(Training):
     height and width (VQ-VAE-2, arXiv 1906.00446)."""
     codes_per_position: int = 1
     """Codes for each square of pixels, side by side in the code map: h x (w * codes_per_position)."""
+    residual: bool = False
+    """The codes of a position stand for one vector, the sum of theirs, each for what those before it leave
+    (RQ, arXiv 2203.01941); without it for a vector each."""
     factor: int = 4
     """Downsampling: a code stands for a square of factor x factor pixels; a power of two."""
     width: int = 128
@@ -305,17 +330,37 @@ class Stage1(Training):
         if self.beta < 0:
             raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
         self._refuse_idle()
-        if self.gradient == "rotation" and self.D == 1:
-            raise ValueError(
-                "stage1.gradient is rotation, and a vector of one number (stage1.D 1) has no direction to "
-                "turn to; take --stage1.gradient straight_through, or a larger --stage1.D"
-            )
-        made = prod(self.fsq.levels)
+        self._refuse_impossible_codes()
+
+    def _refuse_impossible_codes(self) -> None:
+        """Refuse settings of the quantizer that do not go together."""
+        made, bits = prod(self.fsq.levels), self.K.bit_length() - 1
         if self.quantizer == "fsq" and made != self.K:
             levels = " ".join(map(str, self.fsq.levels))
             raise ValueError(
                 f"stage1.K is {self.K}, but stage1.fsq.levels {levels} make {made} codes; "
                 f"type --stage1.K {made}, or other levels"
+            )
+        if self.quantizer == "lfq" and 2**bits != self.K:
+            raise ValueError(
+                f"stage1.K is {self.K}, but a code of lfq is a row of bits, so that there are 2, 4, 8, ... "
+                f"codes; type --stage1.K {2**bits}, or {2 ** (bits + 1)}"
+            )
+        if self.gradient == "rotation" and self.D == 1:
+            raise ValueError(
+                "stage1.gradient is rotation, and a vector of one number (stage1.D 1) has no direction to "
+                "turn to; take --stage1.gradient straight_through, or a larger --stage1.D"
+            )
+        if self.residual and self.codes_per_position == 1:
+            raise ValueError(
+                "stage1.residual is True, which adds up the codes of a position, and "
+                "stage1.codes_per_position is 1; type --stage1.codes_per_position 2, or leave out "
+                "--stage1.residual"
+            )
+        if self.residual and self.codebook.normalize:
+            raise ValueError(
+                "stage1.residual is True, and stage1.codebook.normalize keeps directions only, of which the "
+                "next code cannot tell what is left; leave out one of them"
             )
 
     def _refuse_idle(self) -> None:
@@ -327,6 +372,11 @@ class Stage1(Training):
                     f"stage1.{name} is {value}, for which stage1.quantizer {self.quantizer} has no use; "
                     f"leave it out, or type --stage1.quantizer {kinds[0]}"
                 )
+
+    @property
+    def vectors_per_position(self) -> int:
+        """Vectors that the encoder gives for a square of pixels, to be quantized."""
+        return 1 if self.residual else self.codes_per_position
 
     @property
     def coarsest_factor(self) -> int:

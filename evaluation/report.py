@@ -158,7 +158,7 @@ def _pictures(subject: Subject, tables: Iterable[Table]) -> dict[str, str]:
 def _codebook(subject: Subject, level: int) -> Tensor:
     """Each code of a level, decoded in the midst of others of its kind: one picture [H', W', 3] uint8.
 
-    Of several levels, the others say nothing: their vectors are zero.
+    Of several levels, the others say nothing: their vectors are zero. Of codes that add up it is the first.
     """
     vqvae, count = subject.vqvae, min(subject.vqvae.K, CODES)
     coarsest = -(
@@ -172,8 +172,8 @@ def _codebook(subject: Subject, level: int) -> Tensor:
         vectors = []
         for index, quantizer in enumerate(vqvae.quantizers):
             side = coarsest * 2**index
-            shape = (len(codes), side, side * subject.levels[index].codes_per_position)
-            embedded = quantizer.embed(codes.to(vqvae.device)[:, None, None].expand(shape))
+            shape = (len(codes), side, side * vqvae.vectors_per_position)
+            embedded = quantizer.first.embed(codes.to(vqvae.device)[:, None, None].expand(shape))
             vectors.append(embedded if index == level else torch.zeros_like(embedded))
         return to_uint8(vqvae.decode(vectors))
 

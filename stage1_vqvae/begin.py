@@ -20,7 +20,7 @@ from .vqvae import VQVAE, vqvae_of
 FITTING = (
     "data.channels",
     *(f"stage1.{name}" for name in ("K", "quantizer", "codebook.normalize", "fsq.levels")),
-    *(f"stage1.{name}" for name in ("codes_per_position", "levels")),
+    *(f"stage1.{name}" for name in ("codes_per_position", "residual", "levels")),
     *(f"stage1.{name}" for name in ("factor", "width", "blocks", "block_width")),
 )
 """Settings that weights are bound to."""

@@ -23,26 +23,38 @@ from .vqvae import VQVAE, codes_of, vectors_of
 class Carried:
     """What the codes of one level are used for."""
 
-    counts: Tensor  # [K] how often each code occurs, on the CPU
-    swapped_mse: (
-        float | None
-    )  # of reconstructions with this level's codes from another picture; several levels
+    # [n, K] how often each code occurs, on the CPU; n is 1 but for codes that add up (stage1.residual), where
+    # the first, the second, ... of a vector are of codebooks of their own
+    counts: Tensor
+    # Of reconstructions with this level's codes from another picture, where there are several levels
+    swapped_mse: float | None
+
+    def entropies(self) -> Tensor:
+        """Of the codes' frequencies in each codebook, in nats, [n]."""
+        frequencies = self.counts.double() / self.counts.sum(1, keepdim=True)
+        return -torch.special.xlogy(frequencies, frequencies).sum(1)
 
     @property
     def perplexity(self) -> float:
-        """exp of the entropy of the codes' frequencies."""
-        frequencies = self.counts.double() / self.counts.sum()
-        return math.exp(-torch.special.xlogy(frequencies, frequencies).sum().item())
+        """exp of the entropy of the codes' frequencies, of several codebooks of its mean."""
+        return math.exp(self.entropies().mean().item())
 
     @property
     def usage(self) -> float:
-        """Share of the K codes that occur."""
+        """Share of the K codes that occur, of several codebooks its mean."""
         return (self.counts > 0).double().mean().item()
 
+    def each(self) -> list["Carried"]:
+        """Of several codebooks each one alone."""
+        return [Carried(of_one, None) for of_one in self.counts.split(1)]
+
     def figures(self) -> dict[str, float]:
-        """The numbers by name."""
-        swapped = {} if self.swapped_mse is None else {"swapped_mse": self.swapped_mse}
-        return {"perplexity": self.perplexity, "usage": self.usage, **swapped}
+        """The numbers by name; of several codebooks those of each with its number, as `usage_of_1`."""
+        found = {"perplexity": self.perplexity, "usage": self.usage}
+        if len(self.counts) > 1:
+            for number, one in enumerate(self.each(), 1):
+                found |= {f"{name}_of_{number}": value for name, value in one.figures().items()}
+        return found if self.swapped_mse is None else found | {"swapped_mse": self.swapped_mse}
 
 
 @dataclass(frozen=True)
@@ -71,9 +83,12 @@ class Reconstruction:
 
     def use_in_words(self) -> str:
         """How the codes are used."""
-        K = len(self.levels[0].counts)
-        perplexity = " + ".join(f"{carried.perplexity:.1f}" for carried in self.levels)
-        used = " + ".join(f"{carried.usage:.1%}" for carried in self.levels)
+        levels, K = [carried.each() for carried in self.levels], self.levels[0].counts.shape[1]
+        in_words = lambda words: " + ".join(", ".join(map(words, level)) for level in levels)
+        perplexity, used = (
+            in_words(lambda one: f"{one.perplexity:.1f}"),
+            in_words(lambda one: f"{one.usage:.1%}"),
+        )
         return f"perplexity {perplexity}, {used} of {K} codes used"
 
 
@@ -87,7 +102,8 @@ def measure(
     neighbour in the chunk.
     """
     device, share = model.device, share_of_process()
-    counts = torch.zeros(len(model.levels), model.K, dtype=torch.int64, device=device)
+    n = model.quantizers[0].codes_per_vector
+    counts = torch.zeros(len(model.levels), n, model.K, dtype=torch.int64, device=device)
     sums = torch.zeros(5, dtype=torch.float64)  # error, x, x^2, loss, sub-pixels
     swapped = torch.zeros(len(model.levels), dtype=torch.float64)
     with evaluating(model):
@@ -101,7 +117,8 @@ def measure(
             losses = model.likelihood.loss(prediction, x)
             x = chunk.own(x)
             for of_level, codes in zip(counts, chunk.own(codes_of(quantized)), strict=True):
-                of_level += torch.bincount(codes.flatten(), minlength=model.K)
+                for of_each, each in zip(of_level, codes.view(-1, n).T, strict=True):
+                    of_each += torch.bincount(each, minlength=model.K)
             errors = [error_of(model, said, x) for said in (prediction, *others)]
             # One wait, and not every device has fp64
             of_all = torch.stack([*errors, x.sum(), x.square().sum()])

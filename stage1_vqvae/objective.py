@@ -3,14 +3,15 @@
 Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from .likelihood import Likelihood
 from .quantizers import Quantized
+from .quantizers.terms import added, total
+
+__all__ = ["objective", "total"]
 
 
 def objective(
@@ -21,6 +22,7 @@ def objective(
     likelihood: Likelihood,
     variance: float,
     beta: float,
+    entropy: float = 0.0,
 ) -> dict[str, Tensor]:
     """VQ-VAE, Equation 3: the weighted terms of the loss by name, [] each, to be added up.
 
@@ -31,6 +33,9 @@ def objective(
     weighs the one that moves the encoder. What is done differently here: the reconstruction is divided by the
     data's variance, or what stands for it, so that beta means the same on all data.
 
+    lfq has two more, MAGVIT-v2 (arXiv 2310.05737), Equation 5: the mean entropy of the code of a vector,
+    which is to be small, minus the entropy of all codes of a step, which is to be large.
+
     Args:
         x: images [B, C, H, W] in [0, 1].
         prediction: of them, [B, P, H, W].
@@ -38,13 +43,10 @@ def objective(
         likelihood: how the prediction is read.
         variance: of the sub-pixels of the data.
         beta: commitment weight.
+        entropy: weight of the entropies.
     """
     reconstruction = likelihood.loss(prediction, x).mean() / likelihood.unit(variance)
-    terms = {name: total(of_level.terms[name] for of_level in quantized) for name in quantized[0].terms}
-    weighted = {name: beta * term if name == "commitment" else term for name, term in terms.items()}
+    terms = added(of_level.terms for of_level in quantized)
+    weights = {"commitment": beta, "vector_entropy": entropy, "codes_entropy": -entropy}
+    weighted = {name: weights[name] * term if name in weights else term for name, term in terms.items()}
     return {"reconstruction": reconstruction, **weighted}
-
-
-def total(terms: Iterable[Tensor]) -> Tensor:
-    """The sum [] of terms, in their order."""
-    return reduce(add, terms)

@@ -22,7 +22,7 @@ from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
-from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
+from vqprior.runtime.launch import accelerator_for, autocast, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import Order, Share, image_batches
 from vqprior.runtime.optimizer import (
@@ -112,8 +112,9 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         part=part,
     )
     likelihood, quantizers = model.likelihood, model.quantizers
-    moves = quantizers[0].moves
-    weights = dict(likelihood=likelihood, variance=data_variance(data), beta=settings.beta)
+    moves, pools = quantizers[0].moves, quantizers[0].pools
+    weights = dict(beta=settings.beta, entropy=settings.lfq.entropy)
+    weights |= dict(likelihood=likelihood, variance=data_variance(data))
     if quantizers[0].starts_on_vectors and not resumed and not source:
         chance = generator(config.seed, Stream.KMEANS)
         for level, quantizer in enumerate(quantizers):  # coarsest first: the next one knows its codes
@@ -139,7 +140,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         host.
 
         Args:
-            drawn: for each code one of its level's vectors that it could be restarted on, [levels, K] int64.
+            drawn: for each code one of its level's vectors that it could be restarted on, [levels, n * K]
+                int64, n the codes of a vector.
             rate, weight: of the optimizer, and of the average.
 
         Returns:
@@ -148,12 +150,17 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
-        passes, quantized_in = [], []
-        for index, part_of_images in enumerate(images.chunk(settings.accumulate)):
+        passes, quantized_in, parts = [], [], images.chunk(settings.accumulate)
+        shares = mean_shares(encoded(model, parts, config), share) if pools and len(parts) > 1 else None
+        for index, part_of_images in enumerate(parts):
             last = index == settings.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(network):
                 x = pictures.to_float(part_of_images, device, channels_last=config.channels_last)
                 prediction, quantized = network(x)
+                if pools:
+                    shares = shares or mean_shares([quantized], share)
+                    of_levels = zip(quantizers, quantized, shares, strict=True)
+                    quantized = [quantizer.of_step(*of_level) for quantizer, *of_level in of_levels]
                 terms = objective(x, prediction, quantized, **weights)
                 loss = total(terms.values())
                 accelerator.backward(loss / settings.accumulate)
@@ -277,9 +284,11 @@ def data_variance(data: DataSet) -> float:
 
 
 def candidates(model: VQVAE, batch_size: int, chance: torch.Generator) -> Tensor:
-    """For each code of each level one of the level's vectors of a step, by chance: [levels, K] int64."""
-    vectors = [batch_size * level.places for level in model.levels]
-    return torch.stack([torch.randint(count, (model.K,), generator=chance) for count in vectors])
+    """For each code of each level one of the level's vectors of a step, by chance: [levels, n * K] int64, n
+    the codes of a vector."""
+    n = model.quantizers[0].codes_per_vector
+    vectors = [batch_size * level.places // n for level in model.levels]
+    return torch.stack([torch.randint(count, (n * model.K,), generator=chance) for count in vectors])
 
 
 def observed(quantizer: Quantizer, quantized: Sequence[Quantized], drawn: Tensor, share: Share) -> Tensor:
@@ -292,10 +301,26 @@ def observed(quantizer: Quantizer, quantized: Sequence[Quantized], drawn: Tensor
 
 
 @torch.no_grad()
+def encoded(model: VQVAE, parts: Sequence[Tensor], config: Config) -> list[tuple[Quantized, ...]]:
+    """What becomes of the pictures [n, C, H, W] uint8 of each pass, as the forward of that pass will find."""
+    with autocast(model.device, config.precision):
+        images = (pictures.to_float(part, model.device, channels_last=config.channels_last) for part in parts)
+        return [model.encode(x) for x in images]
+
+
+@torch.no_grad()
+def mean_shares(passes: Sequence[Sequence[Quantized]], share: Share) -> list[Tensor]:
+    """For each level the mean over all passes of a step and all processes of what `Quantized.shares` are."""
+    sums = [total(quantized.shares for quantized in level) for level in zip(*passes, strict=True)]
+    return [of_level / (len(passes) * share.processes) for of_level in sum_together(*sums)]
+
+
+@torch.no_grad()
 def first_vectors(model: VQVAE, level: int, data: DataSet, config: Config) -> Tensor:
     """A level's encoder outputs [N, D] of the first images of the run's order, enough for k-means; the same
     on all processes."""
-    images = min(len(data.train), -(-KMEANS_VECTORS * model.K // model.levels[level].places))
+    places = model.levels[level].places // model.quantizers[level].codes_per_vector
+    images = min(len(data.train), -(-KMEANS_VECTORS * model.K // places))
     found = []
     for indices in Order(len(data.train), config.seed).at(torch.arange(images)).split(config.inference_batch):
         x = pictures.to_float(data.train.images(indices), model.device, channels_last=config.channels_last)

@@ -14,7 +14,8 @@ A finer level is quantized knowing what the coarser ones say, and the decoder se
 differently here: one network enlarges a level, for the quantizer of the next and for the decoder alike.
 
 Several codes a position (stage1.codes_per_position, n of them) lie side by side in the code map, so that
-raster order, in which the prior models them, takes those of a position one after the other.
+raster order, in which the prior models them, takes those of a position one after the other. Each stands for
+a vector of its own, or all for one (stage1.residual): then the vectors are not as wide as the code map.
 
 Legend: B images, C channels, H x W their size, D size of a code, h x w a code map: of the finest level h = H
 / factor, w = n * W / factor.
@@ -39,7 +40,7 @@ from vqprior.runtime.run_dir import RunDir
 
 from .likelihood import LIKELIHOODS
 from .networks import Decoder, Encoder
-from .quantizers import QUANTIZERS, Quantized
+from .quantizers import QUANTIZERS, Quantized, build
 
 
 class VQVAEOutput(NamedTuple):
@@ -63,13 +64,14 @@ class VQVAE(nn.Module):
         self.levels = levels_of(config)
         self.likelihood = LIKELIHOODS[stage1.likelihood](self.channels)
         kind, finer = QUANTIZERS[stage1.quantizer], range(1, stage1.levels)
-        inner = stage1.codes_per_position * kind.code_size(stage1)  # channels of a position
+        self.vectors_per_position = stage1.vectors_per_position
+        inner = self.vectors_per_position * kind.code_size(stage1)  # channels of a position
         width = stage1.width
         shape = dict(width=width, blocks=stage1.blocks, block_width=stage1.block_width)
         halvings, enlarged = stage1.factor.bit_length() - 1, width if stage1.levels > 1 else 0
 
         self.encoder = Encoder(self.channels, inner, halvings=halvings, beside=enlarged, **shape)
-        self.quantizers = nn.ModuleList(kind.build(stage1) for _ in self.levels)
+        self.quantizers = nn.ModuleList(build(stage1) for _ in self.levels)
         self.decoder = Decoder(self.likelihood.outputs, inner + enlarged, halvings=halvings, **shape)
         # Of each level but the finest: what makes it of the features of the next, and enlarges its codes
         self.coarser = nn.ModuleList(
@@ -163,14 +165,14 @@ class VQVAE(nn.Module):
 
     def _beside(self, z_q: Tensor, above: Tensor | None) -> Tensor:
         """What a decoder sees: the vectors of each position, and what the levels above say there."""
-        n = self.levels[-1].codes_per_position
+        n = self.vectors_per_position
         if n > 1:
             z_q = rearrange(z_q, "b d h (w n) -> b (n d) h w", n=n)
         return z_q if above is None else torch.cat([z_q, above], dim=1)
 
     def _in_a_row(self, z: Tensor) -> Tensor:
         """The vectors of each position side by side, as they lie in the code map."""
-        n = self.levels[-1].codes_per_position
+        n = self.vectors_per_position
         return rearrange(z, "b (n d) h w -> b d h (w n)", n=n) if n > 1 else z
 
     def decode(self, z_q: Sequence[Tensor]) -> Tensor:

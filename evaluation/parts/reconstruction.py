@@ -40,7 +40,7 @@ def reconstruction(subject: Subject) -> Figures:
     test = subject.data.test
     measured = measure(subject.vqvae, test, channels_last=subject.config.channels_last, **subject.passes)
     of_levels = [
-        {"map": [*level.size], "code_counts": carried.counts.tolist(), **carried.figures()}
+        {"map": [*level.size], "code_counts": carried.counts.flatten().tolist(), **carried.figures()}
         for level, carried in zip(subject.levels, measured.levels, strict=True)
     ]
     figures = measured.of_images() | {"ssim": mean_ssim(subject), "images": len(test), "K": subject.vqvae.K}

@@ -78,7 +78,7 @@ class Codebook(Lookup):
         self.register_buffer("usage", torch.zeros(K))
 
     @classmethod
-    def build(cls, settings: Stage1) -> Self:
+    def build(cls, settings: Stage1, depth: int = 0) -> Self:
         carry = CARRIES[settings.gradient]
         return cls(settings.K, settings.D, carry=carry, **asdict(settings.codebook))
 

@@ -5,6 +5,8 @@ Finite Scalar Quantization: VQ-VAE Made Simple, Mentzer et al. 2023, https://arx
 
 What is done differently here, and why:
 - An even number of levels is shifted by the inverse of tanh, where the listing has tan: 0 is bounded to 0.
+- A further quantizer of what an earlier one leaves (`depth`, see residual.py) divides the interval that is
+  rounded to one number into as many again: its digits go on where those of the earlier one end.
 - The bound is wider than the outermost levels by eps, where the listing's is narrower: so two can be shifted.
 
 Legend: B images, N vectors (B*h*w), K codes, D numbers of a vector, L levels of a number, h x w the code map.
@@ -28,15 +30,19 @@ class FSQ(Quantizer):
 
     Args:
         levels: L of each of the D numbers, 2 to 1000.
+        depth: how many quantizers before it have taken their part of the vectors.
     """
 
-    def __init__(self, levels: tuple[int, ...]):
+    def __init__(self, levels: tuple[int, ...], depth: int = 0):
         super().__init__(prod(levels), len(levels))
+        self.depth = depth
         reach = [(L - 1) * (1 + EPS) / 2 for L in levels]
         offset = [0.0 if L % 2 else 0.5 for L in levels]
         numbers = {
             "levels": [float(L) for L in levels],
             "middle": [float(L // 2) for L in levels],  # the whole numbers begin at minus it
+            "steps": [float(L // 2 * L**depth) for L in levels],  # whole numbers from 0 to 1
+            "centre": offset if depth else [0.0 for _ in levels],  # so that they lie evenly about 0
             "places": [prod(levels[:index]) for index in range(len(levels))],  # 1, L1, L1 L2, ...
             "reach": reach,
             "offset": offset,
@@ -46,8 +52,8 @@ class FSQ(Quantizer):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)  # [D, 1, 1]
 
     @classmethod
-    def build(cls, settings: Stage1) -> Self:
-        return cls(settings.fsq.levels)
+    def build(cls, settings: Stage1, depth: int = 0) -> Self:
+        return cls(settings.fsq.levels, depth)
 
     @staticmethod
     def code_size(settings: Stage1) -> int:
@@ -55,18 +61,20 @@ class FSQ(Quantizer):
 
     def bound(self, z: Tensor) -> Tensor:
         """f of section 3.1: [B, D, h, w] -> numbers that round to the L whole ones from -(L // 2) on."""
+        if self.depth:  # what is left over is bounded already, up to rounding
+            return (z * self.steps - self.centre).clamp(-self.middle, self.levels - 1 - self.middle)
         return torch.tanh(z + self.shift) * self.reach - self.offset
 
     def quantize(self, z_e: Tensor) -> Quantized:
         bounded = self.bound(z_e)
         rounded = bounded.detach().round()
         codes = ((rounded + self.middle).long() * self.places).sum(1)
-        z_e, z_q = bounded / self.middle, rounded / self.middle
+        z_e, z_q = (bounded + self.centre) / self.steps, (rounded + self.centre) / self.steps
         return Quantized(z_q, z_e, codes, {})
 
     def embed(self, codes: Tensor) -> Tensor:
         digits = codes[:, None] // self.places % self.levels
-        return (digits - self.middle) / self.middle
+        return (digits - self.middle + self.centre) / self.steps
 
 
 KIND = FSQ

@@ -23,8 +23,10 @@ class Quantized(NamedTuple):
 
     z_q: Tensor  # [B, D, h, w] the vectors of the codes; their gradient goes on to z_e, see carry.py
     z_e: Tensor  # [B, D, h, w] the encoder outputs as they were compared with the codes
-    codes: Tensor  # [B, h, w] int64 in [0, K)
+    codes: Tensor  # [B, h, w] int64 in [0, K), with n codes a vector [B, h, n * w]
     terms: dict[str, Tensor]  # what it adds to the loss, [] each, by name; objective.py has their weights
+    # [M] means over the vectors, of which other terms than means are functions: see `pooled_terms`
+    shares: Tensor | None = None
 
 
 class Quantizer(nn.Module, ABC):
@@ -34,10 +36,14 @@ class Quantizer(nn.Module, ABC):
         K: number of codes.
         D: size of a code.
         carry: how the gradient gets from the vector of a code to what it stands for.
+        codes_per_vector: how many codes stand for one vector, side by side in the code map.
+        pools: whether there are `pooled_terms`.
         moves: whether anything here moves by itself, so that the loop has to call `observe`.
         starts_on_vectors: whether `start` wants encoder outputs.
     """
 
+    codes_per_vector = 1
+    pools = False
     moves = False
     starts_on_vectors = False
 
@@ -45,10 +51,19 @@ class Quantizer(nn.Module, ABC):
         super().__init__()
         self.K, self.D, self.carry = K, D, carry
 
+    @property
+    def first(self) -> "Quantizer":
+        """What the first code of a vector is a code of: itself, unless several codes add up."""
+        return self
+
     @classmethod
-    @abstractmethod
-    def build(cls, settings: Stage1) -> Self:
-        """The quantizer that the settings ask for."""
+    def build(cls, settings: Stage1, depth: int = 0) -> Self:
+        """The quantizer that the settings ask for, of every kind that they can name.
+
+        Args:
+            depth: how many quantizers before it have taken their part of the vectors, see residual.py.
+        """
+        raise NotImplementedError(f"{cls.__name__} is no kind that stage1.quantizer names")
 
     @staticmethod
     def code_size(settings: Stage1) -> int:
@@ -66,9 +81,26 @@ class Quantizer(nn.Module, ABC):
         """`forward` without autocast, of [B, D, h, w] in fp32 or fp64; z_q are the code vectors themselves,
         whose gradient goes on to z_e in no way."""
 
+    def pooled_terms(self, shares: Tensor) -> dict[str, Tensor]:
+        """The terms that are functions of means over all vectors of a step, of these means [M]."""
+        return {}
+
+    def of_step(self, quantized: Quantized, shares: Tensor) -> Quantized:
+        """What became of a part of a step's vectors, with the `pooled_terms` of the whole step.
+
+        Their value is that of the whole, and their gradient this part's own: averaged over all parts, as
+        the gradients of losses are, it is that of the whole.
+
+        Args:
+            quantized: what `forward` gave, of one pass of one process.
+            shares: the mean [M] over all passes and processes of what `Quantized.shares` are.
+        """
+        whole = quantized.shares + (shares - quantized.shares).detach()
+        return quantized._replace(terms=quantized.terms | self.pooled_terms(whole))
+
     @abstractmethod
     def embed(self, codes: Tensor) -> Tensor:
-        """The vectors [B, D, h, w] of the codes [B, h, w]."""
+        """The vectors [B, D, h, w] of the codes [B, h, w], with n codes a vector [B, h, n * w]."""
 
     def start(self, vectors: Tensor, generator: torch.Generator) -> None:
         """Before the first step, set what moves by encoder outputs [N, D], the same on all processes."""
@@ -79,8 +111,9 @@ class Quantizer(nn.Module, ABC):
         Args:
             z_e: encoder outputs [N, D] of this process in this step; the processes' vectors in the order of
                 their ranks are the step's vectors, and each process holds equally many.
-            codes: [N] the codes they chose.
-            drawn: [K] int64, for each code one of the step's vectors by chance, the same on all processes.
+            codes: [N] the codes they chose, with n codes a vector [N * n], those of a vector side by side.
+            drawn: [n * K] int64, for each code one of the step's vectors by chance, the same on all
+                processes.
             rank, processes: which process of how many this is.
         """
         return z_e.new_zeros(0)

@@ -7,30 +7,51 @@ from einops import rearrange
 
 from vqprior.configs.schema import FSQ, Codebook, Stage1
 from vqprior.runtime.randomness import generator
-from vqprior.stage1_vqvae.quantizers import QUANTIZERS, Quantizer
+from vqprior.stage1_vqvae.quantizers import QUANTIZERS, Quantizer, build
 from vqprior.stage1_vqvae.quantizers import lookup as module
 from vqprior.stage1_vqvae.quantizers.codebook import kmeans
 from vqprior.stage1_vqvae.quantizers.ema import EMACodebook
 from vqprior.stage1_vqvae.quantizers.gradient import GradientCodebook
 from vqprior.stage1_vqvae.quantizers.lookup import nearest_codes
 
-ALL = pytest.mark.parametrize("kind", sorted(QUANTIZERS))
+RESIDUAL = [f"{kind} residual" for kind in sorted(QUANTIZERS)]
+ALL = pytest.mark.parametrize("kind", [*sorted(QUANTIZERS), *RESIDUAL])
+ONE_CODE = pytest.mark.parametrize("kind", sorted(QUANTIZERS))
 CODEBOOKS = {"gradient": GradientCodebook, "ema": EMACodebook}
 BOTH = pytest.mark.parametrize("kind", sorted(CODEBOOKS))
-K, D = 30, 3
+D = 3
+
+
+def codes_of(kind: str) -> int:
+    """K of `built`: of lfq as many as three bits make."""
+    return 8 if kind.startswith("lfq") else 30
 
 
 def built(kind: str, **codebook: float) -> Quantizer:
-    """30 codes of 3 numbers, under the settings of a run."""
-    of_codebook = Codebook(**codebook) if kind in CODEBOOKS else Codebook()
-    levels = FSQ((5, 2, 3)) if kind == "fsq" else FSQ()
+    """30 or 8 codes of 3 numbers, under the settings of a run; `KIND residual` has two codes a vector."""
+    name, _, residual = kind.partition(" ")
+    settings = Stage1(
+        K=codes_of(kind),
+        D=D,
+        quantizer=name,
+        codebook=Codebook(**codebook) if name in CODEBOOKS else Codebook(),
+        fsq=FSQ((5, 2, 3)) if name == "fsq" else FSQ(),
+        codes_per_position=2 if residual else 1,
+        residual=bool(residual),
+    )
     torch.manual_seed(0)
-    return QUANTIZERS[kind].build(Stage1(K=K, D=D, quantizer=kind, codebook=of_codebook, fsq=levels))
+    return build(settings)
+
+
+def chosen(book: Quantizer, vectors: int, codes: int) -> torch.Tensor:
+    """Codes of so many vectors, below a number, those of each side by side."""
+    return torch.randint(codes, (vectors * book.codes_per_vector,))
 
 
 def move(book, vectors, codes, step: int, unsound: torch.Tensor | None = None) -> torch.Tensor:
     """One step of a quantizer on one process, as the loop does it."""
-    drawn = torch.randint(len(vectors), (book.K,), generator=generator(step))
+    draws = book.K * book.codes_per_vector
+    drawn = torch.randint(len(vectors), (draws,), generator=generator(step))
     return book.update(book.observe(vectors, codes, drawn), unsound)
 
 
@@ -39,8 +60,9 @@ def flat(z: torch.Tensor) -> torch.Tensor:
 
 
 def every_vector(book: Quantizer) -> torch.Tensor:
-    """The vectors [K, D] of all codes."""
-    return flat(book.embed(torch.arange(book.K).view(book.K, 1, 1)))
+    """The vectors of all codes, [K, D], with n codes a vector [K^n, D]."""
+    numbers = torch.cartesian_prod(*[torch.arange(book.K)] * book.codes_per_vector)
+    return flat(book.embed(numbers.view(-1, 1, book.codes_per_vector)))
 
 
 def test_nearest_code_is_that_of_brute_force(monkeypatch):
@@ -53,14 +75,24 @@ def test_nearest_code_is_that_of_brute_force(monkeypatch):
 @ALL
 def test_a_quantizer_has_as_many_codes_as_asked_for_all_different(kind):
     book = built(kind)
-    assert (book.K, book.D) == (K, D) == (len(every_vector(book).unique(dim=0)), every_vector(book).shape[1])
+    K, vectors = codes_of(kind), every_vector(book)
+    assert (book.K, book.D) == (K, D) and vectors.shape == (K**book.codes_per_vector, D)
+    assert len(vectors.unique(dim=0)) == len(vectors)
 
 
 @ALL
+def test_the_codes_decode_to_what_was_quantized(kind):
+    book = built(kind)
+    out = book(2 * torch.randn(2, D, 4, 5))
+    assert out.codes.shape == (2, 4, 5 * book.codes_per_vector) and out.codes.dtype == torch.int64
+    assert out.codes.min() >= 0 and out.codes.max() < book.K
+    assert torch.allclose(out.z_q, book.embed(out.codes), atol=1e-6)
+
+
+@ONE_CODE
 def test_quantized_is_the_nearest_code_vector_at_each_place(kind):
     book = built(kind)
     out = book(2 * torch.randn(2, D, 4, 5))
-    assert torch.allclose(out.z_q, book.embed(out.codes), atol=1e-6)
     expected = torch.cdist(flat(out.z_e), every_vector(book)).argmin(1).view(2, 4, 5)
     assert torch.equal(out.codes, expected)
 
@@ -71,9 +103,10 @@ def test_gradient_goes_straight_through(kind):
     z = torch.randn(2, D, 4, 5, requires_grad=True)
     out, weight = book(z), torch.randn(2, D, 4, 5)
     (through,) = torch.autograd.grad((out.z_q * weight).sum(), out.z_e, retain_graph=True)
-    assert torch.equal(through, weight)
+    assert torch.equal(through, weight)  # once, however many codes add up
     (to_encoder,) = torch.autograd.grad((out.z_q * weight).sum(), z)
-    assert (to_encoder * weight > 0).all()
+    (expected,) = torch.autograd.grad((book(z).z_e * weight).sum(), z)
+    assert torch.equal(to_encoder, expected) and to_encoder.abs().min() > 0
 
 
 def test_each_loss_moves_its_own_side_only():
@@ -90,8 +123,14 @@ def test_each_loss_moves_its_own_side_only():
 
 
 def test_a_quantizer_without_a_term_has_no_such_key():
-    names = {kind: {*built(kind)(torch.randn(2, D, 4, 5)).terms} for kind in ("gradient", "ema", "fsq")}
-    assert names == {"gradient": {"codebook", "commitment"}, "ema": {"commitment"}, "fsq": set()}
+    expected = {
+        "ema": {"commitment"},
+        "fsq": set(),
+        "gradient": {"codebook", "commitment"},
+        "lfq": {"commitment", "vector_entropy", "codes_entropy"},
+        "simvq": {"codebook", "commitment"},
+    }
+    assert {kind: {*built(kind)(torch.randn(2, D, 4, 5)).terms} for kind in QUANTIZERS} == expected
 
 
 @ALL
@@ -151,15 +190,14 @@ def test_dead_codes_are_restarted_on_encoder_outputs(kind):
 @ALL
 def test_several_processes_update_like_one(kind):
     """Each of three processes holds a third of the vectors; all get the sum of what the three saw."""
-    vectors, codes = torch.randn(30, D, dtype=torch.float64), torch.randint(3, (30,))
     one = built(kind, restart=0.2).double()
     many = [built(kind, restart=0.2).double() for _ in range(3)]
+    vectors, codes = torch.randn(30, D, dtype=torch.float64), chosen(one, 30, 3)
     for step in range(60):
         move(one, vectors, codes, step)
-        drawn = torch.randint(30, (K,), generator=generator(step))
-        parts = [slice(rank * 10, rank * 10 + 10) for rank in range(3)]
-        ranks = enumerate(zip(many, parts, strict=True))
-        saw = [book.observe(vectors[part], codes[part], drawn, rank, 3) for rank, (book, part) in ranks]
+        drawn = torch.randint(30, (one.K * one.codes_per_vector,), generator=generator(step))
+        parts = zip(many, vectors.chunk(3), codes.chunk(3), strict=True)
+        saw = [book.observe(*part, drawn, rank, 3) for rank, (book, *part) in enumerate(parts)]
         for book in many:
             book.update(sum(saw))
     for book in many:
@@ -170,8 +208,8 @@ def test_several_processes_update_like_one(kind):
 @ALL
 def test_an_unsound_step_moves_nothing_and_a_sound_one_what_it_would_have(kind):
     """Where the host runs ahead a tensor decides, whatever numbers the step is made of."""
-    vectors, codes = torch.randn(20, D), torch.randint(3, (20,))
     book, free = built(kind, restart=0.5), built(kind, restart=0.5)
+    vectors, codes = torch.randn(20, D), chosen(book, 20, 3)
     before = {name: value.clone() for name, value in book.state_dict().items()}
     move(book, vectors * float("nan"), codes, 0, torch.tensor(1.0))
     assert all(torch.equal(value, before[name]) for name, value in book.state_dict().items())
