@@ -53,6 +53,9 @@ TINY = [
     *("--inference_batch", "16", "--sample.images", "6", "--sample.batch_size", "4", "--precision", "no"),
 ]
 FSQ = ["--stage1.quantizer", "fsq", "--stage1.fsq.levels", "4", "4", "--stage1.K", "16"]
+LFQ = ["--stage1.quantizer", "lfq", "--stage1.lfq.temperature", "0.5"]
+SIMVQ = ["--stage1.quantizer", "simvq", "--stage1.gradient", "rotation"]
+RESIDUAL = ["--stage1.codes_per_position", "2", "--stage1.residual", "True"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import FSQ, TINY, write_pictures
+from tests.conftest import FSQ, LFQ, RESIDUAL, TINY, write_pictures
 from tests.launch import ROOT, environment
 from vqprior.runtime.code_maps import CodeMaps
 
@@ -222,30 +222,27 @@ def test_a_run_that_has_begun_goes_on_in_more_passes(tmp_path, command):
 
 
 def test_accumulation_gives_the_same_update(tmp_path, command):
-    """In fp64, so that only a fault is more than rounding; the update of both codebooks and of the prior."""
+    """In fp64, so that only a fault is more than rounding; the update of all codebooks and of the prior."""
     pictures = write_pictures(tmp_path / "pictures")
+    kinds = {"ema": ["--stage1.codebook.restart", 0.9], "lfq residual": [*LFQ, *RESIDUAL]}
+    kinds["gradient"] = ["--stage1.quantizer", "gradient", *kinds["ema"]]
     torch.set_default_dtype(torch.float64)
     try:
-        for codebook in ("ema", "gradient"):
+        for kind, flags in kinds.items():
             for passes in (1, 4):
-                flags = ["--stage1.accumulate", passes, "--stage2.accumulate", passes]
-                flags += ["--stage1.quantizer", codebook]
-                flags += ["--stage2.dropout", 0.3, "--stage2.label_dropout", 0.3]
-                flags += ["--stage1.codebook.restart", 0.9, "--data.root", pictures]
-                assert (
-                    command("run", "folder", *TINY, *flags, "--out", tmp_path / f"{codebook}{passes}")[0] == 0
-                )
+                of_passes = ["--stage1.accumulate", passes, "--stage2.accumulate", passes]
+                of_passes += ["--stage2.dropout", 0.3, "--stage2.label_dropout", 0.3]
+                more = ["--data.root", pictures, "--out", tmp_path / f"{kind}{passes}"]
+                assert command("run", "folder", *TINY, *flags, *of_passes, *more)[0] == 0
     finally:
         torch.set_default_dtype(torch.float32)
-    for codebook in ("ema", "gradient"):
+    for kind in kinds:
         for file in (
             "stage1/step-00000004/model",
             "stage2/step-00000004/model",
             "stage2/step-00000004/average",
         ):
-            one, four = (
-                load_file(tmp_path / f"{codebook}{passes}" / f"{file}.safetensors") for passes in (1, 4)
-            )
+            one, four = (load_file(tmp_path / f"{kind}{passes}" / f"{file}.safetensors") for passes in (1, 4))
             for name, value in one.items():
                 assert value.dtype != torch.float32 and torch.allclose(
                     value, four[name], rtol=1e-8, atol=1e-10

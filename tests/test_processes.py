@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import FSQ, TINY, write_pictures
+from tests.conftest import FSQ, LFQ, RESIDUAL, SIMVQ, TINY, write_pictures
 from tests.launch import run_processes
 
 pytestmark = pytest.mark.slow
@@ -101,6 +101,10 @@ def compare(run, one, tolerance: float) -> None:
             ["--stage1.quantizer", "gradient", "--stage1.codebook.restart", 0.9, "--stage1.average", 0.9],
         ),
         ("fp64", 1e-8, 2, [*FSQ, "--stage1.average", 0.9]),
+        ("fp64", 1e-8, 2, SIMVQ),
+        ("fp64", 1e-8, 2, [*RESIDUAL, "--stage1.codebook.restart", 0.9]),
+        ("fp64", 1e-8, 2, LFQ),  # whose entropy is of all vectors of a step
+        ("fp64", 1e-8, 2, [*RESIDUAL, *LFQ[2:], "--stage1.quantizer", "lfq"]),  # in two passes each, too
         ("fp64", 1e-8, 2, ["--stage2.prior", "pixelsnail", "--stage2.pixelsnail.blocks", 2]),
         ("fp64", 1e-8, 2, ["--stage2.prior", "transformer", "--stage2.transformer.heads", 2]),
         (
@@ -135,13 +139,14 @@ def compare(run, one, tolerance: float) -> None:
     ],
     ids=[
         *("ema-2", "ema-restarts-4", "gradient-2", "fsq-2"),
+        *("simvq-2", "residual-2", "lfq-2", "lfq-residual-2"),
         *("pixelsnail-2", "transformer-2", "levels-2", "fp32-2"),
     ],
 )
 def test_training_on_several_processes_is_training_on_one(tmp_path, precision, tolerance, processes, flags):
     pictures = write_pictures(tmp_path / "pictures", 37)  # neither 37 nor its splits divide by 2
     env = {"TEST_FP64": "1"} if precision == "fp64" else {}
-    passes = ["--stage1.accumulate", 2, "--stage2.accumulate", 2] if flags[-1] == "ema" else []
+    passes = ["--stage1.accumulate", 2, "--stage2.accumulate", 2] if flags[-1] in ("ema", "lfq") else []
     for count, name, more in ((1, "one", []), (processes, "many", passes)):
         arguments = [
             "run",
@@ -157,7 +162,7 @@ def test_training_on_several_processes_is_training_on_one(tmp_path, precision, t
         ]
         done = run_processes(arguments, processes=count, env=env | {"TEST_CODEBOOKS": "1"})
         assert done.returncode == 0, done.stderr[-3000:]
-        levels = 2 if "--stage1.levels" in flags else 1
+        levels = 2 if "--stage1.levels" in flags or RESIDUAL[0] in flags else 1
         assert done.stdout.count(f"{count} equal codebooks") == 50 * levels  # after each step
     compare(tmp_path / "many", tmp_path / "one", tolerance)
 

@@ -61,13 +61,12 @@ class FSQ(Quantizer):
 
     def bound(self, z: Tensor) -> Tensor:
         """f of section 3.1: [B, D, h, w] -> numbers that round to the L whole ones from -(L // 2) on."""
-        if self.depth:  # what is left over is bounded already, up to rounding
-            return (z * self.steps - self.centre).clamp(-self.middle, self.levels - 1 - self.middle)
         return torch.tanh(z + self.shift) * self.reach - self.offset
 
     def quantize(self, z_e: Tensor) -> Quantized:
-        bounded = self.bound(z_e)
-        rounded = bounded.detach().round()
+        # What is left over lies between two codes of the quantizer before: it needs no bound
+        bounded = z_e * self.steps - self.centre if self.depth else self.bound(z_e)
+        rounded = bounded.detach().round().clamp(-self.middle, self.levels - 1 - self.middle)
         codes = ((rounded + self.middle).long() * self.places).sum(1)
         z_e, z_q = (bounded + self.centre) / self.steps, (rounded + self.centre) / self.steps
         return Quantized(z_q, z_e, codes, {})
