@@ -3,9 +3,9 @@
 Language Model Beats Diffusion: Tokenizer is Key to Visual Generation (MAGVIT-v2), Yu et al. 2023,
 https://arxiv.org/abs/2310.05737, section 3.1.
 
-What keeps the codes in use is a term of the loss, Equation 5: each vector should be sure of its code, and all
-vectors of a step together should use all codes, E[H(p(c|z))] - H(E[p(c|z)]), with p(c|z) the softmax of
--||z - c||^2 / temperature over all codes.
+What keeps the codes in use is the entropy penalty there, a term of the loss: each vector should be sure of
+its code, and all vectors of a step together should use all codes, E[H(p(c|z))] - H(E[p(c|z)]), with p(c|z)
+the softmax of -||z - c||^2 / temperature over all codes.
 
 What is done differently here, and why:
 - Both entropies are exact, for any number of bits, without the N x K probabilities: given z the bits are

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.conftest import FSQ
+from tests.conftest import FSQ, LFQ, SIMVQ
 from vqprior import configs
 from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE
@@ -11,9 +11,12 @@ from vqprior.stage1_vqvae.vqvae import VQVAE
 SIZES = ["--data.size", "8", "8", "--stage1.width", "8", "--stage1.K", "16", "--stage1.D", "4"]
 
 
-def terms_of(model: VQVAE, x: torch.Tensor, *, beta: float) -> dict[str, torch.Tensor]:
+def terms_of(
+    model: VQVAE, x: torch.Tensor, *, beta: float, entropy: float = 0.0
+) -> dict[str, torch.Tensor]:
     prediction, quantized = model(x)
-    return objective(x, prediction, quantized, likelihood=model.likelihood, variance=0.1, beta=beta)
+    weights = dict(beta=beta, entropy=entropy)
+    return objective(x, prediction, quantized, likelihood=model.likelihood, variance=0.1, **weights)
 
 
 def model(*flags: str) -> VQVAE:
@@ -48,14 +51,16 @@ def test_beta_weighs_the_commitment_term_which_moves_the_encoder(x):
     [
         (["--stage1.quantizer", "gradient"], ["reconstruction", "codebook", "commitment"]),
         (["--stage1.quantizer", "ema"], ["reconstruction", "commitment"]),
+        (SIMVQ, ["reconstruction", "codebook", "commitment"]),
         (FSQ, ["reconstruction"]),
+        (LFQ, ["reconstruction", "commitment", "vector_entropy", "codes_entropy"]),
     ],
-    ids=["gradient", "ema", "fsq"],
+    ids=["gradient", "ema", "simvq", "fsq", "lfq"],
 )
 def test_the_terms_are_those_of_the_equation(flags, names, x):
     vqvae = model(*flags)
     prediction, (quantized,) = vqvae(x)
-    terms = terms_of(vqvae, x, beta=0.3)
+    terms = terms_of(vqvae, x, beta=0.3, entropy=0.2)
     z_e, e = quantized.z_e, vqvae.quantizers[0].embed(quantized.codes)
     distance = (z_e - e).square().mean()
     expected = {
@@ -63,6 +68,9 @@ def test_the_terms_are_those_of_the_equation(flags, names, x):
         "codebook": distance,
         "commitment": 0.3 * distance,
     }
+    if flags == LFQ:  # each vector sure of its code, all codes in use
+        expected["vector_entropy"] = 0.2 * quantized.terms["vector_entropy"]
+        expected["codes_entropy"] = -0.2 * quantized.terms["codes_entropy"]
     assert [*terms] == names
     assert all(torch.allclose(terms[name], expected[name]) for name in names)
     assert torch.allclose(total(terms.values()), sum(expected[name] for name in names))

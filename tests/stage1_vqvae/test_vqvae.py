@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.conftest import FSQ
+from tests.conftest import FSQ, LFQ, RESIDUAL, SIMVQ
 from vqprior import configs
 from vqprior.stage1_vqvae.vqvae import VQVAE, codes_of
 
@@ -57,7 +57,35 @@ def test_one_image_does_not_depend_on_the_others():
     assert torch.allclose(whole, alone, atol=1e-12)
 
 
-@pytest.mark.parametrize("flags", [["--stage1.quantizer", "ema"], ["--stage1.quantizer", "gradient"], FSQ])
+def test_codes_that_add_up_are_of_one_vector_of_their_position():
+    """The encoder says no more than for one code, and each code of the map changes its own square only."""
+    vqvae, one = model(*RESIDUAL, "--stage1.blocks", "0"), model("--stage1.blocks", "0")
+    assert vqvae.levels[0].size == (4, 2 * 6) and one.levels[0].size == (4, 6)
+    count = lambda network: sum(p.numel() for p in network.parameters())
+    assert count(vqvae.encoder) == count(one.encoder) and count(vqvae.decoder) == count(one.decoder)
+    prediction, (quantized,) = vqvae(torch.rand(1, 3, 16, 24))
+    assert quantized.z_q.shape == (1, 4, 4, 6) and quantized.codes.shape == (1, 4, 12)
+    image = vqvae.decode_codes((quantized.codes,))
+    assert torch.allclose(image, vqvae.likelihood.image(prediction), atol=1e-5)
+    for n in range(2):
+        other = quantized.codes.clone()
+        other[0, 2, 2 * 4 + n] = (other[0, 2, 2 * 4 + n] + 1) % 16
+        moved = (vqvae.decode_codes((other,)) != image).any(1)[0].nonzero()
+        assert moved.min(0).values.tolist() >= [8 - 7, 16 - 7]
+        assert moved.max(0).values.tolist() <= [11 + 7, 19 + 7]
+
+
+KINDS = {
+    "ema": ["--stage1.quantizer", "ema"],
+    "gradient": ["--stage1.quantizer", "gradient"],
+    "simvq": SIMVQ,
+    "fsq": FSQ,
+    "lfq": LFQ,
+    "residual": [*RESIDUAL, "--stage1.quantizer", "gradient"],
+}
+
+
+@pytest.mark.parametrize("flags", KINDS.values(), ids=KINDS)
 def test_every_parameter_gets_a_gradient(flags):
     vqvae = model(*flags)
     vqvae.encoder.project.bias.data.fill_(1.0)  # fsq would round all that a new encoder says to zero
@@ -73,13 +101,26 @@ def test_the_quantizer_is_a_field():
 
 
 def test_the_model_says_what_is_not_decayed_and_what_stays_exact():
-    kinds = {"ema": ["--stage1.quantizer", "ema"], "gradient": ["--stage1.quantizer", "gradient"], "fsq": FSQ}
-    models = {kind: model(*flags) for kind, flags in kinds.items()}
-    undecayed = {kind: vqvae.undecayed() for kind, vqvae in models.items()}
-    assert undecayed == {"ema": set(), "gradient": {"quantizers.0.embedding"}, "fsq": set()}
+    models = {kind: model(*flags) for kind, flags in KINDS.items()}
+    named = lambda *names: {f"quantizers.0.{name}" for name in names}
+    depths = ("depths.0.embedding", "depths.1.embedding")
+    assert {kind: vqvae.undecayed() for kind, vqvae in models.items()} == {
+        "ema": set(),
+        "gradient": named("embedding"),
+        "simvq": named("basis"),
+        "fsq": set(),
+        "lfq": set(),
+        "residual": named(*depths),
+    }
     exact = {kind: vqvae.exact_tensors() for kind, vqvae in models.items()}
-    codebook = {"quantizers.0.embedding", "quantizers.0.usage"}
-    assert exact == {"ema": codebook | {"quantizers.0.sums"}, "gradient": codebook, "fsq": set()}
+    assert exact == {
+        "ema": named("embedding", "usage", "sums"),
+        "gradient": named("embedding", "usage"),
+        "simvq": named("basis", "coefficients"),
+        "fsq": set(),
+        "lfq": set(),
+        "residual": named(*depths, "depths.0.usage", "depths.1.usage"),
+    }
     assert all(exact[kind] <= models[kind].state_dict().keys() for kind in models)
 
 
