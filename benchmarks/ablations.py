@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("preset")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
-    parser.add_argument("--classifier_steps", type=int, default=1000)
+    parser.add_argument("--classifier_steps", type=int, default=500)
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
     given = {name: settings(options.preset, [*VARIANTS[name], *options.flags]) for name in VARIANTS}

@@ -24,7 +24,8 @@ class VerticalConv(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, *, first: bool):
         super().__init__()
         self.reach, self.first = kernel // 2, first
-        self.conv = nn.Conv2d(inputs, outputs, (self.reach + (not first), kernel), padding=(0, self.reach))
+        rows = self.reach if first else self.reach + 1
+        self.conv = nn.Conv2d(inputs, outputs, (rows, kernel), padding=(0, self.reach))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.first:
@@ -39,7 +40,8 @@ class HorizontalConv(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, *, first: bool):
         super().__init__()
         self.reach, self.first = kernel // 2, first
-        self.conv = nn.Conv2d(inputs, outputs, (1, self.reach + (not first)))
+        columns = self.reach if first else self.reach + 1
+        self.conv = nn.Conv2d(inputs, outputs, (1, columns))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.first:

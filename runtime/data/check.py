@@ -97,7 +97,7 @@ def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
     return [split.pictures.reader.where(int(split.indices[index])) for index in indices]
 
 
-def _unreadable(data: DataSet, seen: dict[str, list[Seen]], asked: Data) -> list[Finding]:
+def _unreadable(data: DataSet, seen: dict[str, list[Seen]], wanted: Data) -> list[Finding]:
     unreadable = data.record.unreadable
     found = [
         f"{split}: {key} ({why})" for split, reasons in unreadable.items() for key, why in reasons.items()
@@ -109,10 +109,10 @@ def _unreadable(data: DataSet, seen: dict[str, list[Seen]], asked: Data) -> list
     if not found:
         return []
     advice = (
-        "" if asked.on_error == "skip" else "; mend or remove them, or go on without: --data.on_error skip"
+        "" if wanted.on_error == "skip" else "; mend or remove them, or go on without: --data.on_error skip"
     )
     text = f"{len(found):,} pictures cannot be read: {some(found)}{advice}"
-    return [Finding(asked.on_error == "stop", text)]
+    return [Finding(wanted.on_error == "stop", text)]
 
 
 def _blank(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
@@ -158,7 +158,7 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     return findings
 
 
-def _changed(data: DataSet, run: Path, asked: Data) -> list[Finding]:
+def _changed(data: DataSet, run: Path, wanted: Data) -> list[Finding]:
     """Pictures that a run began with and that are others now."""
     record = Record.read(run)
     found = []
@@ -171,7 +171,7 @@ def _changed(data: DataSet, run: Path, asked: Data) -> list[Finding]:
     if not found:
         return []
     text = f"{len(found):,} pictures that {run} began with are others now: {some(found)}"
-    return [Finding(asked.on_error == "stop", text)]
+    return [Finding(wanted.on_error == "stop", text)]
 
 
 def _sizes(data: DataSet) -> list[Finding]:
@@ -272,11 +272,13 @@ def _typed(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _write_preset(path: Path, asked: Data, used: Data, suggested: dict[str, Any]) -> None:
+def _write_preset(path: Path, wanted: Data, used: Data, suggested: dict[str, Any]) -> None:
     """A preset of the suggested settings, on the same data, with all that was asked of them."""
     plain = Data()
-    given = [field.name for field in fields(Data) if getattr(asked, field.name) != getattr(plain, field.name)]
-    tree: dict[str, Any] = {"data": {name: getattr(asked, name) for name in ("source", "root", *given)}}
+    given = [
+        field.name for field in fields(Data) if getattr(wanted, field.name) != getattr(plain, field.name)
+    ]
+    tree: dict[str, Any] = {"data": {name: getattr(wanted, name) for name in ("source", "root", *given)}}
     if used.range != "auto":
         tree["data"]["range"] = list(used.range)
     for name, value in suggested.items():
