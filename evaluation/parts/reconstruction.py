@@ -51,7 +51,7 @@ def mean_ssim(subject: Subject) -> float:
     """The mean SSIM of test images and their reconstructions."""
     test, batch, device = subject.data.test, subject.config.inference_batch, subject.networks.device
     total = 0.0
-    for chunk in chunks(len(test), batch, share_of_process()):
+    for chunk in chunks(len(test), batch, share_of_process(), name="ssim"):
         images = test.images(chunk.padded)
         x, x_hat = (to_float(chunk.own(part), device) for part in (images, subject.reconstruct(images)))
         total += ssim(x, x_hat).sum().item()
