@@ -173,3 +173,15 @@ def test_what_needs_pictures_is_refused_in_words(here, command):
     for call in (generator.encode, generator.reconstruct):
         with pytest.raises(Exception, match="no VQ-VAE and no pictures"):
             call(np.zeros((1, 12, 16, 3), np.uint8))
+
+
+def test_what_has_begun_goes_on_under_its_own_settings(here, command):
+    """There is no stage one that could hold them; a run of pictures is another one."""
+    np.save("grids.npy", grids(60))
+    assert command("import-codes", "grids.npy", "--out", "run")[0] == 0
+    code, printed = command("run", "run", "--data.source", "folder")
+    assert code == 2 and "data.source is codes there and folder now" in printed, printed
+    assert command("train-prior", "run", *STEPS, "--seed", 1, "--stage2.steps", 2)[0] == 0
+    code, printed = command("train-prior", "run", "--stage2.steps", 4, "--seed", 2)
+    assert code == 2 and "seed is 1 there and 2 now" in printed, printed
+    assert command("train-prior", "run", "--stage2.steps", 4)[0] == 0
