@@ -158,11 +158,16 @@ def start(config: Config) -> RunDir:
             f"the run directory {run.path} cannot be made: {error.strerror}; give another one with --out"
         ) from error
     lock(run.path)
+    write_start(run, config)
+    return run
+
+
+def write_start(run: RunDir, config: Config) -> None:
+    """Record a start in a run directory that is there, and its settings."""
     this = {"version": package_version(), "commit": git_commit(), "command": sys.argv[1:]}
     starts = [*run.starts(), this]
     write_file(run.config_file, configs.dump(config))
     write_json(run.record, {"format": FORMAT, "starts": starts})
-    return run
 
 
 def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None) -> None:

@@ -11,7 +11,10 @@ import torch
 
 from tests.conftest import TINY, write_pictures
 from vqprior import Generator
+from vqprior.configs.commands import ImportCodes
+from vqprior.configs.errors import UserError
 from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.import_codes import read
 
 STEPS = ["--stage2.steps", 4, "--stage2.save_every", 2, "--stage2.eval_every", 4, "--stage2.batch_size", 8]
 STEPS += ["--stage2.channels", 8, "--stage2.layers", 4, "--stage2.gated_pixelcnn.head", 8]
@@ -185,3 +188,47 @@ def test_what_has_begun_goes_on_under_its_own_settings(here, command):
     code, printed = command("train-prior", "run", "--stage2.steps", 4, "--seed", 2)
     assert code == 2 and "seed is 1 there and 2 now" in printed, printed
     assert command("train-prior", "run", "--stage2.steps", 4)[0] == 0
+
+
+def test_an_import_that_was_stopped_is_begun_again(here, command, monkeypatch):
+    np.save("grids.npy", grids(60))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vqprior.runtime.code_maps.finish", full)
+        code, printed = command("import-codes", "grids.npy", "--out", "run")
+    assert code == 2 and "No space left" in printed and [*here.iterdir()] == [here / "grids.npy"], printed
+    (here / "run.tmp" / "codes").mkdir(parents=True)  # of one that was killed
+    assert command("import-codes", "grids.npy", "--out", "run")[0] == 0
+    assert CodeMaps(here / "run" / "codes").header.sizes["train"] and not (here / "run.tmp").exists()
+    code, printed = command("import-codes", "grids.npy", "--out", "run")
+    assert code == 2 and "is not empty" in printed
+    code, printed = command("import-codes", "grids.npy", "--out", "grids.npy")
+    assert code == 2 and "grids.npy is a file; give a folder" in printed
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[1, 2], [3, 4]], None),
+        ([[[1, 2]], [[3, 4]]], None),
+        ([[1, 2], [3]], "its lists are of several lengths"),
+        ([[1, None], [3, 4]], "1 values are missing"),
+        ([[1, 2], None], "1 values are missing"),
+        ([[], []], "codes are integers"),
+        ([{"a": 1}, {"a": 2}], "codes are integers"),
+        ([], "codes are integers"),
+        ([1, 2], "codes are integers"),
+    ],
+)
+def test_a_column_of_lists_is_one_array_or_is_refused(here, rows, words):
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.table({"codes": arrow.array(rows)}), "f.parquet", row_group_size=1)
+    if words:
+        with pytest.raises(UserError, match=words):
+            read(here / "f.parquet", ImportCodes(out="run"))
+    else:
+        found = read(here / "f.parquet", ImportCodes(out="run")).codes
+        assert found.tolist() == [[[1, 2]], [[3, 4]]]
