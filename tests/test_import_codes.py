@@ -110,8 +110,10 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
         "    return np.repeat((codes * 50).astype(np.uint8)[..., None], 3, axis=-1)\n"
         "def wrong(codes):\n"
         "    return codes * 1.0\n"
+        "def failing(codes):\n"
+        "    return codes['x']\n"
     )
-    for name in ("decode", "wrong", "missing"):
+    for name in ("decode", "wrong", "failing", "missing"):
         assert command("import-codes", "grids.npy", "--decoder", f"my_decoder:{name}", "--out", name)[0] == 0
     shutil.copytree("decode", "colours")
     assert command("train-prior", "decode", *STEPS)[0] == 0
@@ -119,7 +121,10 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
     assert code == 0 and "decoded by my_decoder:decode, code of your own" in printed, printed
     drawn = np.load("decode/samples/samples.npz")
     assert np.array_equal(drawn["images"][..., 0], drawn["codes"] * 50)
-    for name, words in (("wrong", "float64 ["), ("missing", "cannot be imported")):
+    refused = {"wrong": "float64 [", "failing": "IndexError", "missing": "cannot be imported"}
+    for name, words in refused.items():
+        code, printed = command("train-prior", name, *STEPS)  # before it is trained
+        assert code == 2 and words in printed and not Path(name, "stage2").exists(), printed
         shutil.copytree("decode/stage2", f"{name}/stage2")
         code, printed = command("sample", name, "--images", 4)
         assert code == 2 and words in printed, printed
