@@ -163,3 +163,11 @@ def test_codes_that_any_prior_has_learnt_from_are_not_replaced(run, tmp_path, co
     shutil.rmtree(tmp_path / "run" / "stage2")
     code, printed = command("encode", tmp_path / "run", "--precision", "bf16")
     assert code == 2 and "stage2-1" in printed and "was trained on codes of another" in printed, printed
+
+
+def test_a_prior_that_is_missing_is_named_with_what_to_type(run, tmp_path, command):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "stage2-1")
+    for words in (["sample", tmp_path / "run"], ["export", tmp_path / "run", "--out", tmp_path / "shared"]):
+        code, printed = command(*words)
+        assert code == 2 and f"vqprior train-prior {tmp_path / 'run'} --level 1" in printed, printed
