@@ -81,8 +81,8 @@ def empty_levels(figures: Figures) -> str:
         return ""
     return (
         f"{' and '.join(empty)} {'carry' if len(empty) > 1 else 'carries'} nothing: pictures are as good "
-        "with another picture's codes there. Take fewer levels (--stage1.levels), or a larger --stage1.factor, so "
-        "that the finest one does not say it all."
+        "with another picture's codes there. Take fewer levels (--stage1.levels), or a larger "
+        "--stage1.factor, so that the finest one does not say it all."
     )
 
 
