@@ -300,7 +300,8 @@ def _why_two_levels(suggested: dict[str, Any]) -> str:
     size, factor = suggested["data.size"], suggested["stage1.factor"]
     fine, coarse = ("x".join(str(side // of) for side in size) for of in (factor, 2 * factor))
     return (
-        f"two levels, since one map of {fine} codes is more than a prior learns well: {coarse} codes for what a "
+        f"two levels, since one map of {fine} codes is more than a prior learns well: {coarse} codes for "
+        "what a "
         f"picture is of, then {fine} for what it looks like (docs/levels.md)"
     )
 

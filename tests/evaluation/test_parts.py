@@ -143,3 +143,12 @@ def test_figures_of_classifiers_of_another_recipe_are_marked():
     *of_labels, of_archives = tables(metrics)
     assert len(of_labels) == 2 and all(table.title.endswith(mark) for table in of_labels)
     assert [name for name, _ in of_archives.rows] == ["a.npz", f"b.npz {mark}"]
+
+
+def test_an_empty_level_is_named_in_words_in_text_too():
+    levels = [{"map": [2, 2], "perplexity": 3.0, "usage": 1.0, "swapped_mse": mse} for mse in (0.1, 0.2)]
+    figures = {"mse": 0.1, "relative_mse": 1.0, "psnr": 10.0, "ssim": 0.5, "images": 4, "levels": levels}
+    printed = " ".join(text(PARTS["reconstruction"].tables(figures)).split())
+    assert "level 0 carries nothing" in printed and "--stage1.levels" in printed
+    levels[0]["swapped_mse"] = 0.2
+    assert "nothing" not in text(PARTS["reconstruction"].tables(figures))
