@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SEED = 0  # of the split
 PART = 65_536  # maps that are looked at together
+MOST_CLASSES = 100_000  # each has a vector in the prior: labels beyond are numbers of something else
 
 
 @dataclass
@@ -258,6 +259,11 @@ def with_labels(grids: Grids, settings: ImportCodes) -> Grids:
     if grids.labels is None:
         return replace(grids, label_names=())
     low, high = int(grids.labels.min()), int(grids.labels.max())
+    if high >= MOST_CLASSES:
+        raise UserError(
+            f"the labels are from {low} to {high}; they are numbers of classes, from 0 on and below "
+            f"{MOST_CLASSES:,}: count the classes anew, as numpy.unique(labels, return_inverse=True) does"
+        )
     names = grids.label_names or tuple(map(str, range(high + 1)))
     if low < 0 or high >= len(names):
         raise UserError(f"the labels are from {low} to {high}; there are {len(names)} classes, from 0 on")

@@ -171,3 +171,14 @@ def test_a_prior_that_is_missing_is_named_with_what_to_type(run, tmp_path, comma
     for words in (["sample", tmp_path / "run"], ["export", tmp_path / "run", "--out", tmp_path / "shared"]):
         code, printed = command(*words)
         assert code == 2 and f"vqprior train-prior {tmp_path / 'run'} --level 1" in printed, printed
+
+
+def test_priors_of_all_levels_begin_from_those_of_another_run(run, tmp_path, command, pictures):
+    flags = [*TINY, *FINE, "--data.root", pictures, "--stage1.init", run, "--stage1.steps", 0]
+    flags += ["--stage2.init", run, "--stage2_fine.init", run]
+    code, printed = command("run", "folder", *flags, "--out", tmp_path / "more")
+    assert code == 0 and printed.count("begins from the prior") == 2, printed
+    code, printed = command(
+        "run", "folder", *flags, "--stage2_fine.above_blocks", 1, "--out", tmp_path / "less"
+    )
+    assert code == 2 and "Type --stage2_fine.above_blocks 2 to begin" in " ".join(printed.split()), printed
