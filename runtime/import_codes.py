@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SEED = 0  # of the split
 PART = 65_536  # maps that are looked at together
+MOST_CLASSES = 100_000  # each has a vector in the prior: labels beyond are numbers of something else
 
 
 @dataclass
@@ -139,7 +140,7 @@ def read(file: Path, settings: ImportCodes) -> Grids:
         raise UserError(f"{file} is none of {', '.join(readers)}; save the codes with numpy.save")
     try:
         grids = readers[file.suffix](file, settings)
-    except (ValueError, OSError, KeyError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, LookupError, EOFError, BadZipFile) as error:
         raise UserError(f"{file} cannot be read as codes: {error}") from error
     codes = grids.codes
     if codes.dtype.kind not in "iu" or codes.ndim not in (2, 3) or not codes.size:
@@ -191,8 +192,8 @@ def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
         raise UserError(f"{file} has no column {key!r}; it has {', '.join(table.column_names)}: --key COLUMN")
     metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
     codes = _array_of(table[key])
-    if codes.ndim == 2 and {"height", "width"} <= metadata.keys():
-        codes = codes.reshape(-1, int(metadata["height"]), int(metadata["width"]))
+    if codes.ndim == 2 and (size := _map_size(key, metadata)):
+        codes = codes.reshape(-1, *size)
     column = lambda name: table[name].to_pylist() if name in table.column_names else None
     names, split = column("name"), column("split")
     return Grids(
@@ -203,6 +204,18 @@ def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
         None if split is None else [*map(str, split)],
         int(metadata["K"]) if "K" in metadata else None,
     )
+
+
+def _map_size(key: str, metadata: dict[str, str]) -> tuple[int, int] | None:
+    """Height and width of the maps of a column, where the file says them: of one level, or of codes0, codes1,
+    ... those of each."""
+    if {"height", "width"} <= metadata.keys():
+        return int(metadata["height"]), int(metadata["width"])
+    number = key.removeprefix("codes")
+    if {"heights", "widths"} <= metadata.keys() and number.isdigit():
+        heights, widths = (json.loads(metadata[name]) for name in ("heights", "widths"))
+        return heights[int(number)], widths[int(number)]
+    return None
 
 
 def _array_of(column: "pyarrow.ChunkedArray") -> np.ndarray:
@@ -258,6 +271,11 @@ def with_labels(grids: Grids, settings: ImportCodes) -> Grids:
     if grids.labels is None:
         return replace(grids, label_names=())
     low, high = int(grids.labels.min()), int(grids.labels.max())
+    if high >= MOST_CLASSES:
+        raise UserError(
+            f"the labels are from {low} to {high}; they are numbers of classes, from 0 on and below "
+            f"{MOST_CLASSES:,}: count the classes anew, as numpy.unique(labels, return_inverse=True) does"
+        )
     names = grids.label_names or tuple(map(str, range(high + 1)))
     if low < 0 or high >= len(names):
         raise UserError(f"the labels are from {low} to {high}; there are {len(names)} classes, from 0 on")

@@ -145,6 +145,11 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
         (lambda: np.savez("f.npz", a=grids(), b=grids()), ["f.npz"], "say which: --key NAME"),
         (lambda: np.savez("f.npz", a=grids()), ["f.npz", "--key", "c"], "no array 'c'; it has a"),
         (lambda: np.savez("f.npz", codes=grids(), labels=np.arange(3)), ["f.npz"], "80 maps and 3 labels"),
+        (
+            lambda: np.savez("f.npz", codes=grids(), labels=np.arange(80) + 10**9),
+            ["f.npz", "--K", 5],
+            "count the classes anew",
+        ),
         (lambda: np.save("f.npy", grids()), ["f.npy", "--labels", "no.txt"], "there is no file no.txt"),
         (lambda: np.save("f.npy", grids()), ["f.npy", "--codes_per_position", 3], "must divide them"),
         (lambda: Path("f.npz").write_bytes(b"PK\x03\x04 no archive"), ["f.npz"], "cannot be read as codes"),
@@ -237,3 +242,15 @@ def test_a_column_of_lists_is_one_array_or_is_refused(here, rows, words):
     else:
         found = read(here / "f.parquet", ImportCodes(out="run")).codes
         assert found.tolist() == [[[1, 2]], [[3, 4]]]
+
+
+def test_a_prior_goes_on_with_codes_of_its_own_file_alone(here, command):
+    for name, count in (("one", 60), ("other", 70)):
+        np.save(f"{name}.npy", grids(count))
+    for name, out in (("one", "A"), ("one", "B"), ("other", "C")):
+        assert command("import-codes", f"{name}.npy", "--out", out)[0] == 0
+    assert command("train-prior", "A", *STEPS)[0] == 0
+    code, printed = command("train-prior", "B", *STEPS, "--stage2.init", "A")
+    assert code == 0 and "begins from the prior" in printed, printed
+    code, printed = command("train-prior", "C", *STEPS, "--stage2.init", "A")
+    assert code == 2 and "imported from another file" in printed and "stage1" not in printed, printed

@@ -139,6 +139,10 @@ def test_pictures_are_encoded_into_a_file_of_both_levels(run, tmp_path, pictures
     found = np.load(tmp_path / "codes" / "codes.npz")
     assert found["codes0"].shape[1:] == (2, 2) and found["codes1"].shape[1:] == (4, 4)
     assert Tokenizer.from_run(run).decode((found["codes0"], found["codes1"])).shape[1:] == (8, 8, 3)
+    for ending in ("npz", "parquet"):  # one level of them can be imported, as the maps that they are
+        file, out = tmp_path / "codes" / f"codes.{ending}", tmp_path / ending
+        code, printed = command("import-codes", file, "--key", "codes1", "--out", out)
+        assert code == 0 and CodeMaps(out / "codes").header.levels[0].size == (4, 4), printed
 
 
 def test_a_prior_that_comes_back_from_another_copy_goes_on_under_its_own_settings(run, tmp_path, command):
@@ -171,3 +175,14 @@ def test_a_prior_that_is_missing_is_named_with_what_to_type(run, tmp_path, comma
     for words in (["sample", tmp_path / "run"], ["export", tmp_path / "run", "--out", tmp_path / "shared"]):
         code, printed = command(*words)
         assert code == 2 and f"vqprior train-prior {tmp_path / 'run'} --level 1" in printed, printed
+
+
+def test_priors_of_all_levels_begin_from_those_of_another_run(run, tmp_path, command, pictures):
+    flags = [*TINY, *FINE, "--data.root", pictures, "--stage1.init", run, "--stage1.steps", 0]
+    flags += ["--stage2.init", run, "--stage2_fine.init", run]
+    code, printed = command("run", "folder", *flags, "--out", tmp_path / "more")
+    assert code == 0 and printed.count("begins from the prior") == 2, printed
+    code, printed = command(
+        "run", "folder", *flags, "--stage2_fine.above_blocks", 1, "--out", tmp_path / "less"
+    )
+    assert code == 2 and "Type --stage2_fine.above_blocks 2 to begin" in " ".join(printed.split()), printed
