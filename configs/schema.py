@@ -13,6 +13,7 @@ Precision = Literal["no", "bf16", "fp16", "tf32"]
 OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
 Quantizer = Literal["ema", "gradient", "fsq"]
+Gradient = Literal["straight_through", "rotation"]
 Method = Literal["auto", "cached", "parallel", "plain"]
 MOST_LEVELS = 4  # of codes
 PriorKind = Literal["gated_pixelcnn", "pixelsnail", "transformer"]
@@ -239,6 +240,7 @@ class FSQ:
 
 KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
     "beta": ("ema", "gradient"),
+    "gradient": ("ema", "gradient"),
     **{f"codebook.{field.name}": ("ema", "gradient") for field in fields(Codebook)},
     "fsq.levels": ("fsq",),
 }
@@ -260,6 +262,9 @@ class Stage1(Training):
     quantizer: Quantizer = "ema"
     """How vectors become codes: the nearest of a codebook that learns by moving averages (ema, appendix A.1)
     or by the gradient of Equation 3's second term (gradient); or each of their numbers is rounded (fsq)."""
+    gradient: Gradient = "straight_through"
+    """How the decoder's gradient reaches the encoder past the codes: as it comes (straight_through), or
+    turned and stretched as an encoder output is to its code vector (rotation, arXiv 2410.06424)."""
     codebook: Codebook = Codebook()
     fsq: FSQ = FSQ()
     likelihood: Likelihood = "mse"
@@ -301,6 +306,11 @@ class Stage1(Training):
         if self.beta < 0:
             raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
         self._refuse_idle()
+        if self.gradient == "rotation" and self.D == 1:
+            raise ValueError(
+                "stage1.gradient is rotation, and a vector of one number (stage1.D 1) has no direction to "
+                "turn to; take --stage1.gradient straight_through, or a larger --stage1.D"
+            )
         made = prod(self.fsq.levels)
         if self.quantizer == "fsq" and made != self.K:
             levels = " ".join(map(str, self.fsq.levels))

@@ -1,4 +1,4 @@
-"""A codebook of vectors, and the nearest of them: what both ways of learning one share.
+"""A codebook whose codes move one by one: what both ways of learning one share.
 
 Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 
@@ -14,30 +14,15 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from vqprior.configs.schema import Stage1
 
-from .quantizer import Quantized, Quantizer, carry
-
-DISTANCES = 2**25  # of vectors to codes that are held at once: 128 MB
-VECTORS = 2**16  # compared with the codebook at once, at most
-
+from .carry import CARRIES, Carry, straight_through
+from .lookup import Lookup, nearest_codes
 
 State = dict[str, Tensor]
 """What moves by itself: `embedding` [K, D], `usage` [K], and under EMA `sums` [K, D]."""
-
-
-def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """VQ-VAE, Equation 1: for each vector [N, D] the index [N] of the nearest of the code vectors [K, D].
-
-    ||z||^2 is the same for every code, so arg min ||z - e||^2 = arg min ||e||^2 - 2 z.e: one product.
-    """
-    squares = codebook.square().sum(1)
-    rows = max(1, min(VECTORS, DISTANCES // len(codebook)))
-    parts = [torch.addmm(squares, part, codebook.T, alpha=-2).argmin(1) for part in vectors.split(rows)]
-    return torch.cat(parts)
 
 
 def counts_and_sums(vectors: Tensor, codes: Tensor, K: int) -> tuple[Tensor, Tensor]:
@@ -59,8 +44,8 @@ def kmeans(vectors: Tensor, K: int, generator: torch.Generator, iterations: int 
     return centres
 
 
-class Codebook(Quantizer):
-    """What both ways of learning a codebook share: lookup, the term `commitment`, k-means, restarts.
+class Codebook(Lookup):
+    """What both ways of learning a codebook share: k-means, restarts, codes that are directions.
 
     Args:
         K: number of codes.
@@ -69,6 +54,7 @@ class Codebook(Quantizer):
         decay: of the moving averages (gamma of appendix A.1).
         restart: a code used less than this share of its even share (1/K) is moved onto an encoder output.
         kmeans: whether `start` is to be called.
+        carry: of the gradient.
     """
 
     moves = True
@@ -84,40 +70,27 @@ class Codebook(Quantizer):
         decay: float = 0.99,
         restart: float = 0.05,
         kmeans: bool = True,
+        carry: Carry = straight_through,
     ):
-        super().__init__(K, D)
+        super().__init__(K, D, carry)
         self.normalize, self.decay, self.restart, self.starts_on_vectors = normalize, decay, restart, kmeans
         self._hold(torch.randn(K, D) / D**0.5)
         self.register_buffer("usage", torch.zeros(K))
 
     @classmethod
     def build(cls, settings: Stage1) -> Self:
-        return cls(settings.K, settings.D, **asdict(settings.codebook))
+        carry = CARRIES[settings.gradient]
+        return cls(settings.K, settings.D, carry=carry, **asdict(settings.codebook))
 
     @abstractmethod
     def _hold(self, initial: Tensor) -> None:
         """Register `embedding`, as a parameter or as a buffer."""
 
     def vectors(self) -> Tensor:
-        """The code vectors e, [K, D], as they are compared and decoded."""
         return F.normalize(self.embedding, dim=1) if self.normalize else self.embedding
 
-    def embed(self, codes: Tensor) -> Tensor:
-        return rearrange(F.embedding(codes, self.vectors()), "b h w d -> b d h w")
-
-    def quantize(self, z_e: Tensor) -> Quantized:
-        if self.normalize:
-            z_e = F.normalize(z_e, dim=1)
-        flat = rearrange(z_e.detach(), "b d h w -> (b h w) d")
-        codes = nearest_codes(flat, self.vectors().detach())
-        codes = rearrange(codes, "(b h w) -> b h w", h=z_e.shape[2], w=z_e.shape[3])
-        z_q = self.embed(codes)
-        terms = self._terms(z_e, z_q)
-        return Quantized(carry(z_e, z_q), z_e, codes, terms)
-
-    def _terms(self, z_e: Tensor, z_q: Tensor) -> dict[str, Tensor]:
-        """VQ-VAE, Equation 3: what of it the codes take part in; `commitment` is ||z_e - sg[e]||^2."""
-        return {"commitment": F.mse_loss(z_e, z_q.detach())}
+    def compared(self, z_e: Tensor) -> Tensor:
+        return F.normalize(z_e, dim=1) if self.normalize else z_e
 
     @torch.no_grad()
     def start(self, vectors: Tensor, generator: torch.Generator) -> None:

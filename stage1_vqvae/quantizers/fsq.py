@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vqprior.configs.schema import Stage1
 
-from .quantizer import Quantized, Quantizer, carry
+from .quantizer import Quantized, Quantizer
 
 EPS = 1e-3
 
@@ -62,7 +62,7 @@ class FSQ(Quantizer):
         rounded = bounded.detach().round()
         codes = ((rounded + self.middle).long() * self.places).sum(1)
         z_e, z_q = bounded / self.middle, rounded / self.middle
-        return Quantized(carry(z_e, z_q), z_e, codes, {})
+        return Quantized(z_q, z_e, codes, {})
 
     def embed(self, codes: Tensor) -> Tensor:
         digits = codes[:, None] // self.places % self.levels

@@ -15,19 +15,16 @@ from torch import Tensor, nn
 
 from vqprior.configs.schema import Stage1
 
+from .carry import Carry, straight_through
+
 
 class Quantized(NamedTuple):
     """What a quantizer makes of encoder outputs."""
 
-    z_q: Tensor  # [B, D, h, w] the vectors of the codes; their gradient goes on to z_e, see `carry`
+    z_q: Tensor  # [B, D, h, w] the vectors of the codes; their gradient goes on to z_e, see carry.py
     z_e: Tensor  # [B, D, h, w] the encoder outputs as they were compared with the codes
     codes: Tensor  # [B, h, w] int64 in [0, K)
     terms: dict[str, Tensor]  # what it adds to the loss, [] each, by name; objective.py has their weights
-
-
-def carry(z_e: Tensor, z_q: Tensor) -> Tensor:
-    """The value of z_q with the gradient of z_e: straight through, as in VQ-VAE, section 3.2."""
-    return z_e + (z_q - z_e).detach()
 
 
 class Quantizer(nn.Module, ABC):
@@ -36,6 +33,7 @@ class Quantizer(nn.Module, ABC):
     Attributes:
         K: number of codes.
         D: size of a code.
+        carry: how the gradient gets from the vector of a code to what it stands for.
         moves: whether anything here moves by itself, so that the loop has to call `observe`.
         starts_on_vectors: whether `start` wants encoder outputs.
     """
@@ -43,9 +41,9 @@ class Quantizer(nn.Module, ABC):
     moves = False
     starts_on_vectors = False
 
-    def __init__(self, K: int, D: int):
+    def __init__(self, K: int, D: int, carry: Carry = straight_through):
         super().__init__()
-        self.K, self.D = K, D
+        self.K, self.D, self.carry = K, D, carry
 
     @classmethod
     @abstractmethod
@@ -60,11 +58,13 @@ class Quantizer(nn.Module, ABC):
     def forward(self, z_e: Tensor) -> Quantized:
         """Quantize encoder outputs [B, D, h, w]; in fp32 at least, under autocast too. Changes no state."""
         with torch.autocast(z_e.device.type, enabled=False):
-            return self.quantize(z_e.to(torch.promote_types(z_e.dtype, torch.float32)))
+            found = self.quantize(z_e.to(torch.promote_types(z_e.dtype, torch.float32)))
+            return found._replace(z_q=self.carry(found.z_e, found.z_q))
 
     @abstractmethod
     def quantize(self, z_e: Tensor) -> Quantized:
-        """`forward` without autocast, of [B, D, h, w] in fp32 or fp64."""
+        """`forward` without autocast, of [B, D, h, w] in fp32 or fp64; z_q are the code vectors themselves,
+        whose gradient goes on to z_e in no way."""
 
     @abstractmethod
     def embed(self, codes: Tensor) -> Tensor:

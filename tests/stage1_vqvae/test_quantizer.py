@@ -8,10 +8,11 @@ from einops import rearrange
 from vqprior.configs.schema import FSQ, Codebook, Stage1
 from vqprior.runtime.randomness import generator
 from vqprior.stage1_vqvae.quantizers import QUANTIZERS, Quantizer
-from vqprior.stage1_vqvae.quantizers import codebook as module
-from vqprior.stage1_vqvae.quantizers.codebook import kmeans, nearest_codes
+from vqprior.stage1_vqvae.quantizers import lookup as module
+from vqprior.stage1_vqvae.quantizers.codebook import kmeans
 from vqprior.stage1_vqvae.quantizers.ema import EMACodebook
 from vqprior.stage1_vqvae.quantizers.gradient import GradientCodebook
+from vqprior.stage1_vqvae.quantizers.lookup import nearest_codes
 
 ALL = pytest.mark.parametrize("kind", sorted(QUANTIZERS))
 CODEBOOKS = {"gradient": GradientCodebook, "ema": EMACodebook}
