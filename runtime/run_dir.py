@@ -126,6 +126,11 @@ def is_run_dir(path: Path) -> bool:
     return (path / "config.yaml").is_file()
 
 
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The checkpoints of a stage, the earliest first; step-00001000 is that of step 1,000."""
+    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+
+
 def existing(config: Config) -> RunDir:
     """The run directory of a step that begins no run and changes no setting.
 

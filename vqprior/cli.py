@@ -16,10 +16,12 @@ from vqprior.configs import Config
 from vqprior.configs.commands import (
     Check,
     Complete,
+    Doctor,
     EncodePictures,
     Evaluation,
     Export,
     ImportCodes,
+    Listing,
     Report,
     TrainPrior,
 )
@@ -132,6 +134,24 @@ def _import_codes(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.import_codes(Path(target), settings)
 
 
+def _list(name: str, target: str | None, flags: list[str]) -> None:
+    """`ls` takes a folder of runs."""
+    configs.parse_options(Listing, flags, prog=f"vqprior {name} [FOLDER]")
+    from vqprior import listing
+
+    print(listing.show(Path(target or "runs")), flush=True)
+
+
+def _doctor(name: str, target: str | None, flags: list[str]) -> None:
+    """`doctor` looks at the machine, and takes no run."""
+    configs.parse_options(Doctor, flags, prog=f"vqprior {name}")
+    if target is not None:
+        raise UserError(f"vqprior {name} looks at this machine and takes nothing, but was given {target!r}")
+    from vqprior import doctor
+
+    doctor.show(devices.chosen())
+
+
 COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
     "check": Command("look at all pictures before training; suggest settings for them", _evaluate),
@@ -144,6 +164,8 @@ COMMANDS = {
     "report": Command("one HTML file with the pictures, figures and curves of a run", _evaluate),
     "import-codes": Command("codes of another tokenizer, or of anything, -> a run to train", _import_codes),
     "export": Command("a small folder to share: what sampling needs of a run", _export),
+    "ls": Command("the runs in a FOLDER (runs without it): state, steps and figures", _list),
+    "doctor": Command("versions, devices, what is optional and missing", _doctor),
 }
 
 USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]
