@@ -13,7 +13,7 @@ One tag in two of them is two curves in one chart. A tag is GROUP/NAME, a group 
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,7 +88,7 @@ class Tracker:
             return
         for name, text in (("settings/config", configs.dump(config)), ("settings/command", command)):
             self._add("text", self.tag(name), "    " + text.replace("\n", "\n    "), step)
-        self._add("custom_scalars", charts_of(self.stage))
+        self._add("custom_scalars", charts(config.stage1.levels))
         with suppress(OSError):
             self._writer("").file_writer.add_summary(_session(config))
 
@@ -135,25 +135,23 @@ class Tracker:
             writer.close()
 
 
-def charts_of(stage: str) -> dict[str, dict[str, list[Any]]]:
-    """The layout of the custom scalars of a stage: charts by their titles, each with the tags (regular
-    expressions) whose curves of all folders it draws."""
-    if stage == "stage1":
-        return {
-            "Stage 1: pictures to codes": {
-                "reconstruction error, train and validation": _chart("^stage1/mse$"),
-                "codebook perplexity": _chart("^stage1_codes/perplexity"),
-                "share of the codes in use": _chart("^stage1_codes/usage"),
-                "terms of the loss": _chart("^stage1_loss/"),
-            }
-        }
-    title = "Stage 2: the prior" + (f" of level {stage.removeprefix('stage2-')}" if "-" in stage else "")
-    return {
-        title: {
+def charts(levels: int) -> dict[str, dict[str, list[Any]]]:
+    """The layout of the custom scalars of a run with so many levels of codes: charts by their titles, each
+    with the tags (regular expressions) whose curves of all folders it draws."""
+    stage1 = {
+        "reconstruction error, train and validation": _chart("^stage1/mse$"),
+        "codebook perplexity": _chart("^stage1_codes/perplexity"),
+        "share of the codes in use": _chart("^stage1_codes/usage"),
+        "terms of the loss": _chart("^stage1_loss/"),
+    }
+    found = {"Stage 1: pictures to codes": stage1}
+    for level in range(levels):
+        stage = f"stage2-{level}" if level else "stage2"
+        found[f"Stage 2: the prior{f' of level {level}' if levels > 1 else ''}"] = {
             "bits/code, train, validation and the model by place": _chart(f"^{stage}/bits_per_code$"),
             "bits/code of the batches, with dropout": _chart(f"^{stage}_loss/bits_per_code$"),
         }
-    }
+    return found
 
 
 def _chart(tags: str) -> list[Any]:
@@ -166,8 +164,8 @@ def _session(config: Config) -> Any:
     from torch.utils.tensorboard.summary import hparams
 
     default = configs.flatten(asdict(Config()))
-    chosen = configs.flatten(asdict(config))
-    differing = {key: value for key, value in chosen.items() if value != default[key] and key != "out"}
+    chosen = configs.flatten(asdict(replace(config, out=None, sample=Config().sample)))
+    differing = {key: value for key, value in chosen.items() if value != default[key]}
     # Of the experiment, the session and its end: TensorBoard collects the first over all runs by itself, or
     # settings that only some of them have would not be shown
     _, session, _ = hparams({key: _plain(value) for key, value in differing.items()}, {})

@@ -4,16 +4,16 @@ import torch
 from torch import Tensor
 
 from vqprior.runtime.evaluating import evaluating
-from vqprior.runtime.pictures import grid, to_uint8
+from vqprior.runtime.pictures import tiled, to_uint8
 from vqprior.runtime.tracker import Tracker
 
 from .measure import Carried
 from .vqvae import VQVAE
 
 MOST = 1024  # codes of a level that are shown, the most used ones: a picture of more shows nothing
-COLUMNS = 32
+COLUMNS = 16
 AT_ONCE = 128  # codes decoded at once
-THUMBNAIL = 16  # pixels, at least
+THUMBNAIL = 32  # pixels, at least
 
 
 def log_codebook(tracker: Tracker, step: int, model: VQVAE, use: tuple[Carried, ...]) -> None:
@@ -22,7 +22,7 @@ def log_codebook(tracker: Tracker, step: int, model: VQVAE, use: tuple[Carried, 
         ending = f"_{level}" if len(use) > 1 else ""
         codes = carried.counts.argsort(descending=True, stable=True)[:MOST]
         images = decoded(model, level, codes, use)
-        tracker.picture(step, f"codes/decoded{ending}", grid(images, COLUMNS))
+        tracker.picture(step, f"codes/decoded{ending}", tiled(images, COLUMNS, padding=2))
         if model.quantizers[level].starts_on_vectors:
             vectors = model.quantizers[level].embed(codes.to(model.device)[None, None])[0, :, 0].T
             columns = {"code": codes, "occurs": carried.counts[codes]}
