@@ -22,7 +22,7 @@ def log_codebook(tracker: Tracker, step: int, model: VQVAE, use: tuple[Carried, 
         ending = f"_{level}" if len(use) > 1 else ""
         codes = carried.counts.argsort(descending=True, stable=True)[:MOST]
         images = decoded(model, level, codes, use)
-        tracker.picture(step, f"codes/decoded{ending}", tiled(images, COLUMNS, padding=2))
+        tracker.picture(step, f"single_codes{ending}", tiled(images, COLUMNS, padding=2))
         if model.quantizers[level].starts_on_vectors:
             vectors = model.quantizers[level].embed(codes.to(model.device)[None, None])[0, :, 0].T
             columns = {"code": codes, "occurs": carried.counts[codes]}

@@ -67,7 +67,7 @@ def test_the_curves_have_each_step_once(finished_run):
         events = EventAccumulator(str(finished_run)).Reload()
         for tag in tags:
             assert [event.step for event in events.Scalars(f"{stage}_{tag}")] == [1, 2, 3, 4], tag
-    pictures = {"stage1/reconstructions", "stage1_codes/decoded", "stage2/samples"}
+    pictures = {"stage1/reconstructions", "stage1/single_codes", "stage2/samples"}
     assert set(events.Tags()["images"]) == pictures
     scalars = set(events.Tags()["scalars"])
     assert len(scalars) < 20 and {"stage1/mse", "stage2/bits_per_code"} <= scalars
