@@ -8,12 +8,14 @@ runs/NAME/
     stage2/          checkpoints of the prior; stage2-1/ of that of the next finer level, and so on
     samples/         pictures
     completions/     pictures that were filled in
-    tensorboard/     one event folder a stage
+    events.out.*     what TensorBoard reads, with validation/ and by_place/ (see tracker.py), codebook/
+                     and projector_config.pbtxt
     evaluation/      images and figures of each part of an evaluation
     metrics.json     what `evaluate` measured
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -73,10 +75,6 @@ class RunDir:
         return self.path / "samples"
 
     @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
     def evaluation(self) -> Path:
         return self.path / "evaluation"
 
@@ -97,6 +95,11 @@ class RunDir:
             )
         self.starts()
         return configs.parse(self.config_file, [])
+
+    def command(self) -> str:
+        """What was typed to start the run the last time."""
+        starts = self.starts()
+        return shlex.join(["vqprior", *starts[-1]["command"]]) if starts else ""
 
     def starts(self) -> list[dict[str, Any]]:
         """Version, commit and command of each start so far.

@@ -70,6 +70,13 @@ class Reconstruction:
         names = ("mse", "psnr", "relative_mse", "decoder_bits_per_dim")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    def curves(self) -> dict[str, float]:
+        """What is logged as training goes on, by tag (see `Tracker.tag`); the relative error has the curve of
+        the error."""
+        of_codes = self.figures().keys() - self.of_images().keys()
+        tags = {name: f"codes/{name}" if name in of_codes else name for name in self.figures()}
+        return {tag: self.figures()[name] for name, tag in tags.items() if name != "relative_mse"}
+
     def use_in_words(self) -> str:
         """How the codes are used."""
         K = len(self.levels[0].counts)

@@ -134,6 +134,13 @@ def code_frequencies(train: Tensor) -> tuple[Tensor, Tensor]:
     return unigram, places / places.sum(1, keepdim=True)
 
 
+def bits_by_place(train: CodeSplit, held_out: CodeSplit, level: Level) -> float:
+    """Bits a code of held-out codes under the model that knows how often each training code stands at each
+    place, and no neighbours: what a prior has to beat."""
+    _, places = code_frequencies(position_counts(train, level))
+    return cross_entropy_bits(position_counts(held_out, level), places)
+
+
 def cross_entropy_bits(held_out: Tensor, p: Tensor) -> float:
     """Bits a code of held-out counts [places, K] under probabilities [K], or [places, K]."""
     return -(held_out * p.log2()).sum().item() / held_out.sum().item()

@@ -300,7 +300,7 @@ def run_command(command: str, small_run: Path, monkeypatch) -> None:
         prepare(["vqprior", "report", "runs/x"], small_run)
         words = [str(SCRIPTS / "tensorboard"), *words[1:], "--inspect"]
         printed = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
-        assert "loss/total" in printed
+        assert "stage1_loss/total" in printed
     elif words[0] == "pip":
         known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert set(re.findall(r"[a-z]+", "".join(re.findall(r"\[(.*?)\]", command)))) <= set(known), command
