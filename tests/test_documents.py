@@ -82,7 +82,7 @@ ONE_BLOCK = ["--stage2.pixelsnail.blocks", "1"]
 OF_PRIORS = {
     "mnist_pixelsnail": ONE_BLOCK,
     "mnist_transformer": ["--stage2.transformer.heads", "2"],
-    "folder_two_levels": FINE,
+    "folder_two_levels": [*ONE_BLOCK, *FINE],
     "ffhq256": [*ONE_BLOCK, *FINE],
     "imagenet256": [*ONE_BLOCK, *FINE],
 }
