@@ -35,6 +35,9 @@ It belongs to the machine and not to the run, so no run keeps it; auto, the defa
 there is one."""
 
 
+HELP_ALL = "--help-all"  # the help of every field; some commands answer --help with a shorter one
+
+
 def preset_names() -> list[str]:
     """The presets that ship."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
@@ -129,12 +132,12 @@ def parse_options(
     Raises:
         UserError: values that are each of the right type but do not fit together.
         SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
-            --help.
+            --help or --help-all.
     """
     try:
         return tyro.cli(
             schema,
-            args=renamed(flags),
+            args=["--help" if flag == HELP_ALL else flag for flag in renamed(flags)],
             prog=prog,
             description=f"{inspect.getdoc(schema)}\n{DEVICE_HELP}",
             default=default if default is not None else tyro.MISSING_NONPROP,
