@@ -58,7 +58,8 @@ def find_preset(name: str) -> Path:
         return shipped
     if path.is_dir():
         raise UserError(
-            f"{name} is no run directory: it has no config.yaml. Start one with a preset: vqprior run mnist5k"
+            f"{name} is not a run directory: it has no config.yaml. "
+            "Start one with a preset: vqprior run mnist5k"
         )
     raise UserError(
         f"there is no preset or run directory {name!r}. Presets that ship: {', '.join(preset_names())}; "
@@ -119,7 +120,7 @@ def _class_as_text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"#{value}"
     raise UserError(
-        f"sample.label is read from YAML as {value!r}, which is no class; it takes the name of a class in "
+        f"sample.label is read from YAML as {value!r}, which is not a class; it takes the name of a class in "
         'quotation marks, or its number: label: "no"'
     )
 
