@@ -87,7 +87,7 @@ def _refuse_pickles(file: Path) -> None:
         UserError: there is no such file, or it holds something else.
     """
     if not file.is_file():
-        raise UserError(f"--features_weights {file} is no file; expected the file of the weights")
+        raise UserError(f"--features_weights {file} is not a file; expected the file of the weights")
     try:
         with ZipFile(file) as archive:  # what torch.load, too, takes for TorchScript
             if any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist()):

@@ -90,8 +90,8 @@ class RunDir:
         """
         if not self.config_file.is_file():
             raise UserError(
-                f"{self.path} is no run directory: it has no config.yaml. Start one with a preset: vqprior "
-                "run mnist5k"
+                f"{self.path} is not a run directory: it has no config.yaml. "
+                "Start one with a preset: vqprior run mnist5k"
             )
         self.starts()
         return configs.parse(self.config_file, [])

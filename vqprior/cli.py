@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
-from vqprior import configs
+from vqprior import brief, configs
 from vqprior.configs import Config
 from vqprior.configs.commands import (
     Check,
@@ -70,6 +70,7 @@ def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
     """`evaluate`, `report` and `check` take the whole configuration, and settings of their own."""
     schema = {"evaluate": Evaluation, "report": Report, "check": Check}[name]
     default = schema.of(_stored(target).for_inference())
+    brief.answer(name, target, flags, default)
     config = configs.parse_options(schema, flags, default=default, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
     if name != "check":
@@ -174,7 +175,7 @@ USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]
 
 PRESET is a YAML file or the name of one that ships: {presets}.
 RUN is the directory of a run. The same command again resumes, or says that all is done.
-`vqprior COMMAND --help` explains each flag.
+`vqprior COMMAND --help` shows the flags that matter, --help-all every one of them.
 --device cpu | cuda | cuda:1 | mps | auto goes with every command."""
 
 
@@ -217,6 +218,7 @@ def _config(name: str, target: str | None, flags: list[str]) -> Config:
         default = default.for_inference()
     schema = TrainPrior if name == "train-prior" else Config
     default = TrainPrior.of(default) if name == "train-prior" else default
+    brief.answer(name, target, flags, default)
     prog = f"vqprior {name} {target or 'PRESET'}"
     config = configs.parse_options(schema, flags, default=default, prog=prog)
     _need_target(name, target)

@@ -112,7 +112,7 @@ def _unreadable(data: DataSet, seen: dict[str, list[Seen]], wanted: Data) -> lis
     if not found:
         return []
     advice = (
-        "" if wanted.on_error == "skip" else "; mend or remove them, or go on without: --data.on_error skip"
+        "" if wanted.on_error == "skip" else "; fix or remove them, or go on without: --data.on_error skip"
     )
     text = f"{len(found):,} pictures cannot be read: {some(found)}{advice}"
     return [Finding(wanted.on_error == "stop", text)]

@@ -205,7 +205,8 @@ def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
 def _require_folder(root: Path, setting: str) -> None:
     if not root.is_dir():
         raise UserError(
-            f"{setting} is {str(root)!r}, which is no folder. Give your folder of images: --{setting} FOLDER"
+            f"{setting} is {str(root)!r}, which is not a folder. "
+            f"Give your folder of images: --{setting} FOLDER"
         )
 
 

@@ -180,7 +180,7 @@ def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path
         (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.zeros(4)), "a whole number"),
         (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.array(["ant"] * 4)), "a whole number"),
         (dict(pictures=np.zeros(3)), "no archive of images"),
-        (None, "is no file"),
+        (None, "is not a file"),
     ],
 )
 def test_archives_that_do_not_fit_are_refused(evaluated, tmp_path, command, content, said):

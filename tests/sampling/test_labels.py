@@ -59,10 +59,10 @@ def test_nothing_else_is_a_class(names, given):
 def test_what_comes_in_arrays_is_no_class_either():
     arrays = (np.array([0.0, 1.0]), torch.tensor([True, False]), np.array([[0], [1]]))
     for given in (*arrays, [0, None], ["ant", 1.0]):
-        with pytest.raises(UserError, match="is no class but"):
+        with pytest.raises(UserError, match="is not a class but"):
             label_numbers(given, 2, ("ant", "bee"))
     for given in (b"\0\1", {0: 1, 1: 0}, {0, 1}, None, 0.0):
-        with pytest.raises(UserError, match="is no class but"):
+        with pytest.raises(UserError, match="is not a class but"):
             label_numbers(given, 2, ("ant", "bee"))
 
 

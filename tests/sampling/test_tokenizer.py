@@ -122,7 +122,7 @@ REFUSED = {
     "grey": (IMAGES[..., :1], r"\[5, 16, 20, 1\]"),
     "another size": (IMAGES[:, :8], r"\[5, 8, 20, 3\]"),
     "none": (IMAGES[:0], r"\[0, 16, 20, 3\]"),
-    "a file name": ("photo.png", "got str, which is no array of numbers"),
+    "a file name": ("photo.png", "got str, which is not an array of numbers"),
     "nothing": (None, "got NoneType"),
     "rows of several lengths": ([[1], [2, 3]], "got list"),
 }

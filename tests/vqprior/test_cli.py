@@ -224,7 +224,7 @@ def test_a_run_of_a_newer_version_or_with_a_damaged_record_is_refused_by_all(com
 
 @pytest.mark.parametrize("name", OF_RUNS)
 def test_help_explains_every_flag(command, name):
-    code, printed = command(name, "--help")
+    code, printed = command(name, "--help-all")
     assert code == 0
     drawing = (("--top_p", "--label", "--out"), "likeliest codes")
     own = {
