@@ -105,7 +105,7 @@ def test_explicit_roots_beat_names(tmp_path):
     assert sizes(source) == (6, 4, None) and source.label_names == ("cat", "test")
     refused(tmp_path, "data.train_root", test_root=str(tmp_path / "b"))
     refused(tmp_path, "two splits", train_root=str(tmp_path), test_root=str(tmp_path / "b"))
-    refused(tmp_path, "no folder", train_root=str(tmp_path / "c"))
+    refused(tmp_path, "not a folder", train_root=str(tmp_path / "c"))
     refused(tmp_path, "splits of its own", source="mnist5k", train_root=str(tmp_path / "a"))
 
 
