@@ -60,7 +60,7 @@ def test_split_words_in_folder_names(tmp_path, folders, expected, classes):
 def test_one_sub_folder_is_no_class(tmp_path):
     write_pictures(tmp_path / "photos", 5, ())
     source = opened(tmp_path)
-    assert source.label_names == () and len(source.train) == 5 and "no class" in source.layout
+    assert source.label_names == () and len(source.train) == 5 and "not a class" in source.layout
 
 
 def test_layouts_that_are_refused(tmp_path):
