@@ -106,7 +106,7 @@ def test_it_is_the_vqvae_that_prior_and_codes_came_from(finished_run, tmp_path, 
 
 
 def test_a_run_that_is_not_trained_is_refused(finished_run, tmp_path):
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         Tokenizer.from_run(tmp_path)
     shutil.copy(finished_run / "config.yaml", tmp_path)
     with pytest.raises(UserError, match="train that stage first"):
@@ -146,7 +146,7 @@ def test_what_are_no_codes_is_refused():
         (CODES[0], r"int64 \[4, 5\]"),
         (CODES[:, :3], r"\[5, 3, 5\]"),
         (CODES[:0], r"\[0, 4, 5\]"),
-        ("codes.npz", "no array"),
+        ("codes.npz", "not an array"),
     ):
         with pytest.raises(UserError, match=words):
             tokenizer.decode(codes)
