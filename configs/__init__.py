@@ -162,9 +162,9 @@ def from_tree(tree: dict[str, Any]) -> Config:
     return parse_options(Config, as_flags(tree))
 
 
-def differences(stored: Config, asked: Config, sections: str) -> list[str]:
+def differences(stored: Config, given: Config, sections: str) -> list[str]:
     """In words, the fixed fields of the sections (a pattern, such as "data|stage1") that differ."""
-    old, new = flatten(asdict(stored)), flatten(asdict(asked))
+    old, new = flatten(asdict(stored)), flatten(asdict(given))
     fixed = (
         name for name in old if re.match(rf"({sections})(\.|$)", name) and not re.fullmatch(OPEN_FIELDS, name)
     )

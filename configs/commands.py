@@ -106,7 +106,7 @@ class Evaluation(_OfRun):
     'vqprior[eval]')."""
     features_weights: str | None = None
     """File with the weights of that extractor; without it torch-fidelity downloads them."""
-    classifier_steps: int = 1000
+    classifier_steps: int = 500
     """Training steps of each classifier, on batches of 128."""
     archives: tuple[str, ...] = ()
     """Samples of other models or settings, to be measured in the same way: files like samples.npz, with

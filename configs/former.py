@@ -13,6 +13,8 @@ FORMER = {
     "--stage1.normalize": "--stage1.codebook.normalize",
     "--stage2.kernel": "--stage2.gated_pixelcnn.kernel",
     "--stage2.head": "--stage2.gated_pixelcnn.head",
+    "--stage2_fine.kernel": "--stage2_fine.gated_pixelcnn.kernel",
+    "--stage2_fine.head": "--stage2_fine.gated_pixelcnn.head",
 }
 
 

@@ -157,14 +157,14 @@ def _streamed(split: Split, seed: int, places: Iterator[tuple[Tensor, Tensor]]) 
 
     They heed no signal: left alone they would outlive an error in the loop, and Python would wait for them.
     """
-    asked = (
+    places_of_batches = (
         (positions.tolist(), indices.tolist()) for positions, indices in places
     )  # tensors would go by files
     # the launcher's processes share them
     cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = max(1, min(split.data.workers, cores))
     how = dict(num_workers=workers, prefetch_factor=4, collate_fn=_as_it_is, worker_init_fn=ignore_in_worker)
-    batches = iter(DataLoader(_Batches(split, seed), sampler=asked, batch_size=None, **how))
+    batches = iter(DataLoader(_Batches(split, seed), sampler=places_of_batches, batch_size=None, **how))
     atexit.register(batches._shutdown_workers)
     try:
         yield batches

@@ -118,19 +118,19 @@ def device_of_process() -> torch.device:
     return state().device
 
 
-def device_for(asked: torch.device | str | int | None) -> torch.device:
+def device_for(word: torch.device | str | int | None) -> torch.device:
     """The device that a call names: in the words of --device, None for `auto`, a number for a GPU; one of
     torch's is taken as it is.
 
     Raises:
         UserError: there is no such word, or no such device here.
     """
-    if isinstance(asked, torch.device):
+    if isinstance(word, torch.device):
         devices.compute_in_ieee()
-        return asked
-    if asked in (None, devices.AUTO):
+        return word
+    if word in (None, devices.AUTO):
         return device_of_process()
-    return devices.find(f"cuda:{asked}" if isinstance(asked, int) else str(asked))
+    return devices.find(f"cuda:{word}" if isinstance(word, int) else str(word))
 
 
 def is_main() -> bool:

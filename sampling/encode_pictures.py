@@ -61,8 +61,8 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
     if settings.range:
         data = replace(data, range=settings.range)
     pictures = on_main(_listed, Path(settings.pictures))
-    asked = on_main(_asked, settings, run, data, tokenizer, pictures)
-    unfinished = Unfinished(Path(settings.out), "codes.json", asked, "encode --pictures")
+    record = on_main(_record, settings, run, data, tokenizer, pictures)
+    unfinished = Unfinished(Path(settings.out), "codes.json", record, "encode --pictures")
     if on_main(unfinished.begin, "codes.npz"):
         say(f"encode: done, the codes of {settings.pictures} are in {settings.out}")
         return unfinished.out
@@ -108,7 +108,7 @@ def _listed(root: Path) -> Pictures:
     return Pictures(FileReader(root, found.names), [printable(name) for name in found.names], None)
 
 
-def _asked(
+def _record(
     settings: EncodePictures,
     run: RunDir,
     data: Data,
@@ -124,7 +124,7 @@ def _asked(
             stamp = (str(error.strerror), 0)
         stamps.update(f"{key}\0{stamp}\n".encode())
     origin = codes_origin(run)
-    asked = asdict(settings) | {
+    record = asdict(settings) | {
         "out": None,
         "vqvae": vqvae_of(run, warn=say).fingerprint,
         "precision": tokenizer.precision,
@@ -133,7 +133,7 @@ def _asked(
         "label_names": origin["label_names"] if origin else [],
         "content": stamps.hexdigest(),
     }
-    return json.loads(json.dumps(asked))
+    return json.loads(json.dumps(record))
 
 
 def _read(pictures: Pictures, index: int, data: Data, on_error: str, listing: Path) -> Tensor | None:

@@ -27,7 +27,6 @@ from PIL import Image
 from torch import Tensor
 
 from vqprior.configs.schema import Sample
-from vqprior.runtime import checkpoint
 from vqprior.runtime.codes import Level
 from vqprior.runtime.devices import refuse_tf32
 from vqprior.runtime.files import move_folder, write_array, write_file, write_json
@@ -40,7 +39,7 @@ from vqprior.runtime.unfinished import Unfinished
 from .arguments import by_level
 from .choice import Sampling
 from .decoding import Imported
-from .networks import Networks
+from .networks import Networks, prior_checkpoints
 from .verify import Verified
 
 SHOWN = 100  # images in the grid, at most
@@ -58,18 +57,19 @@ def generate(settings: Sample, run: RunDir) -> Path:
     numbers = torch.arange(settings.images)
     labels = networks.labels_for(numbers, settings.label)
     networks.check_guidance(settings.guidance)
-    asked = asdict(settings) | {"out": None, "prior": checkpoint.best(run.stage2).fingerprint}
-    asked["n"] = asked.pop("images")  # as samples.json has always called it
-    asked["label"] = settings.label or None  # and had it
+    prior, *finer = (found.fingerprint for found in prior_checkpoints(run))
+    record = asdict(settings) | {"out": None, "prior": prior} | ({"finer_priors": finer} if finer else {})
+    record["n"] = record.pop("images")  # as samples.json has always called it
+    record["label"] = settings.label or None  # and had it
     settings = replace(settings, codes=settings.codes or isinstance(networks.tokenizer, Imported))
     for name in ("method", "verify", "codes"):  # which it has only where they say something
-        if asked[name] == getattr(Sample(), name):
-            del asked[name]
-    asked["batch_size"] = on_main(lambda: _begun_batch_size(out, asked) or networks.batch_size_of(settings))
-    settings = replace(settings, batch_size=asked["batch_size"])
+        if record[name] == getattr(Sample(), name):
+            del record[name]
+    record["batch_size"] = on_main(lambda: _begun_batch_size(out, record) or networks.batch_size_of(settings))
+    settings = replace(settings, batch_size=record["batch_size"])
     if settings.precision == "tf32":
         refuse_tf32(networks.device)
-    unfinished = Unfinished(out, "samples.json", asked, "sample")
+    unfinished = Unfinished(out, "samples.json", record, "sample")
     if on_main(unfinished.begin, "images", inside="images"):
         say(f"sample: done, {settings.images} images in {out}")
         return out
@@ -114,18 +114,18 @@ def generate(settings: Sample, run: RunDir) -> Path:
     return out
 
 
-def _begun_batch_size(out: Path, asked: dict[str, Any]) -> int | None:
+def _begun_batch_size(out: Path, record: dict[str, Any]) -> int | None:
     """For `auto`, the number of the call with these settings that was begun or finished there: its chunks are
     of that size."""
-    if asked["batch_size"] != "auto":
+    if record["batch_size"] != "auto":
         return None
     for file in (
         out / "samples.json",
-        Unfinished(out, "samples.json", asked, "sample").folder / "settings.json",
+        Unfinished(out, "samples.json", record, "sample").folder / "settings.json",
     ):
         try:
             found = json.loads(file.read_text())
-            if found | {"batch_size": "auto"} == asked:
+            if found | {"batch_size": "auto"} == record:
                 return found["batch_size"]
         except (OSError, ValueError, TypeError, KeyError):
             continue

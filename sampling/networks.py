@@ -196,7 +196,7 @@ class Networks:
         passes = dict(maps=len(images), dtype=AUTOCAST.get(sampling.precision))
         with self._spares[level].lent() as workspace:
             noise = self._noise(level, sampling.seed, images, workspace)
-            in_full = sampling.method == "plain" or not self_check.caches(self.device)
+            in_full = sampling.method == "plain" or not self_check.caches(self.device, type(prior))
             cache = workspace.cache(prior, labels, above, choice, in_full=in_full, **passes)
             for i, row in enumerate(rows(cache, noise, choice, workspace.rows, prior.level.height, known)):
                 maps[:, i] = row
@@ -330,6 +330,9 @@ def prior_checkpoints(run: RunDir) -> list[Checkpoint]:
     found = [checkpoint.best(run.stage2)]
     codes = found[0].meta["codes"]
     for level in range(1, len(codes["levels"])):
+        if not run.stage2_of(level).exists():
+            command = f"vqprior train-prior {run.path} --level {level}"
+            raise UserError(f"the prior of level {level} is not trained yet: {command}")
         found.append(checkpoint.best(run.stage2_of(level)))
         if found[-1].meta["codes"] != codes:
             raise UserError(

@@ -10,13 +10,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from vqprior.configs.schema import GatedPixelCNN, Stage2
+from vqprior.configs.schema import Stage2
 from vqprior.runtime.codes import Level
 from vqprior.runtime.processes import say
 from vqprior.runtime.randomness import generator, hash64, uniform
-from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
+from vqprior.stage2_prior.prior import Prior
 
 DOUBTED = ("mps",)  # kinds of devices
+SMALL = Stage2(channels=16, layers=3)  # fits every kind of prior
 TOLERANCE = 1e-3  # of logits about 1
 
 
@@ -40,12 +41,12 @@ def hashes(device: torch.device) -> bool:
 
 
 @cache
-def caches(device: torch.device) -> bool:
-    """Whether the cached logits of a small prior on a device are those of its full forward on the CPU; if
-    not, that is said."""
+def caches(device: torch.device, kind: type[Prior]) -> bool:
+    """Whether the cached logits of a small prior of a kind on a device are those of its full forward on the
+    CPU; if not, that is said."""
     if device.type not in DOUBTED:
         return True
-    prior, labels = _small_prior(), torch.tensor([0, 1, 1])
+    prior, labels = _small_prior(kind), torch.tensor([0, 1, 1])
     codes = torch.randint(prior.K, (3, 4, 4), generator=generator(0, 9))
     with torch.no_grad():
         expected = prior(codes, labels)
@@ -59,21 +60,17 @@ def caches(device: torch.device) -> bool:
     return right
 
 
-def _small_prior() -> PixelCNN:
+def _small_prior(kind: type[Prior]) -> Prior:
     """A prior with opinions, always the same; the state of torch's own generator stays what it is."""
     chance = generator(0, 8)
     with torch.random.fork_rng(devices=[]):
-        prior = (
-            PixelCNN(Stage2(channels=8, layers=2, gated_pixelcnn=GatedPixelCNN(head=8)), Level(8, 4, 4), 2)
-            .float()
-            .eval()
-        )
+        prior = kind(SMALL, Level(8, 4, 4), 2).float().eval()
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=chance)
     return prior.requires_grad_(False)
 
 
-def _cached_logits(prior: PixelCNN, codes: Tensor, labels: Tensor) -> Tensor:
+def _cached_logits(prior: Prior, codes: Tensor, labels: Tensor) -> Tensor:
     """The logits [B, K, h, w] of codes [B, h, w] given labels [B], one place after the other."""
     cache = prior.cache(labels, maps=len(codes))
     logits = torch.empty(len(codes), prior.K, *codes.shape[1:], device=codes.device)

@@ -1,11 +1,8 @@
 """Images -> code maps on disk: every split, in shards, shared out over the processes; a killed dump goes
 on."""
 
-import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +16,12 @@ from vqprior.runtime.codes import Codes, in_words, joined
 from vqprior.runtime.data import SPLITS, DataSet, Split, roots_of
 from vqprior.runtime.data.transform import augment, central
 from vqprior.runtime.devices import fp32_precision
-from vqprior.runtime.files import write_json
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, each_in_turn, on_main, say
 from vqprior.runtime.randomness import Stream, seed_of
 from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.unfinished import begin_parts
 
 from .vqvae import VQVAE, codes_of, load_vqvae
 
@@ -51,7 +48,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         data=config.data.binding(),
         data_fingerprint=data.fingerprint,
         label_names=list(data.label_names),
-        sizes={name: len(data.split(name)) * (1 + config.data.copies * (name == "train")) for name in SPLITS},
+        sizes=_sizes(config, data),
         format=code_maps.FORMAT if len(model.levels) > 1 else 1,
         fp32_precision=fp32_precision(config.precision),
     )
@@ -80,28 +77,21 @@ def _prepare(run: RunDir, header: Header) -> bool:
     there = code_maps.read_header(run.codes)
     if there and there.origin() == header.origin():
         return False
-    if there and run.stage2.exists():
+    if there and (begun := run.begun_priors()):
+        folders = " and ".join(str(run.stage2_of(level)) for level in begun)
         raise UserError(
-            f"the prior in {run.stage2} was trained on codes of another stage-one checkpoint or of other "
-            "settings. "
-            f"Delete {run.stage2} to encode and train it again, or start a new run with --out"
+            f"the prior in {folders} was trained on codes of another stage-one checkpoint or of other "
+            f"settings. Delete {folders} to encode and train it again, or start a new run with --out"
         )
-    begun = partial / "origin.json"
     # Shards of an earlier version, whose fp32 was TF32 on some GPUs, are not mixed with others
-    origin = header.origin() | {"fp32_precision": header.fp32_precision}
-    if _read_origin(begun) != origin:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_json(begun, origin)
+    begin_parts(partial / "origin.json", header.origin() | {"fp32_precision": header.fp32_precision})
     return True
 
 
-def _read_origin(path: Path) -> dict[str, Any] | None:
-    """What an unfinished dump was begun with; None where there is none, or it cannot be read."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
+def _sizes(config: Config, data: DataSet) -> dict[str, int]:
+    """Images of each split, those for training with their copies."""
+    sizes = {name: len(data.split(name)) for name in SPLITS}
+    return sizes | {"train": sizes["train"] * (1 + config.data.copies)}
 
 
 def _finish(run: RunDir, header: Header) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from vqprior.configs import Config, from_tree
 from vqprior.configs.errors import UserError
+from vqprior.configs.schema import Stage2
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint, Tensors
 from vqprior.runtime.code_maps import Header, Level
@@ -13,14 +14,8 @@ from vqprior.runtime.lineage import differing, lineage, refuse_misfits, source_r
 from vqprior.runtime.run_dir import RunDir
 
 from .prior import Prior
-from .priors import build
+from .priors import PRIORS, build
 
-FITTING = (
-    *("prior", "channels", "layers", "transformer.heads"),
-    *(f"gated_pixelcnn.{name}" for name in ("kernel", "head")),
-    *(f"pixelsnail.{name}" for name in ("blocks", "kernel", "heads")),
-)
-"""Settings of a prior that weights are bound to; with classes also whether label_dropout is above 0."""
 FITTING_CODES = tuple(f"stage1.{name}" for name in ("K", "codes_per_position", "levels"))
 """Settings of the codes that weights are bound to."""
 
@@ -52,7 +47,8 @@ def source_of(
         raise UserError(_other_codes(section, init, codes["vqvae"], origins))
     if not _same_classes(codes["label_names"], label_names):
         raise UserError(_other_classes(section, init, codes["label_names"], label_names))
-    misfits = differing(there, config, (*FITTING_CODES, *(f"{section}.{name}" for name in FITTING)))
+    fitting = dict.fromkeys((*_fitting(there.stage2_of(level)), *_fitting(settings)))
+    misfits = differing(there, config, (*FITTING_CODES, *(f"{section}.{name}" for name in fitting)))
     if label_names and bool(there.stage2_of(level).label_dropout) != bool(settings.label_dropout):
         misfits |= differing(there, config, (f"{section}.label_dropout",))
     stage1 = config.stage1
@@ -62,6 +58,13 @@ def source_of(
     theirs = here.renamed(found.tensors(found.weights))
     refuse_misfits(section, init, misfits, theirs, here.state_dict())
     return found
+
+
+def _fitting(settings: Stage2) -> tuple[str, ...]:
+    """The settings of a prior that its weights are bound to; with classes also whether label_dropout is above
+    0."""
+    kind = PRIORS[settings.prior]
+    return ("prior", "channels", "layers", *(f"{settings.prior}.{name}" for name in kind.FITTING))
 
 
 def _same_classes(there: Sequence[str], here: Sequence[str]) -> bool:

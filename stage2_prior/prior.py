@@ -17,7 +17,7 @@ Legend: B maps, K codes, h x w the map.
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class Cache(Protocol):
 class Prior(nn.Module):
     """p(codes | label, codes of the levels above) as a product over places in raster order.
 
+    FITTING are the settings under its kind's own name that the weights are bound to.
+
     Args:
         level: of the maps; a prior may be asked for maps of other sizes.
         above: the levels that are coarser, coarsest first.
@@ -54,6 +56,8 @@ class Prior(nn.Module):
         hides_labels: whether labels are hidden in training: label number `classes` then stands for a hidden
             one. It is `null_label`, and None where the prior knows no such label.
     """
+
+    FITTING: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, level: Level, classes: int, above: Sequence[Level] = (), *, hides_labels: bool):
         super().__init__()

@@ -248,6 +248,18 @@ REFUSED = {
         ["--stage1.init", "SOURCE", "--stage2.init", "SOURCE", "--stage2.channels", "4"],
         "stage2.channels is 8 there and 4 here; embedding.weight is [16, 8] there and [16, 4] here",
     ),
+    "a prior of another kind": (
+        [
+            *("--stage1.init", "SOURCE", "--stage2.init", "SOURCE", "--stage2.channels", "16"),
+            *("--stage2.prior", "transformer", "--stage2.gated_pixelcnn.head", "256"),
+        ],
+        "stage2.prior is gated_pixelcnn there and transformer here; stage2.channels is 8 there and 16 here; "
+        "stage2.gated_pixelcnn.head is 8 there and 256 here",
+    ),
+    "a prior whose own setting differs": (
+        ["--stage1.init", "SOURCE", "--stage2.init", "SOURCE", "--stage2.gated_pixelcnn.head", "4"],
+        "stage2.gated_pixelcnn.head is 8 there and 4 here; hidden.weight is [8, 8, 1, 1] there",
+    ),
     "labels that were never hidden": (
         ["--stage1.init", "SOURCE", "--stage2.init", "SOURCE", "--stage2.label_dropout", "0.1"],
         "stage2.label_dropout is 0.0 there and 0.1 here",

@@ -70,11 +70,23 @@ SMALL = [
 SMALL += ["--data.crop", "8"]
 BEHIND = {
     **dict.fromkeys(("run", "train-vqvae", "check"), SMALL),
+    "train-prior": "--stage2.steps 4 --stage2.save_every 2 --stage2.eval_every 4".split(),
     "sample": ["--images", "4"],
     "evaluate": ["--images", "8", "--classifier_steps", "3"],
     "complete": ["--images", "2", "--draws", "4"],
 }
 """Flags put behind a command; a command that is not here runs as it is."""
+FINE = "--stage2_fine.steps 4 --stage2_fine.save_every 2 --stage2_fine.eval_every 4".split()
+FINE += "--stage2_fine.batch_size 8 --stage2_fine.channels 8 --stage2_fine.layers 2".split()
+ONE_BLOCK = ["--stage2.pixelsnail.blocks", "1"]
+OF_PRIORS = {
+    "mnist_pixelsnail": ONE_BLOCK,
+    "mnist_transformer": ["--stage2.transformer.heads", "2"],
+    "folder_two_levels": FINE,
+    "ffhq256": [*ONE_BLOCK, *FINE],
+    "imagenet256": [*ONE_BLOCK, *FINE],
+}
+"""Flags that make the priors of some presets small."""
 
 STANDS_FOR = {"SEED": "0", "RUN": "runs/x", "OUT": "out", "K": "16"}
 PICTURES = ("PHOTOS", "FOLDER", "FOLDER_OR_HUB_NAME", "IMAGENET")
@@ -158,6 +170,8 @@ def place(small_run, tmp_path, monkeypatch) -> Path:
         "labels": np.arange(8) % 2,
     }
     np.savez(folder / "other_model.npz", **archive)
+    np.savez(folder / "codes.npz", codes=np.random.default_rng(0).integers(0, 512, (80, 3, 4)))
+    np.save(folder / "labels.npy", np.arange(80) % 2)
     (folder / "baselines" / "one").mkdir(parents=True)
     np.savez(folder / "baselines" / "one" / "samples.npz", **archive)
     monkeypatch.chdir(folder)
@@ -167,7 +181,7 @@ def place(small_run, tmp_path, monkeypatch) -> Path:
 
 def prepare(words: list[str], small_run: Path) -> None:
     """Put the finished run, and a preset, wherever a command looks at one that no line before it made."""
-    begins = words[0] in ("python", "mkdir") or words[1] in ("run", "train-vqvae", "check")
+    begins = words[0] in ("python", "mkdir") or words[1] in ("run", "train-vqvae", "check", "import-codes")
     if words[2:3] == ["my.yaml"] and not Path("my.yaml").exists():
         shutil.copy(ROOT / "configs" / "folder.yaml", "my.yaml")
     sources = [words[at + 1] for at, word in enumerate(words) if word in ("--stage1.init", "--stage2.init")]
@@ -179,6 +193,9 @@ def prepare(words: list[str], small_run: Path) -> None:
 def small(words: list[str]) -> list[str]:
     """The words behind `vqprior` with what makes them small."""
     more = BEHIND.get(words[0], [])
+    words = [*words, *OF_PRIORS.get(words[1] if more is SMALL else "", [])]
+    if "--stage1.levels" in words:
+        words = [*words, *FINE]
     root = ["--data.root", "PHOTOS"] if more is SMALL and "--data.root" not in words else []
     return [*words, *more, *root]
 
@@ -214,7 +231,7 @@ def parse_only(command: str, words: list[str], monkeypatch) -> None:
                 for name in table:
                     patch.setitem(table, name, nothing)
             patch.setattr("vqprior.sampling.generate.generate", nothing)
-            for name in ("complete", "export"):
+            for name in ("complete", "export", "import_codes"):
                 patch.setattr(pipeline, name, nothing)
             assert call(words[1:]) == 0, command
 

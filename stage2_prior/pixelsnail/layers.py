@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..attention import causal_attention
+
 HEAD = 16  # channels of a head
 
 
@@ -120,7 +122,7 @@ class Attention(nn.Module):
         k, v = (rearrange(part, apart, h=self.heads) for part in of_keys.chunk(2, 1))
         # Moved on by one place, so that the kernel's own causal mask leaves out the place itself
         k, v = (F.pad(part[:, :, :-1], (0, 0, 1, 0)) for part in (k, v))
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # [B, H, T, d]
+        seen = causal_attention(q, k, v)  # [B, H, T, d]
         seen = rearrange(seen, "b h (y x) d -> b (h d) y x", y=height)
         gated = gate(self.join(torch.cat([x, seen], 1)))
         return x + self.project(scaled(gated, factors))

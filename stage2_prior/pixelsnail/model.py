@@ -50,6 +50,8 @@ class PixelSNAIL(Prior):
         above: the levels that are coarser, coarsest first.
     """
 
+    FITTING = ("blocks", "kernel", "heads")
+
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.config, own, channels = config, config.pixelsnail, config.channels

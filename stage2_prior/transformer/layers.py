@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..attention import causal_attention
+
 BASE = 100.0  # of the wave lengths, in places: maps are small
 WIDER = 4  # times C: hidden channels after attention
 
@@ -71,8 +73,7 @@ class Block(nn.Module):
             self.query_key_value(self.attention_norm(x)), "b t (h d) -> b h t d", h=self.heads + 2
         )
         q, k, v = made.split([self.heads, 1, 1], dim=1)
-        k, v = (shared.expand(-1, self.heads, -1, -1) for shared in (turned(k, of_keys), v))
-        seen = F.scaled_dot_product_attention(turned(q, of_queries), k, v, is_causal=True)  # [B, H, T, d]
+        seen = causal_attention(turned(q, of_queries), turned(k, of_keys), v)  # [B, H, T, d]
         added = self.attended(rearrange(seen, "b h t d -> b t (h d)"))
         x = x + scaled(added, factors, 0)
         added = self.narrow(F.gelu(self.widen(self.network_norm(x))))

@@ -42,6 +42,8 @@ class Transformer(Prior):
         above: the levels that are coarser, coarsest first.
     """
 
+    FITTING = ("heads",)
+
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.config, channels, heads = config, config.channels, config.transformer.heads

@@ -9,11 +9,15 @@ import torch
 
 from tests.pretend_device import DeviceTensor, pretend
 from tests.sampling.tiny import tiny_generator
+from tests.stage2_prior.every_prior import settings
 from vqprior import Generator
+from vqprior.runtime.codes import Level
 from vqprior.runtime.randomness import hash64
 from vqprior.sampling import noise, self_check
 from vqprior.sampling.choice import Choice, Sampling
 from vqprior.stage2_prior.gated_pixelcnn.cache import CachedPixelCNN
+from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
+from vqprior.stage2_prior.priors import PRIORS
 
 EACH = dict(guidance=[1.0, 2.0, 0.0], temperature=[1.0, 0.5, 1.3], top_k=[0, 3, 5], top_p=[1.0, 0.9, 0.8])
 MASK = np.arange(16)[:, None].repeat(20, 1) > 7
@@ -29,8 +33,8 @@ def first_use() -> Iterator[None]:
         check.cache_clear()
 
 
-def generator_on(kind: str, size: tuple[int, int] = (16, 20)) -> Generator:
-    generator = tiny_generator(size=size)
+def generator_on(kind: str, size: tuple[int, int] = (16, 20), **options: object) -> Generator:
+    generator = tiny_generator(size=size, **options)
     for network in (generator.networks.vqvae, generator.networks.priors[0]):
         network.to(f"{kind}:0")
     return generator
@@ -75,19 +79,20 @@ def test_every_option_gives_what_the_cpu_gives_and_nothing_is_said(kind, on_cpu,
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_a_row_and_a_code_wait_for_nothing(kind):
+def test_a_row_and_a_code_wait_for_nothing(kind, prior):
     """However large the map: its codes are read at the end, once."""
 
     def waits(size: tuple[int, int]) -> dict[str, int]:
         with pretend(kind) as gpu:
-            generator = generator_on(kind, size)
-            settings = Sampling(choice=Choice(guidance=2.0), batch_size=2)
+            generator = generator_on(kind, size, stage2=settings(prior))
+            sampling = Sampling(choice=Choice(guidance=2.0), batch_size=2)
             known = torch.full((2, size[0] // 4, size[1] // 4), -1)
             numbers, labels = torch.arange(2), torch.tensor([0, 1])
-            generator.networks.codes(numbers, labels, settings, (known,))
+            generator.networks.codes(numbers, labels, sampling, (known,))
             gpu.reset()
-            generator.networks.codes(numbers, labels, settings, (known,))
+            generator.networks.codes(numbers, labels, sampling, (known,))
             return dict(gpu.waits)
 
     few, many = waits((8, 8)), waits((24, 20))
@@ -113,9 +118,8 @@ def test_where_whole_numbers_are_wrong_the_noise_is_that_of_the_cpu(on_cpu, caps
     with pretend("mps"):
         generator = generator_on("mps")
         found = everything(generator)
-        assert not self_check.hashes(generator.networks.device) and self_check.caches(
-            generator.networks.device
-        )
+        device = generator.networks.device
+        assert not self_check.hashes(device) and self_check.caches(device, PixelCNN)
     assert same(found, on_cpu)
     assert capsys.readouterr().out.count("the noise is made on the CPU") == 1
 
@@ -133,10 +137,23 @@ def test_where_the_cache_is_wrong_each_code_takes_a_full_forward(on_cpu, capsys,
     with pretend("mps"):
         generator = generator_on("mps")
         found = everything(generator)
-        assert not self_check.caches(generator.networks.device) and self_check.hashes(
-            generator.networks.device
-        )
+        device = generator.networks.device
+        assert not self_check.caches(device, PixelCNN) and self_check.hashes(device)
     assert same(found, on_cpu)
+    assert capsys.readouterr().out.count("each code takes a full forward") == 1
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_looked_at_is_the_very_kind_that_samples(kind, capsys, monkeypatch):
+    """Another kind's cache may be wrong."""
+    small = PRIORS[kind](self_check.SMALL, Level(8, 4, 4), 2)
+    spoilt = type(small.cache(torch.tensor([0]), maps=1))
+    monkeypatch.setattr(spoilt, "put", spoilt_put(spoilt.put))
+    with pretend("mps"):
+        trusted = {
+            name for name, of_kind in PRIORS.items() if self_check.caches(torch.device("mps:0"), of_kind)
+        }
+    assert trusted == {*PRIORS} - {kind}
     assert capsys.readouterr().out.count("each code takes a full forward") == 1
 
 
@@ -145,8 +162,10 @@ def test_the_checks_leave_chance_as_it_was_and_take_no_device_but_a_doubted_one(
     expected = torch.rand(2)
     torch.manual_seed(3)
     with pretend("mps"):
-        assert self_check.caches(torch.device("mps:0")) and self_check.hashes(torch.device("mps:0"))
+        device = torch.device("mps:0")
+        assert self_check.hashes(device) and all(self_check.caches(device, kind) for kind in PRIORS.values())
     assert torch.equal(torch.rand(2), expected)
     with pretend("cuda") as gpu:
-        assert self_check.caches(torch.device("cuda:0")) and self_check.hashes(torch.device("cuda:0"))
+        device = torch.device("cuda:0")
+        assert self_check.hashes(device) and all(self_check.caches(device, kind) for kind in PRIORS.values())
         assert not gpu.operations

@@ -8,7 +8,7 @@ from vqprior import Generator
 from vqprior.configs import Config
 from vqprior.configs.schema import Data, GatedPixelCNN, Stage1, Stage2
 from vqprior.stage1_vqvae.vqvae import VQVAE
-from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
+from vqprior.stage2_prior.priors import build
 
 
 def tiny_generator(
@@ -18,8 +18,10 @@ def tiny_generator(
     *,
     channels: int = 3,
     label_dropout: float = 0.1,
+    stage2: Stage2 | None = None,
 ) -> Generator:
-    """Maps of `size` / 4; the classes are called a, b, c."""
+    """Maps of `size` / 4; the classes are called a, b, c. The prior is a Gated PixelCNN unless `stage2` says
+    otherwise."""
     torch.manual_seed(0)
     stage1 = Stage1(K=K, D=3, width=8, blocks=1, block_width=4, factor=4)
     vqvae = (
@@ -28,11 +30,9 @@ def tiny_generator(
         .requires_grad_(False)
     )
     (level,) = vqvae.levels
-    prior = PixelCNN(
-        Stage2(channels=6, layers=3, gated_pixelcnn=GatedPixelCNN(head=8), label_dropout=label_dropout),
-        level,
-        classes,
-    ).eval()
+    own = GatedPixelCNN(head=8)
+    plain = Stage2(channels=6, layers=3, gated_pixelcnn=own, label_dropout=label_dropout)
+    prior = build(stage2 or plain, [level], classes).eval()
     torch.nn.init.normal_(vqvae.quantizers[0].embedding)
     for parameter in [*vqvae.parameters(), *prior.parameters()]:
         torch.nn.init.normal_(parameter, std=0.5)
