@@ -21,7 +21,7 @@ DRIVER = shutil.which("chromedriver")
 WINDOW = (1280, 900)  # pixels
 WAIT = 30  # seconds that a page may take to show something
 
-PAGES = {"timeseries": "tensorboard", "custom_scalars": "charts", "images": "pictures", "hparams": "hparams"}
+PAGES = {"timeseries": "tensorboard", "custom_scalars": "charts"}
 """Pages of TensorBoard, and of each the name of its picture."""
 
 DEEP = """
