@@ -5,8 +5,8 @@ PixelSNAIL: An Improved Autoregressive Generative Model, Chen et al. 2017, https
 What is done differently here, and why:
 - Kernels have only the taps they may use (see causal.py), and attention is causal by shifting keys and values
   by one place (see layers.py): there is no mask to get wrong, and no [T, T] matrix is built.
-- The gates are those of the Gated PixelCNN (tanh times sigmoid), one convolution each; codes are embedded, not
-  one-hot, and the background has waves of the coordinates besides the coordinates themselves.
+- The gates are those of the Gated PixelCNN (tanh times sigmoid), one convolution each. Codes are embedded,
+  not one-hot, and the background has waves of the coordinates besides the coordinates themselves.
 - Attention has several heads, ends in a gate as every layer does, and what conditions the convolutions
   conditions it too.
 
