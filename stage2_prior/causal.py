@@ -37,11 +37,11 @@ class HorizontalConv(nn.Module):
     """[B, C_in, h, w] -> [B, C_out, h, w]; the output of column j sees columns j-r to j (or to j-1 if
     `first`)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, first: bool):
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, first: bool, bias: bool = True):
         super().__init__()
         self.reach, self.first = kernel // 2, first
         columns = self.reach if first else self.reach + 1
-        self.conv = nn.Conv2d(inputs, outputs, (1, columns))
+        self.conv = nn.Conv2d(inputs, outputs, (1, columns), bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.first:
