@@ -113,6 +113,6 @@ def features_of(extractor: Extractor, images: Images, count: int, batch: int) ->
     share = share_of_process()
     width = extractor.features(images(torch.zeros(batch, dtype=torch.int64))).shape[1]
     features = torch.zeros(count, width)
-    for chunk in chunks(count, batch, share):
+    for chunk in chunks(count, batch, share, name="features"):
         features[chunk.items] = chunk.own(extractor.features(images(chunk.padded)))
     return sum_tensor(features.to(device_of_process())).cpu()  # each row is zero on all processes but one

@@ -25,11 +25,13 @@ from typing import Any
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
+from vqprior.configs.schema import MOST_LEVELS
 
 from .files import write_file, write_json
 from .lock import lock
 
 FORMAT = 1
+OF_ALL = "seed|precision|channels_last|deterministic"  # settings that every stage is trained with
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class RunDir:
     def stage2_of(self, level: int) -> Path:
         """Of the prior of a level, 0 being the coarsest."""
         return self.path / (f"stage2-{level}" if level else "stage2")
+
+    def begun_priors(self) -> list[int]:
+        """The levels whose priors have begun, in whatever order."""
+        return [level for level in range(MOST_LEVELS) if self.stage2_of(level).exists()]
 
     @property
     def samples(self) -> Path:
@@ -152,11 +158,16 @@ def start(config: Config) -> RunDir:
             f"the run directory {run.path} cannot be made: {error.strerror}; give another one with --out"
         ) from error
     lock(run.path)
+    write_start(run, config)
+    return run
+
+
+def write_start(run: RunDir, config: Config) -> None:
+    """Record a start in a run directory that is there, and its settings."""
     this = {"version": package_version(), "commit": git_commit(), "command": sys.argv[1:]}
     starts = [*run.starts(), this]
     write_file(run.config_file, configs.dump(config))
     write_json(run.record, {"format": FORMAT, "starts": starts})
-    return run
 
 
 def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None) -> None:
@@ -165,10 +176,12 @@ def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None
     Raises:
         UserError: a field of a stage that has begun differs.
     """
-    stored = run.config()
-    fixed = ["seed|precision|channels_last|deterministic|data|stage1"] if run.stage1.exists() else []
-    priors = [level for level in range(config.stage1.levels) if run.stage2_of(level).exists()]
-    fixed += ["stage2_fine" if level else "stage2" for level in priors]
+    stored, priors = run.config(), run.begun_priors()
+    fixed = [config.stage2_of(level).SECTION for level in priors]
+    if run.stage1.exists() or priors:
+        fixed.append(OF_ALL)
+    if run.stage1.exists() or run.codes.exists():  # imported codes have no stage one, and are what they are
+        fixed.append("data|stage1")
     changed = configs.differences(stored, config, "|".join(fixed)) if fixed else []
     changed = [words for words in changed if not (but and words.startswith(f"{but} "))]
     if priors and stored.stage1.steps != config.stage1.steps:

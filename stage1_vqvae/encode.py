@@ -77,11 +77,11 @@ def _begin(run: RunDir, header: Header) -> Path | None:
     there = code_maps.read_header(run.codes)
     if there and there.origin() == header.origin():
         return None
-    if there and run.stage2.exists():
+    if there and (begun := run.begun_priors()):
+        folders = " and ".join(str(run.stage2_of(level)) for level in begun)
         raise UserError(
-            f"the prior in {run.stage2} was trained on codes of another stage-one checkpoint or of other "
-            "settings. "
-            f"Delete {run.stage2} to encode and train it again, or start a new run with --out"
+            f"the prior in {folders} was trained on codes of another stage-one checkpoint or of other "
+            f"settings. Delete {folders} to encode and train it again, or start a new run with --out"
         )
     # Shards of an earlier version, whose fp32 was TF32 on some GPUs, are not mixed with others
     partial = run.codes.with_name("codes.partial")

@@ -69,7 +69,7 @@ def posterior_accuracy(
     """Share of so many of a split's images (see `bits_by_position`) whose own label is arg max over y of
     p(codes of all levels | y): a classifier for free."""
     hits, chosen = 0, some_of(len(split), images)
-    for chunk in chunks(chosen, batch, share_of_process()):
+    for chunk in chunks(chosen, batch, share_of_process(), name="posterior"):
         codes = codes_onto(split.codes(chunk.padded), priors[0].device)
         bits = []
         for label in range(priors[0].classes):

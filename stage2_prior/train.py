@@ -15,6 +15,7 @@ from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint
 from vqprior.runtime.average import WeightAverage
+from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.feed import fed
@@ -28,7 +29,7 @@ from vqprior.runtime.optimizer import Rate, adamw, learning_rate, on_device, set
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress
 from vqprior.runtime.randomness import Stream, hash64, seed_of, uniform
-from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.run_dir import OF_ALL, RunDir
 from vqprior.runtime.run_state import RunState
 from vqprior.runtime.tracker import Tracker
 
@@ -70,6 +71,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
         )
     if start >= settings.steps:
         return say(f"{name}: done, {start} steps")
+    if resumed:
+        _refuse_other_settings(resumed, config, run, settings.SECTION)
     label_names = maps.header.label_names
     vqvaes = on_main(vqvae_origins, run, maps.header.vqvae)
     source = None if resumed else on_main(source_of, config, label_names, vqvaes, level)
@@ -245,3 +248,16 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
     writer.finish()
     progress.close()
     tracker.close()
+
+
+def _refuse_other_settings(resumed: Checkpoint, config: Config, run: RunDir, section: str) -> None:
+    """Refuse, with a UserError, to go on with a prior under other settings than it began with: it may have
+    been trained in another copy of the run."""
+    there = configs.from_tree(resumed.meta["config"])
+    changed = configs.differences(there, config, f"{OF_ALL}|{section}")
+    if changed:
+        raise UserError(
+            f"{resumed.path} was trained with other settings than {run.config_file} has: "
+            f"{'; '.join(changed)}. Write them there as they were, or delete {resumed.path.parent} to train "
+            "it anew"
+        )

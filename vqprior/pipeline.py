@@ -317,6 +317,7 @@ def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None"
     there = {other: load_prior(on_main(checkpoint.best, run.stage2_of(other)), device) for other in others}
     if config.data.source == "codes":
         shown = Imported.of(config, header.levels)
+        shown.refuse_unsound()
     else:
         shown = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
 
