@@ -169,8 +169,7 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
         UserError: no picture could be read.
     """
     out, levels = unfinished.out, tokenizer.levels
-    loaded = (np.load(unfinished.part(index), mmap_mode="r") for index in range(chunks))
-    parts = [part.reshape(len(part), -1) for part in loaded]  # [n, codes of all levels]
+    parts = [part.reshape(len(part), -1) for part in unfinished.arrays(chunks)]  # [n, codes of all levels]
     sound = np.concatenate([part[:, 0] != LEFT_OUT for part in parts])
     names = [key for key, is_sound in zip(keys, sound, strict=True) if is_sound]
     if not names:
