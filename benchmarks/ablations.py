@@ -26,6 +26,7 @@ from typing import Any
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
+from vqprior.evaluation.classifier import RECIPE
 from vqprior.runtime.files import write_file, write_folder, write_json
 from vqprior.runtime.launch import settled
 from vqprior.runtime.processes import device_of_process
@@ -61,7 +62,8 @@ def figures(run: Path, config: Config, classifier_steps: int) -> dict[str, Any] 
     if not {"stage1", "stage2", "ladder", "labels"} <= parts.keys():
         return None
     same = replace(RunDir(run).config(), out=None) == replace(config, out=None)
-    if not same or any(parts[part]["classifier_steps"] != classifier_steps for part in ("ladder", "labels")):
+    classifiers = {"recipe": RECIPE, "classifier_steps": classifier_steps}
+    if not same or any(not classifiers.items() <= parts[name].items() for name in ("ladder", "labels")):
         return None
     one, two, ladder, labels = (metrics[part] for part in ("stage1", "stage2", "ladder", "labels"))
     return {

@@ -591,14 +591,16 @@ def main(argv: list[str] | None = None) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="files to write, without their ending")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--presets", nargs="+", choices=CLASSES, help="others are counted by --memory alone")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
     parser.add_argument("--minutes", type=float, default=8, help="then only what has no figure is measured")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it runs")
     parser.add_argument("--memory", action="store_true", help="count memory instead")
     parser.add_argument("--operations", action="store_true", help="count operations and waits instead")
     options = parser.parse_args(argv)
-    presets = tuple(options.presets)
+    presets = tuple(options.presets or (CLASSES if options.memory else PRESETS))
+    if not options.memory and (others := [preset for preset in presets if preset not in PRESETS]):
+        parser.error(f"{', '.join(others)}: counted by --memory alone; measured are {', '.join(PRESETS)}")
     if options.memory:
         from benchmarks import gpu_memory
 

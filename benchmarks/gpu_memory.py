@@ -1,11 +1,13 @@
 """Memory of a training step, counted without a GPU and without allocating: on torch's fake tensors.
 
 The peak of forward, backward, optimizer and average is counted at half of the preset's batch and at all of
-it; the difference is what an image takes, the rest is fixed. Not in it: CUDA's context and workspaces, what
-the allocator rounds up, data that are kept on the device, DDP's buckets and NCCL's buffers."""
+it; the difference is what an image takes, the rest is fixed. All presets and all stages of them: of several
+levels of codes each has a prior, whatever its kind. Not in it: CUDA's context and workspaces, what the
+allocator rounds up, data that are kept on the device, DDP's buckets and NCCL's buffers. Attention is counted
+as the CPU computes it, in fp32 also under bf16."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,13 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.gpu_steps import CLASSES, PRESETS, config_of
+from benchmarks.gpu_steps import CLASSES, config_of
 from vqprior.configs import Config
-from vqprior.configs.schema import Precision
-from vqprior.runtime.codes import Level
+from vqprior.configs.schema import Precision, Training
 from vqprior.runtime.launch import network_of
 from vqprior.stage1_vqvae.objective import objective, total
-from vqprior.stage1_vqvae.vqvae import VQVAE
+from vqprior.stage1_vqvae.vqvae import VQVAE, levels_of
 from vqprior.stage2_prior.priors import build
 
 MIB = 2**20
@@ -96,31 +97,55 @@ def _stage1(config: Config, batch: int) -> tuple[nn.Module, Callable[[], Tensor]
     return model, loss
 
 
-def _stage2(config: Config, batch: int, classes: int) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """The prior, and a function that gives the loss of a batch."""
-    settings = config.stage2
-    size = [pixels // config.stage1.factor for pixels in config.data.size]
-    model = build(settings, [Level(config.stage1.K, *size)], classes)
+def _stage2(config: Config, level: int, batch: int, classes: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """The prior of a level, and a function that gives the loss of a batch."""
+    levels = levels_of(config)[: level + 1]
+    model = build(config.stage2_of(level), levels, classes)
     _to_channels_last(model)
     network = network_of(model, config)
-    codes = torch.zeros(batch, *size, dtype=torch.int64)
+    *above, codes = (torch.zeros(batch, *of_level.size, dtype=torch.int64) for of_level in levels)
     labels = torch.zeros(batch, dtype=torch.int64) if classes else None
-    kept = torch.ones(batch, settings.layers, settings.channels) if settings.dropout else None
+    keys = model.dropout_keys(config.seed, torch.arange(batch))
 
     def loss() -> Tensor:
-        logits = rearrange(network(codes, labels, kept).float(), "b k h w -> (b h w) k")
-        return F.cross_entropy(logits, codes.flatten())
+        logits = network(codes, labels, tuple(above), model.dropout(keys)).float()
+        return F.cross_entropy(rearrange(logits, "b k h w -> (b h w) k"), codes.flatten())
 
     return model, loss
 
 
-def peak(config: Config, stage: str, batch: int, classes: int, precision: str) -> float:
+class Stage(NamedTuple):
+    """What is trained apart: stage one, or the prior of a level, 0 being the coarsest."""
+
+    level: int | None = None
+
+    def settings(self, config: Config) -> Training:
+        """How a run trains it."""
+        return config.stage1 if self.level is None else config.stage2_of(self.level)
+
+    def build(self, config: Config, batch: int, classes: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+        """Its network, and a function that gives the loss of a batch."""
+        if self.level is None:
+            return _stage1(config, batch)
+        return _stage2(config, self.level, batch, classes)
+
+    def __str__(self) -> str:
+        return "1" if self.level is None else f"2, level {self.level}" if self.level else "2"
+
+
+def stages_of(config: Config) -> list[Stage]:
+    """Stage one, and the prior of each level."""
+    return [Stage(), *map(Stage, range(config.stage1.levels))]
+
+
+def peak(config: Config, stage: Stage, batch: int, classes: int, precision: str) -> float:
     """The most that is allocated in the second step, in MiB."""
     config = replace(config, precision=PRECISIONS[precision])
     with FakeTensorMode(), Allocated() as allocated:
-        model, loss = _stage1(config, batch) if stage == "stage1" else _stage2(config, batch, classes)
+        model, loss = stage.build(config, batch, classes)
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        average = [tensor.clone() for tensor in model.state_dict().values() if getattr(config, stage).average]
+        averaged = stage.settings(config).average
+        average = [tensor.clone() for tensor in model.state_dict().values() if averaged]
         for _ in range(2):  # the first step makes the optimizer's moments
             allocated.peak = allocated.now
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -133,29 +158,33 @@ def peak(config: Config, stage: str, batch: int, classes: int, precision: str) -
         return allocated.peak / MIB
 
 
-def need(preset: str, stage: str, precision: str) -> Need:
+def need(preset: str, stage: Stage, precision: str) -> Need:
     """Memory of a stage of a preset."""
     config = config_of(preset)
-    batch = getattr(config, stage).batch_size
+    batch = stage.settings(config).batch_size
     half, full = (peak(config, stage, size, CLASSES[preset], precision) for size in (batch // 2, batch))
     image = (full - half) / (batch - batch // 2)
     return Need(max(0.0, full - batch * image), image)
 
 
-def table(presets: tuple[str, ...] = PRESETS) -> list[dict[str, Any]]:
+def row(preset: str, stage: Stage) -> dict[str, Any]:
+    """What there is to say of a stage of a preset."""
+    needs = {precision: need(preset, stage, precision) for precision in PRECISIONS}
+    return {
+        "preset": preset,
+        "stage": str(stage),
+        "batch": stage.settings(config_of(preset)).batch_size,
+        "mib": {precision: counted._asdict() for precision, counted in needs.items()},
+        "largest_batch": {
+            precision: {card: counted.largest_batch(card) for card in CARDS}
+            for precision, counted in needs.items()
+        },
+    }
+
+
+def table(presets: Sequence[str] = tuple(CLASSES)) -> list[dict[str, Any]]:
     """A row for each stage of each preset."""
-    rows = []
-    for preset in presets:
-        for stage in ("stage1", "stage2"):
-            found = {precision: need(preset, stage, precision) for precision in PRECISIONS}
-            rows.append({
-                "preset": preset,
-                "stage": stage,
-                "batch": getattr(config_of(preset), stage).batch_size,
-                "mib": {precision: value._asdict() for precision, value in found.items()},
-                "largest_batch": {p: {gib: n.largest_batch(gib) for gib in CARDS} for p, n in found.items()},
-            })  # fmt: skip
-    return rows
+    return [row(preset, stage) for preset in presets for stage in stages_of(config_of(preset))]
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
@@ -172,7 +201,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         batches = [[_about(row["largest_batch"][p][card]) for p in PRECISIONS] for card in CARDS]
         cells = [
             row["preset"],
-            row["stage"][-1],
+            row["stage"],
             f"{low['fixed']:.0f}",
             f"{low['image']:.2f}",
             f"{full['image']:.2f}",

@@ -26,8 +26,20 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.stage1_vqvae import train as stage1
 from vqprior.stage2_prior import train as stage2
 
-CLASSES = {"mnist": 10, "cifar10": 10, "celeba64": 0, "imagenet128": 1000}
-PRESETS = tuple(CLASSES)
+CLASSES = {
+    "mnist": 10,
+    "cifar10": 10,
+    "celeba64": 0,
+    "imagenet128": 1000,
+    "mnist_pixelsnail": 10,
+    "mnist_transformer": 10,
+    "folder_two_levels": 0,
+    "ffhq256": 0,
+    "imagenet256": 1000,
+}
+"""Presets whose memory can be counted, and how many classes their data have."""
+PRESETS = ("mnist", "cifar10", "celeba64", "imagenet128")
+"""Those that are measured, and whose operations are counted."""
 FOREVER = str(10**6)  # steps; no checkpoint, evaluation or curve comes before
 EVENTS = ("steps", "log_every", "save_every", "eval_every")
 MADE_UP = (

@@ -87,8 +87,8 @@ def fingerprint(out: Path) -> dict[str, str]:
     files = [file for folder in newest for file in folder.glob("*.safetensors")]
     files += [*(out / "codes").glob("*.npy"), out / "samples" / "samples.npz"]
     found = {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    for stage, tag in (("stage1", "loss/total"), ("stage2", "train/bits_per_code")):
-        events = EventAccumulator(str(out / "tensorboard" / stage), size_guidance={"scalars": 0}).Reload()
+    for stage, tag in (("stage1", "stage1_loss/total"), ("stage2", "stage2_loss/bits_per_code")):
+        events = EventAccumulator(str(out), size_guidance={"scalars": 0}).Reload()
         found[f"curve of {stage}"] = str([(event.step, event.value) for event in events.Scalars(tag)])
     return found
 

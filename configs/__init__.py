@@ -35,6 +35,9 @@ It belongs to the machine and not to the run, so no run keeps it; auto, the defa
 there is one."""
 
 
+HELP_ALL = "--help-all"  # the help of every field; some commands answer --help with a shorter one
+
+
 def preset_names() -> list[str]:
     """The presets that ship."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
@@ -55,7 +58,8 @@ def find_preset(name: str) -> Path:
         return shipped
     if path.is_dir():
         raise UserError(
-            f"{name} is no run directory: it has no config.yaml. Start one with a preset: vqprior run mnist5k"
+            f"{name} is not a run directory: it has no config.yaml. "
+            "Start one with a preset: vqprior run mnist5k"
         )
     raise UserError(
         f"there is no preset or run directory {name!r}. Presets that ship: {', '.join(preset_names())}; "
@@ -116,7 +120,7 @@ def _class_as_text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"#{value}"
     raise UserError(
-        f"sample.label is read from YAML as {value!r}, which is no class; it takes the name of a class in "
+        f"sample.label is read from YAML as {value!r}, which is not a class; it takes the name of a class in "
         'quotation marks, or its number: label: "no"'
     )
 
@@ -129,12 +133,12 @@ def parse_options(
     Raises:
         UserError: values that are each of the right type but do not fit together.
         SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
-            --help.
+            --help or --help-all.
     """
     try:
         return tyro.cli(
             schema,
-            args=renamed(flags),
+            args=["--help" if flag == HELP_ALL else flag for flag in renamed(flags)],
             prog=prog,
             description=f"{inspect.getdoc(schema)}\n{DEVICE_HELP}",
             default=default if default is not None else tyro.MISSING_NONPROP,

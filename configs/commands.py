@@ -198,6 +198,17 @@ class ImportCodes:
         return f"next: vqprior train-prior {self.out} --stage2.steps 5000, then vqprior sample {self.out}"
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The runs in a FOLDER (runs without it), and those one folder below, with their state, the steps of each
+    stage (of several levels of codes coarse to fine), and the figures of `evaluate`."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Versions, devices, what --precision auto takes on them, and which optional packages are missing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Export:
     """What is written to be shared."""

@@ -15,6 +15,7 @@ Likelihood = Literal["mse", "l1", "categorical", "logistic"]
 Quantizer = Literal["ema", "gradient", "simvq", "fsq", "lfq"]
 Gradient = Literal["straight_through", "rotation"]
 Method = Literal["auto", "cached", "parallel", "plain"]
+MOST_LEVELS = 4  # of codes
 PriorKind = Literal["gated_pixelcnn", "pixelsnail", "transformer"]
 
 
@@ -321,8 +322,8 @@ class Stage1(Training):
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must be at least {least}")
-        if not 1 <= self.levels <= 4:
-            raise ValueError(f"stage1.levels is {self.levels}; it must be from 1 to 4")
+        if not 1 <= self.levels <= MOST_LEVELS:
+            raise ValueError(f"stage1.levels is {self.levels}; it must be from 1 to {MOST_LEVELS}")
         if self.K > 65536:
             raise ValueError(f"stage1.K is {self.K}; code maps hold at most 65536 codes")
         if self.factor < 2 or self.factor & (self.factor - 1):

@@ -37,7 +37,9 @@ def read_archive(
             images = archive["images" if "images" in archive else "arr_0"]
             labels, own_names = archive.get("labels"), archive.get("label_names")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is no archive of images: {error}; expected one like samples.npz") from error
+        raise UserError(
+            f"{path} is not an archive of images: {error}; expected one like samples.npz"
+        ) from error
     channels, height, width = shape
     fit = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (height, width, channels)
     if not fit or len(images) < 2:

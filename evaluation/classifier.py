@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from vqprior.runtime.loader import Order, batch_positions
 from vqprior.runtime.pictures import to_float
-from vqprior.runtime.progress import Progress
+from vqprior.runtime.progress import bar
 from vqprior.runtime.randomness import hash64, seed_of, uniform
 from vqprior.runtime.transfer import onto
 
 SEED = 0  # of all classifiers, of the models without neighbours and of the subsets of KID
 RECIPE = 3  # of network and training: classifiers of other recipes, on disk, are trained anew
-BATCH, RATE, RISING, DECAY, SHIFT, WIDTHS, FEATURES = 128, 8e-3, 0.15, 0.01, 2, (32, 64, 128), 128
-
-
+WIDTHS, FEATURES = (32, 64, 128), 128  # channels of the convolutions, the last of all further ones
 SIDE = 4  # height and width of what the linear layers see, at most
+BATCH, RATE, DECAY, SHIFT = 128, 8e-3, 0.01, 2
+RISING = 0.15  # of the steps, in which the learning rate rises
 
 
 class Labelled(NamedTuple):
@@ -78,10 +78,11 @@ def shifted(images: Tensor, seed: int, positions: Tensor) -> Tensor:
 
 
 def rate_at(step: int, steps: int) -> float:
-    """The learning rate of a step: it rises to its peak in the first part of the steps, then falls to
-    zero."""
+    """The learning rate of a step: it rises in a line to its peak, and falls in a line towards zero."""
     rising = max(1, int(RISING * steps))
-    return RATE * ((step + 1) / rising if step < rising else (steps - step) / (steps - rising))
+    if step < rising:
+        return RATE * (step + 1) / rising
+    return RATE * (steps - step) / (steps - rising)
 
 
 def train_classifier(
@@ -105,8 +106,7 @@ def train_classifier(
     model = Classifier(shape[0], shape[1:], classes).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY)
     order = Order(len(data.labels), seed)
-    progress = Progress("classifier", start=0, stop=steps, batch_size=BATCH, active=True)
-    for step in range(steps):
+    for step in bar(range(steps), "classifier", unit="step"):
         optimizer.param_groups[0]["lr"] = rate_at(step, steps)
         positions = batch_positions(step, BATCH, slice(None))
         indices = order.at(positions)
@@ -114,6 +114,4 @@ def train_classifier(
         optimizer.zero_grad()
         F.cross_entropy(model(x), onto(data.labels[indices], device)).backward()
         optimizer.step()
-        progress.advance()
-    progress.close()
     return model.eval().requires_grad_(False)

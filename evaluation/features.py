@@ -87,7 +87,7 @@ def _refuse_pickles(file: Path) -> None:
         UserError: there is no such file, or it holds something else.
     """
     if not file.is_file():
-        raise UserError(f"--features_weights {file} is no file; expected the file of the weights")
+        raise UserError(f"--features_weights {file} is not a file; expected the file of the weights")
     try:
         with ZipFile(file) as archive:  # what torch.load, too, takes for TorchScript
             if any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist()):
@@ -113,6 +113,6 @@ def features_of(extractor: Extractor, images: Images, count: int, batch: int) ->
     share = share_of_process()
     width = extractor.features(images(torch.zeros(batch, dtype=torch.int64))).shape[1]
     features = torch.zeros(count, width)
-    for chunk in chunks(count, batch, share):
+    for chunk in chunks(count, batch, share, name="features"):
         features[chunk.items] = chunk.own(extractor.features(images(chunk.padded)))
     return sum_tensor(features.to(device_of_process())).cpu()  # each row is zero on all processes but one

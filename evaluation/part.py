@@ -49,7 +49,7 @@ def content_of(flag: str, path: Path, expected: str) -> str:
         UserError: there is no such file.
     """
     if not path.is_file():
-        raise UserError(f"{flag} {path} is no file; {expected}")
+        raise UserError(f"{flag} {path} is not a file; {expected}")
     return sha256(path)
 
 

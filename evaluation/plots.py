@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from vqprior.runtime.run_dir import RunDir
@@ -19,28 +19,42 @@ STYLE = {
     "legend.frameon": False,
 }
 CURVES = {
-    "stage1": ("stage1", "mean squared error", {"train/mse": "train", "validation/mse": "validation"}),
-    "perplexity": ("stage1", "codebook perplexity", {"validation/perplexity": "validation"}),
+    "stage1": (
+        "mean squared error",
+        {"train": ("", "stage1/mse"), "validation": ("validation", "stage1/mse")},
+    ),
+    "perplexity": ("codebook perplexity", {"validation": ("validation", "stage1_codes/perplexity")}),
     "stage2": (
-        "stage2",
         "bits/code",
         {
-            "train/bits_per_code": "train (batches, with dropout)",
-            "train/bits_per_code_evaluated": "train",
-            "validation/bits_per_code": "validation",
+            "train (batches, with dropout)": ("", "stage2_loss/bits_per_code"),
+            "train": ("", "stage2/bits_per_code"),
+            "validation": ("validation", "stage2/bits_per_code"),
         },
     ),
 }
-"""Plots by name: the stage, what the axis says, and the scalars with their names in the legend."""
+"""Plots by name: what the axis says, and by its name in the legend each scalar, as folder and tag."""
+FORMER = {
+    ("", "stage1/mse"): ("tensorboard/stage1", "train/mse"),
+    ("validation", "stage1/mse"): ("tensorboard/stage1", "validation/mse"),
+    ("validation", "stage1_codes/perplexity"): ("tensorboard/stage1", "validation/perplexity"),
+    ("", "stage2_loss/bits_per_code"): ("tensorboard/stage2", "train/bits_per_code"),
+    ("", "stage2/bits_per_code"): ("tensorboard/stage2", "train/bits_per_code_evaluated"),
+    ("validation", "stage2/bits_per_code"): ("tensorboard/stage2", "validation/bits_per_code"),
+}
+"""Where runs of earlier versions have them."""
 Curves = dict[str, tuple[list[int], list[float]]]
 """Steps and values, by their names in the legend."""
+Scalars = dict[str, dict[int, float]]
+"""Values by tag and step."""
 
 
 def plots(run: RunDir, metrics: dict[str, Any]) -> dict[str, str]:
     """The plots of a run, by name: of those curves and figures that there are."""
     drawn: dict[str, str] = {}
-    for name, (stage, title, tags) in CURVES.items():
-        if curves := _curves(run, stage, tags):
+    logs = cache(partial(_scalars, run))
+    for name, (title, sources) in CURVES.items():
+        if curves := _curves(logs, sources):
             drawn[name] = _svg(partial(_draw_curves, curves=curves, title=title))
     if of_levels := _of_levels(metrics.get("stage1", {}), "code_counts"):
         drawn["usage"] = _svg(*(partial(_draw_usage, counts=counts) for counts in of_levels))
@@ -70,17 +84,26 @@ def _svg(*panels: Callable[[Any], None], width: float = 5.2, height: float = 2.8
     return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
-def _curves(run: RunDir, stage: str, tags: dict[str, str]) -> Curves:
-    """Scalars in TensorBoard's files."""
+def _curves(scalars: Callable[[str], Scalars], sources: dict[str, tuple[str, str]]) -> Curves:
+    """The curves that there are, of this version or an earlier one, or of both, joined."""
+    found: Curves = {}
+    for label, source in sources.items():
+        points: dict[int, float] = {}
+        for folder, tag in (FORMER[source], source):
+            points |= scalars(folder).get(tag, {})
+        if points:
+            found[label] = ([*sorted(points)], [points[step] for step in sorted(points)])
+    return found
+
+
+def _scalars(run: RunDir, folder: str) -> Scalars:
+    """The scalars in TensorBoard's files in a folder of the run."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    if not (run.tensorboard / stage).is_dir():
+    if not (run.path / folder).is_dir():
         return {}
-    log = EventAccumulator(str(run.tensorboard / stage), size_guidance={"scalars": 500}).Reload()
-    there = set(log.Tags()["scalars"])
-    points = {label: log.Scalars(tag) for tag, label in tags.items() if tag in there}
-    steps_and_values = lambda events: ([event.step for event in events], [event.value for event in events])
-    return {label: steps_and_values(events) for label, events in points.items()}
+    log = EventAccumulator(str(run.path / folder), size_guidance={"scalars": 500}).Reload()
+    return {tag: {event.step: event.value for event in log.Scalars(tag)} for tag in log.Tags()["scalars"]}
 
 
 def _draw_curves(axes: Any, curves: Curves, title: str) -> None:

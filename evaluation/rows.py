@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vqprior.runtime.chunks import Chunk
-from vqprior.runtime.files import sync_file
 from vqprior.runtime.kept import Kept
 from vqprior.runtime.processes import each_in_turn, on_main
 
@@ -53,7 +52,7 @@ def keep_row(row: Kept, make: Images, *, count: int, batch: int) -> Images:
             file.flush()
 
     each_in_turn(list(torch.arange(count).split(batch)), write, row.name)
-    on_main(_finish, row)
+    on_main(row.finish)
     return read_row(row.path)
 
 
@@ -66,8 +65,3 @@ def _begin(row: Kept, shape: tuple[int, ...]) -> int:
         begins = file.tell()
         file.truncate(begins + int(np.prod(shape)))
     return begins
-
-
-def _finish(row: Kept) -> None:
-    sync_file(row.unfinished)
-    row.unfinished.replace(row.path)

@@ -6,6 +6,7 @@ older version did not measure, is a dash.
 
 from collections.abc import Callable, Iterable, Mapping
 from string import Formatter
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 Figures = dict[str, Any]
@@ -13,6 +14,7 @@ Figures = dict[str, Any]
 Template = str | Callable[[Figures], str]
 """What is shown of figures: their names in braces, or a function of them."""
 NAME, WIDTH = 44, 12  # of text: characters of a row's name, and of a column
+LINE = 100  # characters of a line of prose
 
 
 class Row(NamedTuple):
@@ -39,6 +41,7 @@ class Table(NamedTuple):
     columns: tuple[tuple[str, int], ...] = ()  # headings and widths; none where each row has one cell
     note: str = ""  # which the page says below it
     pictures: tuple[tuple[str, str], ...] = ()  # which the page shows: files in RUN/evaluation, what they are
+    warning: str = ""  # which text and page say below it
 
 
 class _Dashes(Formatter):
@@ -77,6 +80,7 @@ def column_table(
     figures: Figures,
     *,
     note: str = "",
+    warning: str = "",
 ) -> Table:
     """A table with the same figures in each row.
 
@@ -86,7 +90,7 @@ def column_table(
     """
     headings = tuple((filled(column.heading, figures), column.width) for column in columns)
     cells = [(name, [filled(column.cell, of_row) for column in columns]) for name, of_row in rows.items()]
-    return Table(filled(title, figures), cells, headings, filled(note, figures))
+    return Table(filled(title, figures), cells, headings, filled(note, figures), warning=warning)
 
 
 def text(tables: Iterable[Table]) -> str:
@@ -100,7 +104,8 @@ def _text(table: Table) -> str:
         return "\n".join([*lines, *(f"  {name:<{NAME}}{cell}".rstrip() for name, [cell] in table.rows)])
     headings, widths = zip(*table.columns, strict=True)
     rows = [("", headings), *((name[1 - NAME :], cells) for name, cells in table.rows)]  # of a path, its end
-    return "\n".join([*lines, *(f"  {name:<{NAME}}{_cells(cells, widths)}" for name, cells in rows)])
+    lines += (f"  {name:<{NAME}}{_cells(cells, widths)}" for name, cells in rows)
+    return "\n".join([*lines, *wrap(table.warning, LINE, initial_indent="  ", subsequent_indent="  ")])
 
 
 def _cells(cells: Iterable[str], widths: Iterable[int]) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 
 from .files import TEMPORARY, remove_folder, sha256, sync_file, write_folder, write_json
+from .run_dir import checkpoint_folders
 
 FORMAT = 1
 Tensors = dict[str, Tensor]
@@ -126,10 +127,6 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
     return checkpoint
 
 
-def _paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
-
-
 def _best_path(paths: list[Path]) -> Path | None:
     """The checkpoint with the lowest score, the latest of equals; those without a score or a manifest are
     passed over."""
@@ -151,7 +148,7 @@ def newest(folder: Path, warn=print) -> Checkpoint | None:
     Raises:
         UserError: there are checkpoints, but all are damaged.
     """
-    paths = _paths(folder)
+    paths = checkpoint_folders(folder)
     for path in reversed(paths):
         try:
             return read(path)
@@ -167,7 +164,7 @@ def newest(folder: Path, warn=print) -> Checkpoint | None:
 
 def readable(folder: Path) -> Iterator[Checkpoint]:
     """The checkpoints of a folder, the latest first; tensors are not verified, damaged ones passed over."""
-    for path in reversed(_paths(folder)):
+    for path in reversed(checkpoint_folders(folder)):
         try:
             yield read(path, verify=False)
         except UserError:
@@ -180,7 +177,7 @@ def best(folder: Path) -> Checkpoint:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    found = _best_path(_paths(folder))
+    found = _best_path(checkpoint_folders(folder))
     if found is None:
         raise UserError(f"there is no evaluated checkpoint in {folder}; train that stage first")
     return read(found)
@@ -188,7 +185,7 @@ def best(folder: Path) -> Checkpoint:
 
 def prune(folder: Path, keep: int) -> None:
     """Delete all checkpoints but the latest `keep` and the best one."""
-    paths = _paths(folder)
+    paths = checkpoint_folders(folder)
     kept = {*paths[-keep:], _best_path(paths)}
     for path in paths:
         if path not in kept:

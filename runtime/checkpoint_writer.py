@@ -69,7 +69,12 @@ class Writer:
             UserError: it could not be written; the same on all processes.
         """
         pending, self.pending = self.pending, None
-        on_main(lambda: pending and pending.result())
+
+        def written() -> None:
+            if pending is not None:
+                pending.result()
+
+        on_main(written)
 
     def _write(
         self, step: int, tensors: dict[str, Tensors], meta: dict[str, Any], score: float | None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .codes import Codes, joined, picked
 from .loader import Share
+from .progress import bar
 
 Made = TypeVar("Made", Tensor, Codes)
 
@@ -37,12 +38,23 @@ class Chunk(NamedTuple):
         return picked(made, here) if isinstance(made, tuple) else made[here]
 
 
-def chunks(items: int | Tensor, size: int, share: Share = Share()) -> Iterator[Chunk]:  # noqa: B008  frozen
+def chunks(
+    items: int | Tensor,
+    size: int,
+    share: Share = Share(),  # noqa: B008  frozen
+    *,
+    name: str = "",
+) -> Iterator[Chunk]:
     """Once through items 0 to N-1, or through these [N], in chunks of `size`: those that are this process's,
-    each item once over all."""
+    each item once over all.
+
+    Args:
+        name: of a bar that the main process shows.
+    """
     listed = items if isinstance(items, Tensor) else torch.arange(items)
     starts = range(0, len(listed), size)
-    for start in starts[share.rank :: share.processes]:
+    own = starts[share.rank :: share.processes]
+    for start in bar(own, name, unit="chunk", active=bool(name) and share.rank == 0):
         yield Chunk.of(listed[start : start + size], size)
 
 

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -29,13 +29,17 @@ from . import code_maps
 from .code_maps import Header
 from .codes import Level
 from .data.source import SPLITS
-from .files import sha256
+from .files import sha256, write_folder
 from .processes import say
 from .randomness import hash64, uniform
-from .run_dir import RunDir, start
+from .run_dir import RunDir, write_start
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SEED = 0  # of the split
 PART = 65_536  # maps that are looked at together
+MOST_CLASSES = 100_000  # each has a vector in the prior: labels beyond are numbers of something else
 
 
 @dataclass
@@ -51,26 +55,23 @@ class Grids:
 
 
 def import_codes(file: Path, settings: ImportCodes) -> RunDir:
-    """Make a run of the codes in a file.
+    """Make a run of the codes in a file; the run is there whole, or not at all.
 
     Raises:
         UserError: it cannot be read, holds something else, or does not fit what the settings say; or there is
             a run already.
     """
+    run = RunDir(Path(settings.out))
+    _refuse_occupied(run.path)
     grids = with_labels(read(file, settings), settings)
     K = number_of_codes(grids, settings, file)
     level = Level(K, *grids.codes.shape[1:], settings.codes_per_position)
     if level.width % level.codes_per_position:
         raise UserError(
             f"codes_per_position is {level.codes_per_position}, and the maps are {level.width} codes wide: "
-            "it "
-            "must divide them"
+            "it must divide them"
         )
-    rows = split_rows(grids, settings)
-    digest, run = sha256(file), RunDir(Path(settings.out))
-    if run.path.exists() and any(run.path.iterdir()):
-        raise UserError(f"{run.path} is not empty; give another folder with --out")
-    config = config_of(level, settings, file)
+    rows, config, digest = split_rows(grids, settings), config_of(level, settings, file), sha256(file)
     header = Header(
         levels=[level],
         vqvae=digest,  # there is none: the codes are bound to their file
@@ -81,8 +82,30 @@ def import_codes(file: Path, settings: ImportCodes) -> RunDir:
         label_names=list(grids.label_names),
         sizes={name: len(rows[name]) for name in SPLITS},
     )
-    start(config)
-    folder = run.path / "codes"
+
+    def fill(folder: Path) -> None:
+        _write_codes(RunDir(folder).codes, header, grids, rows)
+        write_start(RunDir(folder), config)
+
+    write_folder(run.path, fill)
+    counts = ", ".join(f"{len(rows[name]):,} {name}" for name in SPLITS)
+    classes = f", {len(grids.label_names)} classes" if grids.label_names else ""
+    say(f"import-codes: {len(grids.codes):,} maps of {level}{classes}; {counts}\n{settings.next_words()}")
+    return run
+
+
+def _refuse_occupied(path: Path) -> None:
+    """Refuse, with a UserError, a path where there is something."""
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty; give another folder with --out")
+    if path.resolve() == Path.cwd():
+        raise UserError(f"--out is the current folder; give one of its own, such as --out {path / 'mine'}")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; give a folder with --out")
+
+
+def _write_codes(folder: Path, header: Header, grids: Grids, rows: dict[str, np.ndarray]) -> None:
+    """Write code maps."""
     folder.mkdir()
     for split, begin, size in code_maps.shard_starts(header):
         at = rows[split][begin : begin + size]
@@ -91,10 +114,6 @@ def import_codes(file: Path, settings: ImportCodes) -> RunDir:
         names = [str(index) if grids.names is None else grids.names[index] for index in at]
         code_maps.write_shard(folder, header, split, begin, (codes,), labels, names)
     code_maps.finish(folder, header)
-    counts = ", ".join(f"{len(rows[name]):,} {name}" for name in SPLITS)
-    classes = f", {len(grids.label_names)} classes" if grids.label_names else ""
-    say(f"import-codes: {len(grids.codes):,} maps of {level}{classes}; {counts}\n{settings.next_words()}")
-    return run
 
 
 def config_of(level: Level, settings: ImportCodes, file: Path) -> Config:
@@ -121,7 +140,7 @@ def read(file: Path, settings: ImportCodes) -> Grids:
         raise UserError(f"{file} is none of {', '.join(readers)}; save the codes with numpy.save")
     try:
         grids = readers[file.suffix](file, settings)
-    except (ValueError, OSError, KeyError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, LookupError, EOFError, BadZipFile) as error:
         raise UserError(f"{file} cannot be read as codes: {error}") from error
     codes = grids.codes
     if codes.dtype.kind not in "iu" or codes.ndim not in (2, 3) or not codes.size:
@@ -172,9 +191,9 @@ def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
     if key not in table.column_names:
         raise UserError(f"{file} has no column {key!r}; it has {', '.join(table.column_names)}: --key COLUMN")
     metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-    codes = np.array(table[key].to_pylist())
-    if codes.ndim == 2 and {"height", "width"} <= metadata.keys():
-        codes = codes.reshape(-1, int(metadata["height"]), int(metadata["width"]))
+    codes = _array_of(table[key])
+    if codes.ndim == 2 and (size := _map_size(key, metadata)):
+        codes = codes.reshape(-1, *size)
     column = lambda name: table[name].to_pylist() if name in table.column_names else None
     names, split = column("name"), column("split")
     return Grids(
@@ -185,6 +204,48 @@ def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
         None if split is None else [*map(str, split)],
         int(metadata["K"]) if "K" in metadata else None,
     )
+
+
+def _map_size(key: str, metadata: dict[str, str]) -> tuple[int, int] | None:
+    """Height and width of the maps of a column, where the file says them: of one level, or of codes0, codes1,
+    ... those of each."""
+    if {"height", "width"} <= metadata.keys():
+        return int(metadata["height"]), int(metadata["width"])
+    number = key.removeprefix("codes")
+    if {"heights", "widths"} <= metadata.keys() and number.isdigit():
+        heights, widths = (json.loads(metadata[name]) for name in ("heights", "widths"))
+        return heights[int(number)], widths[int(number)]
+    return None
+
+
+def _array_of(column: "pyarrow.ChunkedArray") -> np.ndarray:
+    """A column of lists, or of lists of lists, as one array, without a Python object for each number.
+
+    Raises:
+        ValueError: the lists are of several lengths, or something is missing in them.
+    """
+    parts = [_part_of(chunk) for chunk in column.chunks if len(chunk)]
+    sizes = sorted({part.shape[1:] for part in parts})
+    if len(sizes) > 1:
+        raise ValueError(f"its lists are of several lengths, such as {[*sizes[0]]} and {[*sizes[-1]]}")
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _part_of(array: "pyarrow.Array") -> np.ndarray:
+    """A part of a column; raises as `_array_of`."""
+    import pyarrow as pa
+
+    sizes = [len(array)]
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    while any(is_kind(array.type) for is_kind in lists) and not array.null_count:
+        lengths = np.unique(array.value_lengths().to_numpy(zero_copy_only=False))
+        if len(lengths) > 1:
+            raise ValueError(f"its lists are of several lengths, such as {lengths[0]} and {lengths[-1]}")
+        sizes.append(int(lengths[0]))
+        array = array.flatten()
+    if array.null_count:
+        raise ValueError(f"{array.null_count:,} values are missing")
+    return array.to_numpy(zero_copy_only=False).reshape(sizes)
 
 
 def _numbers(labels: Any, file: Path) -> np.ndarray | None:
@@ -210,6 +271,11 @@ def with_labels(grids: Grids, settings: ImportCodes) -> Grids:
     if grids.labels is None:
         return replace(grids, label_names=())
     low, high = int(grids.labels.min()), int(grids.labels.max())
+    if high >= MOST_CLASSES:
+        raise UserError(
+            f"the labels are from {low} to {high}; they are numbers of classes, from 0 on and below "
+            f"{MOST_CLASSES:,}: count the classes anew, as numpy.unique(labels, return_inverse=True) does"
+        )
     names = grids.label_names or tuple(map(str, range(high + 1)))
     if low < 0 or high >= len(names):
         raise UserError(f"the labels are from {low} to {high}; there are {len(names)} classes, from 0 on")

@@ -1,4 +1,7 @@
-"""Files that are a function of settings: made once, and kept until the name is wanted for others."""
+"""Files that are a function of settings: made once, and kept until the name is wanted for others.
+
+For work that is made in parts, of which a killed call leaves those that are done, see `unfinished.py`.
+"""
 
 import hashlib
 import json
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import TEMPORARY
+from .files import TEMPORARY, sync_file
 
 DIGITS = 10  # of a digest in a name
 
@@ -40,3 +43,8 @@ class Kept:
         for suffix in (self.suffix, self.suffix + TEMPORARY):
             for old in self.folder.glob(f"{self.name}-{'?' * DIGITS}{suffix}"):
                 old.unlink()
+
+    def finish(self) -> None:
+        """The unfinished file is whole: onto the disk with it, and give it its name."""
+        sync_file(self.unfinished)
+        self.unfinished.replace(self.path)

@@ -57,8 +57,8 @@ def source_run(stage: str, init: str) -> RunDir:
     run = RunDir(Path(init))
     if not run_dir.is_run_dir(run.path):
         raise UserError(
-            f"{stage}.init is {init!r}, which is no run directory: it has no config.yaml. Give the directory "
-            f"of a run, --{stage}.init RUN, or leave it out"
+            f"{stage}.init is {init!r}, which is not a run directory: it has no config.yaml. "
+            f"Give the directory of a run, --{stage}.init RUN, or leave it out"
         )
     return run
 

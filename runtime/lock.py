@@ -3,9 +3,12 @@
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 
 from vqprior.configs.errors import UserError
+
+LOOK = 0.1  # seconds after which whoever only looked, as `is_locked` does, has let go again
 
 _held: dict[Path, int] = {}
 
@@ -21,7 +24,7 @@ def lock(folder: Path) -> None:
         return
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(handle)
     except BlockingIOError as error:
         holder = os.read(handle, 200).decode(errors="replace") or "unknown"
         os.close(handle)
@@ -36,6 +39,32 @@ def lock(folder: Path) -> None:
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     _held[path] = handle
+
+
+def _take(handle: int) -> None:
+    """Take the lock of an open file; raises BlockingIOError where another process keeps it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(LOOK)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder; writes nothing. False where the file system has no locks."""
+    try:
+        handle = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:  # nobody ever held it, or it is not ours to read
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def release_all() -> None:

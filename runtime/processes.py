@@ -174,7 +174,7 @@ def _in_words(error: UserError | OSError) -> str:
         return str(error)
     place = f": {error.filename}" if error.filename else ""
     problem = f"{error.strerror or error}{place}"
-    return f"{problem}. What was on disk before is whole; make room or mend it, and type the same again"
+    return f"{problem}. What was on disk before is whole; make room or fix it, and type the same again"
 
 
 def on_main(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:

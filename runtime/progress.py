@@ -1,9 +1,24 @@
-"""What the terminal shows of a training loop."""
+"""What the terminal shows of work that takes a while."""
 
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def bar(items: Iterable[Item], name: str, *, unit: str = "it", active: bool = True) -> Iterable[Item]:
+    """The items in turn, under a bar that goes when all are done.
+
+    None where there is no terminal, or where it takes less than a second.
+
+    Args:
+        active: on the main process, which alone shows it.
+    """
+    hidden = None if active else True  # None: where there is no terminal
+    return tqdm(items, desc=name, unit=unit, disable=hidden, leave=False, delay=1.0)
 
 
 class Progress:

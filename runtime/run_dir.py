@@ -8,12 +8,14 @@ runs/NAME/
     stage2/          checkpoints of the prior; stage2-1/ of that of the next finer level, and so on
     samples/         pictures
     completions/     pictures that were filled in
-    tensorboard/     one event folder a stage
+    events.out.*     what TensorBoard reads, with validation/ and by_place/ (see tracker.py), codebook/
+                     and projector_config.pbtxt
     evaluation/      images and figures of each part of an evaluation
     metrics.json     what `evaluate` measured
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -25,11 +27,13 @@ from typing import Any
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
+from vqprior.configs.schema import MOST_LEVELS
 
 from .files import write_file, write_json
 from .lock import lock
 
 FORMAT = 1
+OF_ALL = "seed|precision|channels_last|deterministic"  # settings that every stage is trained with
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,13 @@ class RunDir:
         """Of the prior of a level, 0 being the coarsest."""
         return self.path / (f"stage2-{level}" if level else "stage2")
 
+    def begun_priors(self) -> list[int]:
+        """The levels whose priors have begun, in whatever order."""
+        return [level for level in range(MOST_LEVELS) if self.stage2_of(level).exists()]
+
     @property
     def samples(self) -> Path:
         return self.path / "samples"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
 
     @property
     def evaluation(self) -> Path:
@@ -86,11 +90,16 @@ class RunDir:
         """
         if not self.config_file.is_file():
             raise UserError(
-                f"{self.path} is no run directory: it has no config.yaml. Start one with a preset: vqprior "
-                "run mnist5k"
+                f"{self.path} is not a run directory: it has no config.yaml. "
+                "Start one with a preset: vqprior run mnist5k"
             )
         self.starts()
         return configs.parse(self.config_file, [])
+
+    def command(self) -> str:
+        """What was typed to start the run the last time."""
+        starts = self.starts()
+        return shlex.join(["vqprior", *starts[-1]["command"]]) if starts else ""
 
     def starts(self) -> list[dict[str, Any]]:
         """Version, commit and command of each start so far.
@@ -118,6 +127,11 @@ class RunDir:
 def is_run_dir(path: Path) -> bool:
     """Whether a run was ever started there."""
     return (path / "config.yaml").is_file()
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The checkpoints of a stage, the earliest first; step-00001000 is that of step 1,000."""
+    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
 
 
 def existing(config: Config) -> RunDir:
@@ -152,11 +166,16 @@ def start(config: Config) -> RunDir:
             f"the run directory {run.path} cannot be made: {error.strerror}; give another one with --out"
         ) from error
     lock(run.path)
+    write_start(run, config)
+    return run
+
+
+def write_start(run: RunDir, config: Config) -> None:
+    """Record a start in a run directory that is there, and its settings."""
     this = {"version": package_version(), "commit": git_commit(), "command": sys.argv[1:]}
     starts = [*run.starts(), this]
     write_file(run.config_file, configs.dump(config))
     write_json(run.record, {"format": FORMAT, "starts": starts})
-    return run
 
 
 def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None) -> None:
@@ -165,10 +184,12 @@ def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None
     Raises:
         UserError: a field of a stage that has begun differs.
     """
-    stored = run.config()
-    fixed = ["seed|precision|channels_last|deterministic|data|stage1"] if run.stage1.exists() else []
-    priors = [level for level in range(config.stage1.levels) if run.stage2_of(level).exists()]
-    fixed += ["stage2_fine" if level else "stage2" for level in priors]
+    stored, priors = run.config(), run.begun_priors()
+    fixed = [config.stage2_of(level).SECTION for level in priors]
+    if run.stage1.exists() or priors:
+        fixed.append(OF_ALL)
+    if run.stage1.exists() or run.codes.exists():  # imported codes have no stage one, and are what they are
+        fixed.append("data|stage1")
     changed = configs.differences(stored, config, "|".join(fixed)) if fixed else []
     changed = [words for words in changed if not (but and words.startswith(f"{but} "))]
     if priors and stored.stage1.steps != config.stage1.steps:

@@ -1,13 +1,33 @@
-"""Curves, pictures and text for TensorBoard, written by the main process only."""
+"""Curves, pictures and text for TensorBoard, written by the main process only.
+
+A run has up to three folders of event files, whose names are those that TensorBoard shows:
+
+    RUN               training: curves, pictures, text, settings (HParams), the codebook (projector)
+    RUN/validation    the held-out split
+    RUN/by_place      the model that knows how often each code stands at each place, and nothing else
+
+One tag in two of them is two curves in one chart. A tag is GROUP/NAME, a group a stage, or a stage and a word
+(`stage1`, `stage1_codes`, `stage1_loss`): TensorBoard sorts by letters, so that what decides is first.
+"""
 
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
+
+from vqprior import configs
+from vqprior.configs import Config
+
+from .event_files import PATTERN, take_back
+from .projector import write_codebook
+
+Series = Literal["", "validation", "by_place"]
+SERIES: tuple[Series, ...] = ("", "validation", "by_place")
 
 _say_error_of_thread = threading.excepthook
 
@@ -21,62 +41,137 @@ def _say_other_error_of_thread(error: threading.ExceptHookArgs) -> None:
 def _wait_for_next_second(folder: Path) -> None:
     """TensorBoard reads event files in the order of their names, which hold whole seconds, then the host and
     the process: one that is begun in the same second as that of a killed run could come before it."""
-    begun = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+    begun = [path.name.split(".")[3] for path in folder.glob(PATTERN)]
     newest = max((int(seconds) for seconds in begun if seconds.isdigit()), default=0)
     if time.time() < newest + 1 <= time.time() + 2:
         time.sleep(newest + 1 - time.time())
 
 
 class Tracker:
-    """Writes one event folder; on other processes than the main one it does nothing.
+    """Writes the event files of one stage of a run; on other processes than the main one it does nothing.
 
     Only `flush` and `close` fail on a full disk, so that a loop can take the error where all processes hear
     of it.
 
     Args:
-        folder: of the event files; each stage has its own, so that a purge touches no other curve.
-        step: the step that training goes on after; what a killed run wrote beyond it is purged.
+        run: the run directory.
+        stage: `stage1`, `stage2`, `stage2-1`, ...: what the tags begin with.
+        step: the step that training goes on after; what a killed run wrote beyond it is taken out.
         active: whether this is the main process.
     """
 
-    def __init__(self, folder: Path, *, step: int, active: bool):
-        self.writer = None
+    def __init__(self, run: Path, stage: str, *, step: int, active: bool):
+        self.run, self.stage, self.active = run, stage, active
+        self.writers: dict[Series, Any] = {}
         if active:
-            from torch.utils.tensorboard import SummaryWriter
-
             threading.excepthook = _say_other_error_of_thread
-            _wait_for_next_second(folder)
-            self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+            for series in SERIES:
+                take_back(run / series, stage, step)
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One point of each named curve."""
+    def scalars(self, step: int, values: dict[str, float], series: Series = "") -> None:
+        """One point of each named curve; names are as in `tag`."""
         for name, value in values.items():
-            self._add("scalar", name, value, step)
+            self._add("scalar", self.tag(name), value, step, series=series)
 
     def picture(self, step: int, name: str, image: Tensor | np.ndarray) -> None:
         """A picture [H, W, C], uint8."""
-        self._add("image", name, np.asarray(image), step, dataformats="HWC")
+        self._add("image", self.tag(name), np.asarray(image), step, dataformats="HWC")
 
     def histogram(self, step: int, name: str, values: Tensor) -> None:
         """The distribution of a tensor's values."""
-        self._add("histogram", name, values.cpu(), step)
+        self._add("histogram", self.tag(name), values.cpu(), step)
 
-    def text(self, step: int, name: str, text: str) -> None:
-        """Text, shown as it is."""
-        self._add("text", name, "    " + text.replace("\n", "\n    "), step)
+    def settings(self, step: int, config: Config, command: str) -> None:
+        """The configuration and the command as text, the settings that are not the default as HParams, and
+        which charts stand side by side (the custom scalars)."""
+        if not self.active:
+            return
+        for name, text in (("settings/config", configs.dump(config)), ("settings/command", command)):
+            self._add("text", self.tag(name), "    " + text.replace("\n", "\n    "), step)
+        self._add("custom_scalars", charts(config.stage1.levels))
+        with suppress(OSError):
+            self._writer("").file_writer.add_summary(_session(config))
 
-    def _add(self, kind: str, *arguments: Any, **options: Any) -> None:
-        if self.writer:
+    def codebook(self, name: str, columns: dict[str, Tensor], vectors: Tensor, thumbnails: Tensor) -> None:
+        """Put a codebook into the projector: the newest one takes the place of the one before.
+
+        Args:
+            name: of its folder in the run directory, `codebook` and what tells several apart.
+            columns: what is said of each of n codes, by name, [n] each.
+            vectors: of the codes [n, D].
+            thumbnails: what each is decoded to, [n, C, s, s] uint8.
+        """
+        if self.active:
             with suppress(OSError):
-                getattr(self.writer, f"add_{kind}")(*arguments, **options)
+                write_codebook(self.run, name, columns, vectors, thumbnails)
+
+    def tag(self, name: str) -> str:
+        """`mse` of stage1 -> `stage1/mse`, `codes/usage` -> `stage1_codes/usage`."""
+        return f"{self.stage}_{name}" if "/" in name else f"{self.stage}/{name}"
+
+    def _writer(self, series: Series) -> Any:
+        """The file of a series, begun at its first event."""
+        if series not in self.writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            _wait_for_next_second(self.run / series)
+            self.writers[series] = SummaryWriter(str(self.run / series))
+        return self.writers[series]
+
+    def _add(self, kind: str, *arguments: Any, series: Series = "", **options: Any) -> None:
+        if self.active:
+            with suppress(OSError):
+                getattr(self._writer(series), f"add_{kind}")(*arguments, **options)
 
     def flush(self) -> None:
         """Write out what is buffered; called before a checkpoint, so that no curve ends before its
         checkpoint."""
-        if self.writer:
-            self.writer.flush()
+        for writer in self.writers.values():
+            writer.flush()
 
     def close(self) -> None:
-        """Write out and close the file."""
-        if self.writer:
-            self.writer.close()
+        """Write out and close the files."""
+        for writer in self.writers.values():
+            writer.close()
+
+
+def charts(levels: int) -> dict[str, dict[str, list[Any]]]:
+    """The layout of the custom scalars of a run with so many levels of codes: charts by their titles, each
+    with the tags (regular expressions) whose curves of all folders it draws."""
+    stage1 = {
+        "reconstruction error, train and validation": _chart("^stage1/mse$"),
+        "codebook perplexity": _chart("^stage1_codes/perplexity"),
+        "share of the codes in use": _chart("^stage1_codes/usage"),
+        "terms of the loss": _chart("^stage1_loss/"),
+    }
+    found = {"Stage 1: pictures to codes": stage1}
+    for level in range(levels):
+        stage = f"stage2-{level}" if level else "stage2"
+        found[f"Stage 2: the prior{f' of level {level}' if levels > 1 else ''}"] = {
+            "bits/code, train, validation and the model by place": _chart(f"^{stage}/bits_per_code$"),
+            "bits/code of the batches, with dropout": _chart(f"^{stage}_loss/bits_per_code$"),
+        }
+    return found
+
+
+def _chart(tags: str) -> list[Any]:
+    """Lines of the tags that the regular expression fits."""
+    return ["Multiline", [tags]]
+
+
+def _session(config: Config) -> Any:
+    """The HParams of a run: its settings that are not the default."""
+    from torch.utils.tensorboard.summary import hparams
+
+    default = configs.flatten(asdict(Config()))
+    chosen = configs.flatten(asdict(replace(config, out=None, sample=Config().sample)))
+    differing = {key: value for key, value in chosen.items() if value != default[key]}
+    # Of the experiment, the session and its end: TensorBoard collects the first over all runs by itself, or
+    # settings that only some of them have would not be shown
+    _, session, _ = hparams({key: _plain(value) for key, value in differing.items()}, {})
+    return session
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    """A setting as HParams take it."""
+    return value if isinstance(value, bool | int | float | str) else str(value)

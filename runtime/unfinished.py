@@ -1,9 +1,15 @@
-"""Work in parts, which lie in OUT/.unfinished until all are there: a killed call goes on where it was."""
+"""Work in parts, which lie in OUT/.unfinished until all are there: a killed call goes on where it was.
+
+For one file that is a function of settings, and needs no parts, see `kept.py`.
+"""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vqprior.configs.errors import UserError
 
@@ -36,9 +42,26 @@ class Unfinished:
         """Where the parts are."""
         return self.out / ".unfinished"
 
+    @property
+    def begun(self) -> Path:
+        """The file that holds the settings of the parts."""
+        return self.folder / "settings.json"
+
     def part(self, index: int) -> Path:
         """The file of a part; where it is, the part is done."""
         return self.folder / f"{index:06d}.npy"
+
+    def arrays(self, count: int) -> Iterator[np.ndarray]:
+        """The parts 0 to count - 1, each opened when it is its turn."""
+        return (np.load(self.part(index), mmap_mode="r") for index in range(count))
+
+    def settled(self, name: str) -> Any:
+        """One setting of the call that was finished or begun here, if all its others are these; else None."""
+        for file in (self.out / self.record, self.begun):
+            there = read_json(file)
+            if isinstance(there, dict) and there | {name: self.settings[name]} == self.settings:
+                return there.get(name)
+        return None
 
     def begin(self, result: str, inside: str = ".") -> bool:
         """Whether all is done; else makes the folder of the parts, empty if they are of other settings.
@@ -50,14 +73,14 @@ class Unfinished:
         Raises:
             UserError: there is something that this command did not write.
         """
-        begun = self.folder / "settings.json"
-        if (self.out / result).exists() and not (self.out / self.record).is_file() and not begun.is_file():
-            found = f"{self.out / result} is there already and was not written by `{self.command}`"
-            raise UserError(f"{found}; give another folder with --out")
+        is_ours = (self.out / self.record).is_file() or self.begun.is_file()
+        if (self.out / result).exists() and not is_ours:
+            problem = f"{self.out / result} is there already and was not written by `{self.command}`"
+            raise UserError(f"{problem}; give another folder with --out")
         if read_json(self.out / self.record) == self.settings:
             shutil.rmtree(self.folder, ignore_errors=True)  # of a call that was killed at its very end
             return True
-        begin_parts(begun, self.settings, inside=inside)
+        begin_parts(self.begun, self.settings, inside=inside)
         return False
 
     def replace(self) -> None:

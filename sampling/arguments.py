@@ -51,7 +51,7 @@ def as_tensor(given: np.ndarray | Tensor) -> Tensor:
     try:
         return torch.tensor(np.asarray(given))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"got {type(given).__name__}, which is no array of numbers ({error})") from error
+        raise UserError(f"got {type(given).__name__}, which is not an array of numbers ({error})") from error
 
 
 def described(array: Tensor) -> str:

@@ -67,13 +67,21 @@ class Imported:
         if self.decoder is None:
             squares = self.colours[own].permute(0, 3, 1, 2)
             return squares.repeat_interleave(self.size, 2).repeat_interleave(self.size, 3)
-        made = np.asarray(self.decoder(own.numpy()))
+        try:
+            made = np.asarray(self.decoder(own.numpy()))
+        except Exception as error:  # of the user's own code
+            found = f"{type(error).__name__}: {error}"
+            raise UserError(f"data.decoder failed on codes int64 {list(own.shape)} ({found})") from error
         if made.dtype != np.uint8 or made.ndim != 4 or len(made) != len(own) or made.shape[-1] not in (1, 3):
             found = f"{made.dtype} {list(made.shape)}"
             raise UserError(
                 f"data.decoder gave {found} for {len(own)} maps; it gives uint8 [N, H, W, 1 or 3]"
             )
         return torch.from_numpy(made).permute(0, 3, 1, 2)
+
+    def refuse_unsound(self) -> None:
+        """Refuse, as `images_of`, a decoder of the user's that does not work: before hours are spent."""
+        self.images_of(tuple(torch.zeros(1, *level.size, dtype=torch.int64) for level in self.levels))
 
 
 def named_decoder(words: str) -> Decoder:

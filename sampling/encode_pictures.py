@@ -97,7 +97,7 @@ def _listed(root: Path) -> Pictures:
         UserError: it is no folder, or has none.
     """
     if not root.is_dir():
-        raise UserError(f"--pictures is {str(root)!r}, which is no folder; give a folder of images")
+        raise UserError(f"--pictures is {str(root)!r}, which is not a folder; give a folder of images")
     found = walk(root)
     left_out = ", ".join(f"{count:,} {kind}" for kind, count in found.left_out.items())
     if not found.names:
@@ -156,7 +156,7 @@ def _read(pictures: Pictures, index: int, data: Data, on_error: str, listing: Pa
             raise Unreadable(where, str(error)) from error
     except Unreadable as error:
         if on_error == "stop":
-            raise UserError(f"{error}; mend it, or go on without it: --on_error skip") from error
+            raise UserError(f"{error}; fix it, or go on without it: --on_error skip") from error
         note(listing / SKIPPED, "pictures", pictures.keys[index], error.reason)
         return None
     return central(torch.from_numpy(pixels)[None], data)[0]
@@ -169,8 +169,7 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
         UserError: no picture could be read.
     """
     out, levels = unfinished.out, tokenizer.levels
-    loaded = (np.load(unfinished.part(index), mmap_mode="r") for index in range(chunks))
-    parts = [part.reshape(len(part), -1) for part in loaded]  # [n, codes of all levels]
+    parts = [part.reshape(len(part), -1) for part in unfinished.arrays(chunks)]  # [n, codes of all levels]
     sound = np.concatenate([part[:, 0] != LEFT_OUT for part in parts])
     names = [key for key, is_sound in zip(keys, sound, strict=True) if is_sound]
     if not names:

@@ -14,12 +14,11 @@ holds more images than two chunks, the one that it draws and the one before, whi
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,11 +64,13 @@ def generate(settings: Sample, run: RunDir) -> Path:
     for name in ("method", "verify", "codes"):  # which it has only where they say something
         if record[name] == getattr(Sample(), name):
             del record[name]
-    record["batch_size"] = on_main(lambda: _begun_batch_size(out, record) or networks.batch_size_of(settings))
-    settings = replace(settings, batch_size=record["batch_size"])
+    unfinished = Unfinished(out, "samples.json", record, "sample")
+    # for `auto` that of the call which was begun there: its chunks are of that size
+    batch_size = on_main(lambda: unfinished.settled("batch_size") or networks.batch_size_of(settings))
+    settings = replace(settings, batch_size=batch_size)
+    unfinished = replace(unfinished, settings=record | {"batch_size": batch_size})
     if settings.precision == "tf32":
         refuse_tf32(networks.device)
-    unfinished = Unfinished(out, "samples.json", record, "sample")
     if on_main(unfinished.begin, "images", inside="images"):
         say(f"sample: done, {settings.images} images in {out}")
         return out
@@ -114,24 +115,6 @@ def generate(settings: Sample, run: RunDir) -> Path:
     return out
 
 
-def _begun_batch_size(out: Path, record: dict[str, Any]) -> int | None:
-    """For `auto`, the number of the call with these settings that was begun or finished there: its chunks are
-    of that size."""
-    if record["batch_size"] != "auto":
-        return None
-    for file in (
-        out / "samples.json",
-        Unfinished(out, "samples.json", record, "sample").folder / "settings.json",
-    ):
-        try:
-            found = json.loads(file.read_text())
-            if found | {"batch_size": "auto"} == record:
-                return found["batch_size"]
-        except (OSError, ValueError, TypeError, KeyError):
-            continue
-    return None
-
-
 class _Behind:
     """A piece of work in a thread, one at a time, while the caller goes on."""
 
@@ -170,16 +153,14 @@ def _assemble(
     """Chunks -> the files that are asked for, then forget the chunks."""
     out, parts = unfinished.out, unfinished.folder
     unfinished.replace()
-
-    def arrays() -> Iterator[np.ndarray]:
-        return (np.load(unfinished.part(index)) for index in range(chunks))
-
     count = len(classes["labels"])
-    write_file(out / "samples.npz", lambda path: write_npz(path, key, arrays(), count, classes))
+    arrays = unfinished.arrays(chunks)
+    write_file(out / "samples.npz", lambda path: write_npz(path, key, arrays, count, classes))
     if (parts / "images").is_dir():  # else an earlier call was killed after this
         os.sync()  # the PNGs, all at once
         move_folder(parts / "images", out / "images")
-    first = torch.from_numpy(np.stack(list(islice(chain.from_iterable(arrays()), SHOWN))))
+    shown = islice(chain.from_iterable(unfinished.arrays(chunks)), SHOWN)
+    first = torch.from_numpy(np.stack(list(shown)))
     save_png(out / "grid.png", grid(first.permute(0, 3, 1, 2), columns))
     (out / "verified.json").unlink(missing_ok=True)  # of an earlier call
     if verified:

@@ -322,13 +322,13 @@ class Generator:
         """p(label | codes) of each image by Bayes' rule, all classes being equally likely before.
 
         Args:
-            given, batch_size, precision: as for `log_prob`.
+            given, batch_size, precision: as for `log2_prob`.
 
         Returns:
             float64 [N, classes], rows that sum to 1.
 
         Raises:
-            UserError: as `log_prob`, or an unconditional prior.
+            UserError: as `log2_prob`, or an unconditional prior.
         """
         if not self.label_names:
             raise UserError("the prior is unconditional: its data had no classes to tell apart")

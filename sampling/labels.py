@@ -41,7 +41,7 @@ def label_number(label: Label, label_names: Sequence[str]) -> int:
         return _numbered(label, label_names)
     if not isinstance(label, Integral) or isinstance(label, bool):
         raise UserError(
-            f"{label!r} is no class but {type(label).__name__}; an integer is the number of a class, a "
+            f"{label!r} is not a class but {type(label).__name__}; an integer is the number of a class, a "
             f"string its name: the classes are {listed(label_names)}"
         )
     if not 0 <= label < len(label_names):

@@ -330,6 +330,9 @@ def prior_checkpoints(run: RunDir) -> list[Checkpoint]:
     found = [checkpoint.best(run.stage2)]
     codes = found[0].meta["codes"]
     for level in range(1, len(codes["levels"])):
+        if not run.stage2_of(level).exists():
+            command = f"vqprior train-prior {run.path} --level {level}"
+            raise UserError(f"the prior of level {level} is not trained yet: {command}")
         found.append(checkpoint.best(run.stage2_of(level)))
         if found[-1].meta["codes"] != codes:
             raise UserError(

@@ -1,8 +1,8 @@
 """Images -> code maps on disk: every split, in shards, shared out over the processes; a killed dump goes
 on."""
 
-import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from vqprior.runtime.codes import Codes, in_words, joined
 from vqprior.runtime.data import SPLITS, DataSet, Split, roots_of
 from vqprior.runtime.data.transform import augment, central
 from vqprior.runtime.devices import fp32_precision
+from vqprior.runtime.files import move_folder
 from vqprior.runtime.launch import autocast
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, each_in_turn, on_main, say
@@ -52,10 +53,9 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         format=code_maps.FORMAT if len(model.levels) > 1 else 1,
         fp32_precision=fp32_precision(config.precision),
     )
-    if not on_main(_prepare, run, header):
+    partial = on_main(_begin, run, header)
+    if partial is None:
         return say(f"encode: done, {sum(header.sizes.values()):,} images in {run.codes}")
-
-    partial = run.codes.with_name("codes.partial")
 
     def write(shard: tuple[str, int, int]) -> None:
         split, start, size = shard
@@ -67,25 +67,26 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
             code_maps.write_shard(partial, header, split, start, codes, labels, images.names(originals))
 
     each_in_turn(code_maps.shard_starts(header), write, "encode")
-    on_main(_finish, run, header)
+    on_main(_finish, run, header, partial)
     say(f"encode: {sum(header.sizes.values()):,} images -> {in_words(model.levels)} in {run.codes}")
 
 
-def _prepare(run: RunDir, header: Header) -> bool:
-    """Whether there is anything to do; makes or empties the folder of the unfinished dump."""
-    partial = run.codes.with_name("codes.partial")
+def _begin(run: RunDir, header: Header) -> Path | None:
+    """The folder of the unfinished dump, with the shards of this header that are there; None if all is
+    done."""
     there = code_maps.read_header(run.codes)
     if there and there.origin() == header.origin():
-        return False
-    if there and run.stage2.exists():
+        return None
+    if there and (begun := run.begun_priors()):
+        folders = " and ".join(str(run.stage2_of(level)) for level in begun)
         raise UserError(
-            f"the prior in {run.stage2} was trained on codes of another stage-one checkpoint or of other "
-            "settings. "
-            f"Delete {run.stage2} to encode and train it again, or start a new run with --out"
+            f"the prior in {folders} was trained on codes of another stage-one checkpoint or of other "
+            f"settings. Delete {folders} to encode and train it again, or start a new run with --out"
         )
     # Shards of an earlier version, whose fp32 was TF32 on some GPUs, are not mixed with others
+    partial = run.codes.with_name("codes.partial")
     begin_parts(partial / "origin.json", header.origin() | {"fp32_precision": header.fp32_precision})
-    return True
+    return partial
 
 
 def _sizes(config: Config, data: DataSet) -> dict[str, int]:
@@ -94,11 +95,9 @@ def _sizes(config: Config, data: DataSet) -> dict[str, int]:
     return sizes | {"train": sizes["train"] * (1 + config.data.copies)}
 
 
-def _finish(run: RunDir, header: Header) -> None:
-    partial = run.codes.with_name("codes.partial")
+def _finish(run: RunDir, header: Header, partial: Path) -> None:
     code_maps.finish(partial, header)
-    shutil.rmtree(run.codes, ignore_errors=True)
-    partial.rename(run.codes)
+    move_folder(partial, run.codes)
 
 
 @torch.no_grad()

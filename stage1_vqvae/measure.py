@@ -1,6 +1,7 @@
 """What a VQ-VAE does to a split: distortion and codebook use, over the whole split and not a batch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +82,13 @@ class Reconstruction:
         names = ("mse", "psnr", "relative_mse", "decoder_bits_per_dim")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    def curves(self) -> dict[str, float]:
+        """What is logged as training goes on, by tag (see `Tracker.tag`); the relative error has the curve of
+        the error."""
+        of_codes = self.figures().keys() - self.of_images().keys()
+        tags = {name: f"codes/{name}" if name in of_codes else name for name in self.figures()}
+        return {tag: self.figures()[name] for name, tag in tags.items() if name != "relative_mse"}
+
     def use_in_words(self) -> str:
         """How the codes are used."""
         levels, K = [carried.each() for carried in self.levels], self.levels[0].counts.shape[1]
@@ -98,22 +106,31 @@ def measure(
 ) -> Reconstruction:
     """Encode and decode every image of the split once, shared out over the processes; changes no state.
 
-    Of several levels it also decodes each image with the codes of one level from another image, its
-    neighbour in the chunk.
+    Of several levels it also decodes each image with the codes of one level from another image: the one half
+    a split further on, which is of another class where pictures come class by class. A split of one image
+    has no other.
     """
     device, share = model.device, share_of_process()
     n = model.quantizers[0].codes_per_vector
     counts = torch.zeros(len(model.levels), n, model.K, dtype=torch.int64, device=device)
     sums = torch.zeros(5, dtype=torch.float64)  # error, x, x^2, loss, sub-pixels
     swapped = torch.zeros(len(model.levels), dtype=torch.float64)
+    levels, is_several = len(model.levels), len(model.levels) > 1
+
+    def images(indices: Tensor) -> Tensor:
+        return to_float(split.images(indices), device, channels_last=channels_last)
+
     with evaluating(model):
         for chunk in chunks(len(split), batch, share):
-            x = to_float(split.images(chunk.padded), device, channels_last=channels_last)
+            x = images(chunk.padded)
             with autocast(device, precision):
                 quantized = model.encode(x)
                 vectors = vectors_of(quantized)
                 prediction = model.predict(vectors)
-                others = [model.predict(vectors_with_other(vectors, level)) for level in several(model)]
+                others = []
+                if is_several:
+                    theirs = vectors_of(model.encode(images(another(chunk.padded, len(split)))))
+                    others = [model.predict(exchanged(vectors, theirs, level)) for level in range(levels)]
             losses = model.likelihood.loss(prediction, x)
             x = chunk.own(x)
             for of_level, codes in zip(counts, chunk.own(codes_of(quantized)), strict=True):
@@ -131,7 +148,6 @@ def measure(
     counts = sum_tensor(counts).cpu()
     error, total, squares, loss, pixels, *swapped = sum_numbers([*sums.tolist(), *swapped.tolist()])
     mse, variance = error / pixels, squares / pixels - (total / pixels) ** 2
-    is_several = len(model.levels) > 1
     return Reconstruction(
         mse=mse,
         psnr=-10 * math.log10(max(mse, 1e-12)),
@@ -145,14 +161,14 @@ def measure(
     )
 
 
-def several(model: VQVAE) -> range:
-    """The levels, where there are more than one."""
-    return range(len(model.levels) if len(model.levels) > 1 else 0)
+def another(images: Tensor, count: int) -> Tensor:
+    """For each of these of `count` images, [n] int64, another one: a function of the image alone."""
+    return (images + max(1, count // 2)) % count
 
 
-def vectors_with_other(vectors: tuple[Tensor, ...], level: int) -> tuple[Tensor, ...]:
-    """Code vectors [B, D, h, w] of each level, those of one level from the next image of the batch."""
-    return tuple(z_q.roll(1, 0) if index == level else z_q for index, z_q in enumerate(vectors))
+def exchanged(vectors: Sequence[Tensor], others: Sequence[Tensor], level: int) -> tuple[Tensor, ...]:
+    """Code vectors [B, D, h, w] of each level, those of one level from the others."""
+    return (*vectors[:level], others[level], *vectors[level + 1 :])
 
 
 def error_of(model: VQVAE, prediction: Tensor, x: Tensor) -> Tensor:

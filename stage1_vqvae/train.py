@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint, pictures
@@ -50,6 +49,7 @@ from vqprior.runtime.tracker import Tracker
 from vqprior.runtime.transfer import onto
 
 from .begin import describe, source_of, take_over
+from .codebook import log_codebook
 from .measure import measure
 from .objective import objective, total
 from .quantizers import Quantized, Quantizer
@@ -123,8 +123,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             for tensor in quantizer.state_dict().values():
                 tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
-    tracker = Tracker(run.tensorboard / "stage1", step=start, active=is_main())
-    tracker.text(start, "config", configs.dump(config))
+    tracker = Tracker(run.path, "stage1", step=start, active=is_main())
+    tracker.settings(start, config, run.command())
     shown = data.test.images(spread(len(data.test), 32))
     progress = Progress(
         "stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()
@@ -166,7 +166,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 accelerator.backward(loss / settings.accumulate)
                 mse = F.mse_loss(likelihood.image(prediction.detach()), x)
             curves = {f"loss/{name}": term for name, term in terms.items()}
-            losses = {"loss/total": loss, **curves, "train/mse": mse}
+            losses = {"loss/total": loss, **curves, "mse": mse}
             passes.append(torch.stack([value.detach() for value in losses.values()]))
             quantized_in.append(quantized)
 
@@ -213,15 +213,15 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         if logging:
             means = [value / share.processes for value in sum_numbers(losses.mean(0).tolist())]
             values = dict(zip(names, means, strict=True)) | {
-                "train/learning_rate": rate,
-                "train/gradient_norm": float(norm),
-                "train/skipped_steps": guard.skipped,
-                "train/images_per_second": progress.images_per_second(),
+                "rates/learning_rate": rate,
+                "rates/gradient_norm": float(norm),
+                "rates/skipped_steps": guard.skipped,
+                "speed/images_per_second": progress.images_per_second(),
             }
             if moves:
-                values["train/restarted_codes"] = float(restarted)
+                values["codes/restarted"] = float(restarted)
             tracker.scalars(step, values)
-            shown_beside = {"loss": "loss/total", "mse": "train/mse", "img/s": "train/images_per_second"}
+            shown_beside = {"loss": "loss/total", "mse": "mse", "img/s": "speed/images_per_second"}
             progress.show({word: values[name] for word, name in shown_beside.items()})
 
         # Once in a while: evaluate
@@ -236,14 +236,13 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                     channels_last=config.channels_last,
                 )
                 score = found.loss
-                tracker.scalars(
-                    step, {f"validation/{name}": value for name, value in found.figures().items()}
-                )
+                tracker.scalars(step, found.curves(), "validation")
                 for level, carried in enumerate(found.levels):
-                    name = f"validation/code_usage{f'_{level}' if len(found.levels) > 1 else ''}"
+                    name = f"codes/use{f'_{level}' if len(found.levels) > 1 else ''}"
                     tracker.histogram(step, name, torch.log10(carried.counts.clamp(min=0.5).float()))
                 if is_main():
-                    tracker.picture(step, "test/reconstructions", reconstruct(model, shown, config))
+                    tracker.picture(step, "reconstructions", reconstruct(model, shown, config))
+                    log_codebook(tracker, step, model, found.levels)
             bits = found.decoder_bits_per_dim
             progress.say(
                 f"step {step}: validation {'' if bits is None else f'{bits:.3f} bits/dim of the decoder, '}"

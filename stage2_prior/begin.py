@@ -44,10 +44,14 @@ def source_of(
     found = checkpoint.best(source_run(section, init).stage2_of(level))
     codes, there = found.meta["codes"], from_tree(found.meta["config"])
     if codes["vqvae"] not in origins:
+        if config.data.source == "codes":
+            raise UserError(_other_file(section, init))
         raise UserError(_other_codes(section, init, codes["vqvae"], origins))
     if not _same_classes(codes["label_names"], label_names):
         raise UserError(_other_classes(section, init, codes["label_names"], label_names))
-    fitting = dict.fromkeys((*_fitting(there.stage2_of(level)), *_fitting(settings)))
+    fitting = dict.fromkeys(
+        (*(("above_blocks",) if level else ()), *_fitting(there.stage2_of(level)), *_fitting(settings))
+    )
     misfits = differing(there, config, (*FITTING_CODES, *(f"{section}.{name}" for name in fitting)))
     if label_names and bool(there.stage2_of(level).label_dropout) != bool(settings.label_dropout):
         misfits |= differing(there, config, (f"{section}.label_dropout",))
@@ -91,6 +95,15 @@ def _other_codes(section: str, init: str, theirs: str, origins: Sequence[str]) -
         f"{section}.init: the prior of {init} learnt codes of the VQ-VAE {theirs[:12]}, and those here are "
         f"{here}: the same numbers mean other things. Begin stage one from it too, --stage1.init {init} "
         f"(with --stage1.steps 0 it is taken over as it is), or leave --{section}.init out"
+    )
+
+
+def _other_file(section: str, init: str) -> str:
+    """What to say of a prior of codes that were imported from another file."""
+    return (
+        f"{section}.init: the prior of {init} learnt codes that were imported from another file, or encoded: "
+        "whether the same numbers mean the same there cannot be told. Import the file that it learnt, or "
+        f"leave --{section}.init out"
     )
 
 

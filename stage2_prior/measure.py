@@ -69,7 +69,7 @@ def posterior_accuracy(
     """Share of so many of a split's images (see `bits_by_position`) whose own label is arg max over y of
     p(codes of all levels | y): a classifier for free."""
     hits, chosen = 0, some_of(len(split), images)
-    for chunk in chunks(chosen, batch, share_of_process()):
+    for chunk in chunks(chosen, batch, share_of_process(), name="posterior"):
         codes = codes_onto(split.codes(chunk.padded), priors[0].device)
         bits = []
         for label in range(priors[0].classes):
@@ -132,6 +132,13 @@ def code_frequencies(train: Tensor) -> tuple[Tensor, Tensor]:
     unigram = unigram / unigram.sum()
     places = train + unigram * len(unigram)
     return unigram, places / places.sum(1, keepdim=True)
+
+
+def bits_by_place(train: CodeSplit, held_out: CodeSplit, level: Level) -> float:
+    """Bits a code of held-out codes under the model that knows how often each training code stands at each
+    place, and no neighbours: what a prior has to beat."""
+    _, places = code_frequencies(position_counts(train, level))
+    return cross_entropy_bits(position_counts(held_out, level), places)
 
 
 def cross_entropy_bits(held_out: Tensor, p: Tensor) -> float:

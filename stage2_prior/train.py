@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint
 from vqprior.runtime.average import WeightAverage
+from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.feed import fed
@@ -28,12 +30,12 @@ from vqprior.runtime.optimizer import Rate, adamw, learning_rate, on_device, set
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress
 from vqprior.runtime.randomness import Stream, hash64, seed_of, uniform
-from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.run_dir import OF_ALL, RunDir
 from vqprior.runtime.run_state import RunState
 from vqprior.runtime.tracker import Tracker
 
 from .begin import describe, source_of, vqvae_origins, weights_of
-from .measure import bits_per_code
+from .measure import bits_by_place, bits_per_code
 from .prior import Prior
 from .priors import build
 
@@ -70,6 +72,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
         )
     if start >= settings.steps:
         return say(f"{name}: done, {start} steps")
+    if resumed:
+        _refuse_other_settings(resumed, config, run, settings.SECTION)
     label_names = maps.header.label_names
     vqvaes = on_main(vqvae_origins, run, maps.header.vqvae)
     source = None if resumed else on_main(source_of, config, label_names, vqvaes, level)
@@ -115,8 +119,9 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
             labels = labels.masked_fill(hidden, model.null_label)
         return labels, model.dropout_keys(config.seed, positions), *codes
 
-    tracker = Tracker(run.tensorboard / folder.name, step=start, active=is_main())
-    tracker.text(start, "config", configs.dump(config))
+    tracker = Tracker(run.path, folder.name, step=start, active=is_main())
+    tracker.settings(start, config, run.command())
+    by_place = cache(lambda: bits_by_place(train_codes, validation, model.level))  # at the first evaluation
     progress = Progress(
         name, start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()
     )
@@ -201,14 +206,14 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
         if logging:
             nats = sum_numbers([terms.mean().item()])[0] / share.processes
             values = {
-                "train/bits_per_code": nats / LN2,
-                "train/learning_rate": rate,
-                "train/gradient_norm": float(norm),
-                "train/skipped_steps": guard.skipped,
-                "train/images_per_second": progress.images_per_second(),
+                "loss/bits_per_code": nats / LN2,
+                "rates/learning_rate": rate,
+                "rates/gradient_norm": float(norm),
+                "rates/skipped_steps": guard.skipped,
+                "speed/images_per_second": progress.images_per_second(),
             }
             tracker.scalars(step, values)
-            progress.show({"bits/code": nats / LN2, "img/s": values["train/images_per_second"]})
+            progress.show({"bits/code": nats / LN2, "img/s": values["speed/images_per_second"]})
 
         # Once in a while: evaluate, on held-out codes and on as many training codes, without dropout
         score = None
@@ -217,9 +222,10 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
                 how = dict(batch=config.inference_batch, precision=config.precision, images=len(validation))
                 score = bits_per_code(model, validation, **how)
                 seen = bits_per_code(model, train_codes, **how)
-                tracker.scalars(
-                    step, {"validation/bits_per_code": score, "train/bits_per_code_evaluated": seen}
-                )
+                tracker.scalars(step, {"bits_per_code": seen})
+                tracker.scalars(step, {"bits_per_code": score}, "validation")
+                if is_main():
+                    tracker.scalars(step, {"bits_per_code": by_place()}, "by_place")
                 if preview and is_main():
                     tracker.picture(step, "samples", preview(model, step))
             progress.say(f"step {step}: validation {score:.4f} bits/code, train {seen:.4f}")
@@ -245,3 +251,16 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
     writer.finish()
     progress.close()
     tracker.close()
+
+
+def _refuse_other_settings(resumed: Checkpoint, config: Config, run: RunDir, section: str) -> None:
+    """Refuse, with a UserError, to go on with a prior under other settings than it began with: it may have
+    been trained in another copy of the run."""
+    there = configs.from_tree(resumed.meta["config"])
+    changed = configs.differences(there, config, f"{OF_ALL}|{section}")
+    if changed:
+        raise UserError(
+            f"{resumed.path} was trained with other settings than {run.config_file} has: "
+            f"{'; '.join(changed)}. Write them there as they were, or delete {resumed.path.parent} to train "
+            "it anew"
+        )

@@ -208,7 +208,7 @@ def test_a_prior_with_its_classes_in_another_order_gives_the_same_for_the_same_n
 
 
 REFUSED = {
-    "no run": (["--stage1.init", "NOWHERE"], "stage1.init is 'NOWHERE', which is no run directory"),
+    "no run": (["--stage1.init", "NOWHERE"], "stage1.init is 'NOWHERE', which is not a run directory"),
     "a run without stage one": (["--stage1.init", "EMPTY"], "train that stage first"),
     "another K": (
         ["--stage1.init", "SOURCE", "--stage1.K", "32"],

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import gpu, gpu_memory, gpu_operations
-from benchmarks.gpu_memory import Need
+from benchmarks.gpu_memory import MIB, Need, Stage
 from tests.pretend_device import pretend
 
 
@@ -63,15 +64,55 @@ def test_what_fails_is_said_in_place_of_its_figures():
 
 def test_memory_is_fixed_and_by_image(tmp_path):
     """AdamW keeps three numbers a parameter beside it at most; more images take more in proportion."""
-    need = gpu_memory.need("mnist", "stage1", "fp32")
+    need = gpu_memory.need("mnist", Stage(), "fp32")
     config = gpu.config_of("mnist")
     parameters = sum(p.numel() for p in gpu.VQVAE(config).parameters())
     assert 3 * 4 * parameters < need.fixed * 2**20 < 5 * 4 * parameters + 2**20
-    assert gpu_memory.need("mnist", "stage1", "bf16").image < 0.8 * need.image
-    peak = gpu_memory.peak(config, "stage1", 100, 10, "fp32")
+    assert gpu_memory.need("mnist", Stage(), "bf16").image < 0.8 * need.image
+    peak = gpu_memory.peak(config, Stage(), 100, 10, "fp32")
     assert peak == pytest.approx(need.fixed + 100 * need.image, rel=0.1)
     assert Need(fixed=1000, image=100).largest_batch(8) == 51
     assert Need(fixed=1e6, image=1).largest_batch(8) == 0
+
+
+SMALL = ("mnist_pixelsnail", "mnist_transformer")
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in gpu_memory.CLASSES if name not in SMALL]
+
+
+@pytest.mark.parametrize("preset", [*SMALL, *LARGE])
+def test_memory_of_each_level_and_kind_of_prior_is_counted(preset):
+    """A step of two images of every stage of every preset: what it holds is its weights, their gradients and
+    two moments at least."""
+    config, classes = gpu.config_of(preset), gpu_memory.CLASSES[preset]
+    stages = gpu_memory.stages_of(config)
+    assert len(stages) == 1 + config.stage1.levels
+    for stage in stages:
+        with FakeTensorMode():
+            model, _ = stage.build(config, 1, classes)
+            weights = sum(parameter.numel() for parameter in model.parameters())
+        one, two = (gpu_memory.peak(config, stage, batch, classes, "bf16") for batch in (1, 2))
+        assert one > 4 * 4 * weights / MIB and two > one, stage
+
+
+@pytest.mark.slow
+def test_a_finer_prior_holds_what_reads_the_coarser_codes():
+    """Its maps have four times as many places, so an image of it takes more than one of the coarsest."""
+    coarse, fine = (gpu_memory.need("folder_two_levels", Stage(level), "bf16").image for level in (0, 1))
+    assert fine > 2 * coarse
+
+
+def test_the_table_of_memory_has_a_row_for_each_level(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_memory, "need", lambda *_: Need(fixed=1.0, image=2.0))
+    gpu.main(["--memory", "--out", str(tmp_path / "memory")])
+    rows = json.loads((tmp_path / "memory.json").read_text())
+    assert {row["preset"] for row in rows} == {*gpu_memory.CLASSES}
+    assert [row["stage"] for row in rows if row["preset"] == "ffhq256"] == ["1", "2", "2, level 1"]
+
+
+def test_presets_that_are_counted_only_are_not_measured(capsys):
+    with pytest.raises(SystemExit) as error:
+        gpu.main(["--presets", "ffhq256"])
+    assert error.value.code == 2 and "counted by --memory alone" in capsys.readouterr().err
 
 
 def test_operations_are_those_of_the_table(capsys, tmp_path):

@@ -258,7 +258,7 @@ def test_several_processes_stay_on_the_devices_they_have_met_on(machine, monkeyp
         processes._change()
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS.keys() - {"import-codes", "ls", "doctor"}))
 def test_every_command_takes_the_flag_anywhere_and_explains_it(name, command, finished_run, tmp_path):
     target = ["folder", *TINY] if name == "run" else [finished_run]
     flags = ["--out", tmp_path / "out"] if name in ("run", "sample", "export", "complete") else []

@@ -28,7 +28,8 @@ def test_a_run_leaves_what_it_promises(finished_run):
         "codes",
         "stage2",
         "samples",
-        "tensorboard",
+        "validation",
+        "by_place",
         "metrics.json",
     }
     archive = np.load(finished_run / "samples" / "samples.npz")
@@ -52,25 +53,31 @@ def test_the_curves_have_each_step_once(finished_run):
             "loss/total",
             "loss/reconstruction",
             "loss/commitment",
-            "train/learning_rate",
-            "train/gradient_norm",
-            "train/images_per_second",
+            "rates/learning_rate",
+            "rates/gradient_norm",
+            "speed/images_per_second",
         ],
         "stage2": [
-            "train/bits_per_code",
-            "train/learning_rate",
-            "train/gradient_norm",
-            "train/images_per_second",
+            "loss/bits_per_code",
+            "rates/learning_rate",
+            "rates/gradient_norm",
+            "speed/images_per_second",
         ],
     }.items():
-        events = EventAccumulator(str(finished_run / "tensorboard" / stage)).Reload()
+        events = EventAccumulator(str(finished_run)).Reload()
         for tag in tags:
-            assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4], tag
-    assert events.Tags()["images"] == ["samples"]
-    first = EventAccumulator(str(finished_run / "tensorboard" / "stage1")).Reload()
-    assert first.Tags()["images"] == ["test/reconstructions"]
-    assert {"validation/perplexity", "validation/usage", "validation/mse"} <= set(first.Tags()["scalars"])
-    assert "loss/codebook" not in first.Tags()["scalars"]  # moving averages have no such term
+            assert [event.step for event in events.Scalars(f"{stage}_{tag}")] == [1, 2, 3, 4], tag
+    pictures = {"stage1/reconstructions", "stage1/single_codes", "stage2/samples"}
+    assert set(events.Tags()["images"]) == pictures
+    scalars = set(events.Tags()["scalars"])
+    assert len(scalars) < 20 and {"stage1/mse", "stage2/bits_per_code"} <= scalars
+    assert "stage1_loss/codebook" not in scalars  # moving averages have no such term
+    held_out = EventAccumulator(str(finished_run / "validation")).Reload().Tags()["scalars"]
+    assert {"stage1/mse", "stage1_codes/perplexity", "stage1_codes/usage", "stage2/bits_per_code"} <= {
+        *held_out
+    }
+    by_place = EventAccumulator(str(finished_run / "by_place")).Reload()
+    assert by_place.Tags()["scalars"] == ["stage2/bits_per_code"]
 
 
 def test_the_same_command_again_says_that_all_is_done(finished_run, tmp_path, command):
@@ -103,8 +110,8 @@ def test_more_steps_resume_and_fewer_steps_ahead_are_left(finished_run, tmp_path
     code, _ = command("train-prior", tmp_path / "run", "--stage2.steps", 6, "--stage2.eval_every", 2)
     assert code == 0
     assert (tmp_path / "run" / "stage2" / "step-00000006").is_dir()
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "stage2")).Reload()
-    assert [event.step for event in events.Scalars("train/bits_per_code")] == [1, 2, 3, 4, 5, 6]
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [event.step for event in events.Scalars("stage2_loss/bits_per_code")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_an_interrupted_run_ends_like_an_unbroken_one(finished_run, tmp_path, command):

@@ -1,6 +1,7 @@
 """Codes of others: read, split, trained, drawn, measured; what needs pictures or cannot be read is
 refused."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,10 @@ import torch
 
 from tests.conftest import TINY, write_pictures
 from vqprior import Generator
+from vqprior.configs.commands import ImportCodes
+from vqprior.configs.errors import UserError
 from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.import_codes import read
 
 STEPS = ["--stage2.steps", 4, "--stage2.save_every", 2, "--stage2.eval_every", 4, "--stage2.batch_size", 8]
 STEPS += ["--stage2.channels", 8, "--stage2.layers", 4, "--stage2.gated_pixelcnn.head", 8]
@@ -84,7 +88,8 @@ def test_what_encode_writes_is_read_again(here, command):
     assert command("run", "folder", *flags)[0] == 0
     assert command("encode", "run", "--pictures", pictures, "--out", "codes")[0] == 0
     expected = np.load("codes/codes.npz")
-    for ending in ("npz", "parquet"):
+    has_parquet = importlib.util.find_spec("pyarrow") is not None
+    for ending in ("npz", "parquet") if has_parquet else ("npz",):
         out = f"from_{ending}"
         code, printed = command(
             "import-codes", f"codes/codes.{ending}", "--codes_per_position", 2, "--out", out
@@ -107,8 +112,10 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
         "    return np.repeat((codes * 50).astype(np.uint8)[..., None], 3, axis=-1)\n"
         "def wrong(codes):\n"
         "    return codes * 1.0\n"
+        "def failing(codes):\n"
+        "    return codes['x']\n"
     )
-    for name in ("decode", "wrong", "missing"):
+    for name in ("decode", "wrong", "failing", "missing"):
         assert command("import-codes", "grids.npy", "--decoder", f"my_decoder:{name}", "--out", name)[0] == 0
     shutil.copytree("decode", "colours")
     assert command("train-prior", "decode", *STEPS)[0] == 0
@@ -116,7 +123,10 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
     assert code == 0 and "decoded by my_decoder:decode, code of your own" in printed, printed
     drawn = np.load("decode/samples/samples.npz")
     assert np.array_equal(drawn["images"][..., 0], drawn["codes"] * 50)
-    for name, words in (("wrong", "float64 ["), ("missing", "cannot be imported")):
+    refused = {"wrong": "float64 [", "failing": "IndexError", "missing": "cannot be imported"}
+    for name, words in refused.items():
+        code, printed = command("train-prior", name, *STEPS)  # before it is trained
+        assert code == 2 and words in printed and not Path(name, "stage2").exists(), printed
         shutil.copytree("decode/stage2", f"{name}/stage2")
         code, printed = command("sample", name, "--images", 4)
         assert code == 2 and words in printed, printed
@@ -137,6 +147,11 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
         (lambda: np.savez("f.npz", a=grids(), b=grids()), ["f.npz"], "say which: --key NAME"),
         (lambda: np.savez("f.npz", a=grids()), ["f.npz", "--key", "c"], "no array 'c'; it has a"),
         (lambda: np.savez("f.npz", codes=grids(), labels=np.arange(3)), ["f.npz"], "80 maps and 3 labels"),
+        (
+            lambda: np.savez("f.npz", codes=grids(), labels=np.arange(80) + 10**9),
+            ["f.npz", "--K", 5],
+            "count the classes anew",
+        ),
         (lambda: np.save("f.npy", grids()), ["f.npy", "--labels", "no.txt"], "there is no file no.txt"),
         (lambda: np.save("f.npy", grids()), ["f.npy", "--codes_per_position", 3], "must divide them"),
         (lambda: Path("f.npz").write_bytes(b"PK\x03\x04 no archive"), ["f.npz"], "cannot be read as codes"),
@@ -173,3 +188,71 @@ def test_what_needs_pictures_is_refused_in_words(here, command):
     for call in (generator.encode, generator.reconstruct):
         with pytest.raises(Exception, match="no VQ-VAE and no pictures"):
             call(np.zeros((1, 12, 16, 3), np.uint8))
+
+
+def test_what_has_begun_goes_on_under_its_own_settings(here, command):
+    """There is no stage one that could hold them; a run of pictures is another one."""
+    np.save("grids.npy", grids(60))
+    assert command("import-codes", "grids.npy", "--out", "run")[0] == 0
+    code, printed = command("run", "run", "--data.source", "folder")
+    assert code == 2 and "data.source is codes there and folder now" in printed, printed
+    assert command("train-prior", "run", *STEPS, "--seed", 1, "--stage2.steps", 2)[0] == 0
+    code, printed = command("train-prior", "run", "--stage2.steps", 4, "--seed", 2)
+    assert code == 2 and "seed is 1 there and 2 now" in printed, printed
+    assert command("train-prior", "run", "--stage2.steps", 4)[0] == 0
+
+
+def test_an_import_that_was_stopped_is_begun_again(here, command, monkeypatch):
+    np.save("grids.npy", grids(60))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vqprior.runtime.code_maps.finish", full)
+        code, printed = command("import-codes", "grids.npy", "--out", "run")
+    assert code == 2 and "No space left" in printed and [*here.iterdir()] == [here / "grids.npy"], printed
+    (here / "run.tmp" / "codes").mkdir(parents=True)  # of one that was killed
+    assert command("import-codes", "grids.npy", "--out", "run")[0] == 0
+    assert CodeMaps(here / "run" / "codes").header.sizes["train"] and not (here / "run.tmp").exists()
+    code, printed = command("import-codes", "grids.npy", "--out", "run")
+    assert code == 2 and "is not empty" in printed
+    code, printed = command("import-codes", "grids.npy", "--out", "grids.npy")
+    assert code == 2 and "grids.npy is a file; give a folder" in printed
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[1, 2], [3, 4]], None),
+        ([[[1, 2]], [[3, 4]]], None),
+        ([[1, 2], [3]], "its lists are of several lengths"),
+        ([[1, None], [3, 4]], "1 values are missing"),
+        ([[1, 2], None], "1 values are missing"),
+        ([[], []], "codes are integers"),
+        ([{"a": 1}, {"a": 2}], "codes are integers"),
+        ([], "codes are integers"),
+        ([1, 2], "codes are integers"),
+    ],
+)
+def test_a_column_of_lists_is_one_array_or_is_refused(here, rows, words):
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.table({"codes": arrow.array(rows)}), "f.parquet", row_group_size=1)
+    if words:
+        with pytest.raises(UserError, match=words):
+            read(here / "f.parquet", ImportCodes(out="run"))
+    else:
+        found = read(here / "f.parquet", ImportCodes(out="run")).codes
+        assert found.tolist() == [[[1, 2]], [[3, 4]]]
+
+
+def test_a_prior_goes_on_with_codes_of_its_own_file_alone(here, command):
+    for name, count in (("one", 60), ("other", 70)):
+        np.save(f"{name}.npy", grids(count))
+    for name, out in (("one", "A"), ("one", "B"), ("other", "C")):
+        assert command("import-codes", f"{name}.npy", "--out", out)[0] == 0
+    assert command("train-prior", "A", *STEPS)[0] == 0
+    code, printed = command("train-prior", "B", *STEPS, "--stage2.init", "A")
+    assert code == 0 and "begins from the prior" in printed, printed
+    code, printed = command("train-prior", "C", *STEPS, "--stage2.init", "A")
+    assert code == 2 and "imported from another file" in printed and "stage1" not in printed, printed

@@ -35,16 +35,21 @@ FILES = [
     "samples/samples.npz",
     "samples/grid.png",
 ]
+CURVES = [("", "stage1_loss/total"), ("validation", "stage1/mse"), ("", "stage2_loss/bits_per_code")]
+"""Folders in a run, and tags."""
 
 
 def assert_equal_runs(run: Path, unbroken: Path) -> None:
     """Bitwise equal weights, optimizers, averages, code maps and samples; curves with each step once."""
     for file in FILES:
         assert (run / file).read_bytes() == (unbroken / file).read_bytes(), file
-    for stage, tag in (("stage1", "loss/total"), ("stage2", "train/bits_per_code")):
+    for folder, tag in (
+        ("", "stage1_loss/total"),
+        ("validation", "stage1/mse"),
+        ("", "stage2_loss/bits_per_code"),
+    ):
         found, expected = (
-            EventAccumulator(str(path / "tensorboard" / stage)).Reload().Scalars(tag)
-            for path in (run, unbroken)
+            EventAccumulator(str(path / folder)).Reload().Scalars(tag) for path in (run, unbroken)
         )
         assert [(e.step, e.value) for e in found] == [(e.step, e.value) for e in expected]
 
@@ -296,11 +301,7 @@ def test_a_step_that_is_not_finite_on_one_of_two_processes_is_left_out_by_both(t
         )
         assert re.findall(r"exitcode +: (-?\d+)", ended.stderr) == ["2", "2"], ended.stderr
         for stage, skipped in (("stage1", [0, 0, 1, 2]), ("stage2", [0, 0, 1, 2, *[2] * 8, *range(3, 12)])):
-            events = (
-                EventAccumulator(str(tmp_path / name / "tensorboard" / stage))
-                .Reload()
-                .Scalars("train/skipped_steps")
-            )
+            events = EventAccumulator(str(tmp_path / name)).Reload().Scalars(f"{stage}_rates/skipped_steps")
             assert [event.value for event in events] == skipped
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.safetensors")]
     for file in files:

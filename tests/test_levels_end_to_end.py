@@ -1,6 +1,8 @@
 """Two levels of codes through the commands: trained apart, drawn one after the other, completed, measured."""
 
+import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -138,3 +140,51 @@ def test_pictures_are_encoded_into_a_file_of_both_levels(run, tmp_path, pictures
     found = np.load(tmp_path / "codes" / "codes.npz")
     assert found["codes0"].shape[1:] == (2, 2) and found["codes1"].shape[1:] == (4, 4)
     assert Tokenizer.from_run(run).decode((found["codes0"], found["codes1"])).shape[1:] == (8, 8, 3)
+    has_parquet = importlib.util.find_spec("pyarrow") is not None
+    for ending in ("npz", "parquet") if has_parquet else ("npz",):  # one level can be imported, as it is
+        file, out = tmp_path / "codes" / f"codes.{ending}", tmp_path / ending
+        code, printed = command("import-codes", file, "--key", "codes1", "--out", out)
+        assert code == 0 and CodeMaps(out / "codes").header.levels[0].size == (4, 4), printed
+
+
+def test_a_prior_that_comes_back_from_another_copy_goes_on_under_its_own_settings(run, tmp_path, command):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for copy in (here, there):
+        shutil.copytree(run, copy)
+        shutil.rmtree(copy / "stage2-1")
+    steps = ["--level", 1, "--stage2_fine.steps", 2]
+    code, printed = command("train-prior", there, *steps, "--stage2_fine.weight_decay", 0.5)
+    assert code == 0, printed
+    shutil.copytree(there / "stage2-1", here / "stage2-1")
+    code, printed = command("train-prior", here)
+    assert code == 2 and "stage2_fine.weight_decay is 0.5 there and" in printed, printed
+    settings = here / "config.yaml"
+    stage1_and_2, fine = settings.read_text().split("stage2_fine:")
+    settings.write_text(f"{stage1_and_2}stage2_fine:{re.sub('weight_decay: .*', 'weight_decay: 0.5', fine)}")
+    assert command("train-prior", here)[0] == 0
+
+
+def test_codes_that_any_prior_has_learnt_from_are_not_replaced(run, tmp_path, command, pictures):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "stage2")
+    code, printed = command("encode", tmp_path / "run", "--precision", "bf16")
+    assert code == 2 and "stage2-1" in printed and "was trained on codes of another" in printed, printed
+
+
+def test_a_prior_that_is_missing_is_named_with_what_to_type(run, tmp_path, command):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "stage2-1")
+    for words in (["sample", tmp_path / "run"], ["export", tmp_path / "run", "--out", tmp_path / "shared"]):
+        code, printed = command(*words)
+        assert code == 2 and f"vqprior train-prior {tmp_path / 'run'} --level 1" in printed, printed
+
+
+def test_priors_of_all_levels_begin_from_those_of_another_run(run, tmp_path, command, pictures):
+    flags = [*TINY, *FINE, "--data.root", pictures, "--stage1.init", run, "--stage1.steps", 0]
+    flags += ["--stage2.init", run, "--stage2_fine.init", run]
+    code, printed = command("run", "folder", *flags, "--out", tmp_path / "more")
+    assert code == 0 and printed.count("begins from the prior") == 2, printed
+    code, printed = command(
+        "run", "folder", *flags, "--stage2_fine.above_blocks", 1, "--out", tmp_path / "less"
+    )
+    assert code == 2 and "Type --stage2_fine.above_blocks 2 to begin" in " ".join(printed.split()), printed

@@ -26,8 +26,8 @@ STEPS += [
 ]
 STEPS += ["--inference_batch", 2]  # the splits are of 21, 3 and 13 pictures: no share is like another
 CURVES = {
-    "stage1": ["validation/mse"],  # and perplexities and terms of the loss, whatever they are called
-    "stage2": ["train/bits_per_code", "validation/bits_per_code"],
+    "": ["stage1/mse", "stage2/bits_per_code", "stage2_loss/bits_per_code"],  # and all terms of the loss
+    "validation": ["stage1/mse", "stage2/bits_per_code"],  # and perplexities, whatever they are called
 }
 SMOOTH = ["mse", "psnr", "ssim", "relative_mse", "bits_per_code", "bits_per_image", "bits_by_position"]
 """Figures that a code which flips in a near tie, as fp32 may, hardly moves."""
@@ -37,8 +37,8 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm((a - b).ravel()) / max(np.linalg.norm(b.ravel()), 1e-12))
 
 
-def curve(run, stage: str, tag: str) -> tuple[list[int], list[float]]:
-    events = EventAccumulator(str(run / "tensorboard" / stage)).Reload().Scalars(tag)
+def curve(run, folder: str, tag: str) -> tuple[list[int], list[float]]:
+    events = EventAccumulator(str(run / folder)).Reload().Scalars(tag)
     return [event.step for event in events], [event.value for event in events]
 
 
@@ -76,13 +76,14 @@ def compare(run, one, tolerance: float) -> None:
             assert not any("module." in name for name in found)
             for name, value in expected.items():
                 assert relative_difference(found[name], value) < tolerance, (stage, file, name)
-    for stage, tags in CURVES.items():
-        logged = EventAccumulator(str(one / "tensorboard" / stage)).Reload().Tags()["scalars"]
-        for tag in {*tags, *(tag for tag in logged if tag.startswith(("loss/", "validation/perplexity")))}:
-            (steps, values), (expected_steps, expected) = curve(run, stage, tag), curve(one, stage, tag)
+    for folder, tags in CURVES.items():
+        logged = EventAccumulator(str(one / folder)).Reload().Tags()["scalars"]
+        more = ("stage1_loss/", "stage1_codes/perplexity")
+        for tag in {*tags, *(tag for tag in logged if tag.startswith(more))}:
+            (steps, values), (expected_steps, expected) = curve(run, folder, tag), curve(one, folder, tag)
             assert steps == expected_steps, tag
             allowed = max(tolerance, 1e-6)  # TensorBoard keeps fp32
-            if tag.startswith("validation/perplexity") and allowed > 1e-6:
+            if tag.startswith("stage1_codes/perplexity") and allowed > 1e-6:
                 allowed = 0.02  # a code or two in a near tie
             assert relative_difference(np.array(values), np.array(expected)) < allowed, tag
     compare_figures(figures(run), figures(one), tolerance)

@@ -11,15 +11,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
-from vqprior import configs
+from vqprior import brief, configs
 from vqprior.configs import Config
 from vqprior.configs.commands import (
     Check,
     Complete,
+    Doctor,
     EncodePictures,
     Evaluation,
     Export,
     ImportCodes,
+    Listing,
     Report,
     TrainPrior,
 )
@@ -68,6 +70,7 @@ def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
     """`evaluate`, `report` and `check` take the whole configuration, and settings of their own."""
     schema = {"evaluate": Evaluation, "report": Report, "check": Check}[name]
     default = schema.of(_stored(target).for_inference())
+    brief.answer(name, target, flags, default)
     config = configs.parse_options(schema, flags, default=default, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
     if name != "check":
@@ -132,6 +135,24 @@ def _import_codes(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.import_codes(Path(target), settings)
 
 
+def _list(name: str, target: str | None, flags: list[str]) -> None:
+    """`ls` takes a folder of runs."""
+    configs.parse_options(Listing, flags, prog=f"vqprior {name} [FOLDER]")
+    from vqprior import listing
+
+    print(listing.show(Path(target or "runs")), flush=True)
+
+
+def _doctor(name: str, target: str | None, flags: list[str]) -> None:
+    """`doctor` looks at the machine, and takes no run."""
+    configs.parse_options(Doctor, flags, prog=f"vqprior {name}")
+    if target is not None:
+        raise UserError(f"vqprior {name} looks at this machine and takes nothing, but was given {target!r}")
+    from vqprior import doctor
+
+    doctor.show(devices.chosen())
+
+
 COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
     "check": Command("look at all pictures before training; suggest settings for them", _evaluate),
@@ -144,6 +165,8 @@ COMMANDS = {
     "report": Command("one HTML file with the pictures, figures and curves of a run", _evaluate),
     "import-codes": Command("codes of another tokenizer, or of anything, -> a run to train", _import_codes),
     "export": Command("a small folder to share: what sampling needs of a run", _export),
+    "ls": Command("the runs in a FOLDER (runs without it): state, steps and figures", _list),
+    "doctor": Command("versions, devices, what is optional and missing", _doctor),
 }
 
 USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]
@@ -152,7 +175,7 @@ USAGE = """usage: vqprior COMMAND (PRESET | RUN) [--flags]
 
 PRESET is a YAML file or the name of one that ships: {presets}.
 RUN is the directory of a run. The same command again resumes, or says that all is done.
-`vqprior COMMAND --help` explains each flag.
+`vqprior COMMAND --help` shows the flags that matter, --help-all every one of them.
 --device cpu | cuda | cuda:1 | mps | auto goes with every command."""
 
 
@@ -195,6 +218,7 @@ def _config(name: str, target: str | None, flags: list[str]) -> Config:
         default = default.for_inference()
     schema = TrainPrior if name == "train-prior" else Config
     default = TrainPrior.of(default) if name == "train-prior" else default
+    brief.answer(name, target, flags, default)
     prog = f"vqprior {name} {target or 'PRESET'}"
     config = configs.parse_options(schema, flags, default=default, prog=prog)
     _need_target(name, target)

@@ -27,7 +27,7 @@ from vqprior.runtime.devices import convolutions
 from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import heeded
 from vqprior.runtime.lock import lock
-from vqprior.runtime.processes import device_of_process, on_main, say, share_of_process
+from vqprior.runtime.processes import device_of_process, is_main, main_first, on_main, say, share_of_process
 from vqprior.runtime.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -118,11 +118,11 @@ def _data(config: Config, run: RunDir) -> "DataSet":
     refuse_without_pictures(config)
     newest = on_main(checkpoint.newest, run.stage1)
     expected = newest.meta["data_fingerprint"] if newest else None
-    loaded: list[DataSet] = []
-    begun = newest is not None  # before anything was learnt, other settings may choose other pictures
-    ours = dict(run=run.path, expected=expected)
-    on_main(lambda: loaded.append(load(config.data, **ours, begun=begun, quiet=False)))
-    data = loaded[0] if loaded else load(config.data, **ours)
+    # Before anything was learnt, other settings may choose other pictures: the main process then makes the
+    # record anew, and the others go by it
+    begun = newest is not None or not is_main()
+    quiet = not is_main()
+    data = main_first(load, config.data, run=run.path, expected=expected, begun=begun, quiet=quiet)
     say(data.summary())
     return data
 
@@ -317,6 +317,7 @@ def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None"
     there = {other: load_prior(on_main(checkpoint.best, run.stage2_of(other)), device) for other in others}
     if config.data.source == "codes":
         shown = Imported.of(config, header.levels)
+        shown.refuse_unsound()
     else:
         shown = load_vqvae(find_vqvae(run.stage1, header.vqvae, warn=say), device_of_process())
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, get_args
 
 from vqprior.configs import commands
 
-from ..part import Part
+from ..classifier import RECIPE
+from ..part import Part, Settings
 from ..tables import Table
 from . import archives
 
@@ -30,9 +31,24 @@ class Shown(NamedTuple):
 
 
 def shown(metrics: Metrics) -> Iterator[Shown]:
-    """What is shown of each part that was measured, and of the archives."""
+    """What is shown of each part that was measured, and of the archives.
+
+    Figures of classifiers of another recipe than today's are marked.
+    """
+    protocol = metrics.get("protocol", {})
     for part in PARTS.values():
-        if part.key_of_metrics in metrics:
-            yield Shown(part.name, part.heading, part.tables(metrics[part.key_of_metrics]))
+        key = part.key_of_metrics
+        if key in metrics:
+            mark = mark_of(protocol.get("parts", {}).get(key, {}))
+            marked = [table._replace(title=table.title + mark) for table in part.tables(metrics[key])]
+            yield Shown(part.name, part.heading, marked)
     if "archives" in metrics:
-        yield Shown("archives", archives.HEADING, archives.tables(metrics["archives"]))
+        of_files = protocol.get("archives", {})
+        rows = {file + mark_of(of_files.get(file, {})): row for file, row in metrics["archives"].items()}
+        yield Shown("archives", archives.HEADING, archives.tables(rows))
+
+
+def mark_of(settings: Settings) -> str:
+    """Words behind what classifiers of another recipe measured: it compares with nothing of today's."""
+    recipe = settings.get("recipe", RECIPE)
+    return "" if recipe == RECIPE else f" (classifiers of recipe {recipe}, not {RECIPE})"

@@ -42,7 +42,7 @@ def labels(subject: Subject) -> Figures:
 def accuracy(subject: Subject, model: Classifier, images: Images, truth: Tensor) -> float:
     """Share of the images with labels [N] to which the classifier gives their label."""
     hits, batch = 0, subject.config.inference_batch
-    for chunk in chunks(len(truth), batch, share_of_process()):
+    for chunk in chunks(len(truth), batch, share_of_process(), name="labels"):
         with torch.no_grad():
             logits = model(to_float(images(chunk.padded), subject.networks.device, channels_last=True))
         hits += (chunk.own(logits.argmax(1).cpu()) == truth[chunk.items]).sum().item()

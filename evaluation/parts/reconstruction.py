@@ -23,6 +23,7 @@ LEVELS = (
     Column("used", "{usage:.1%}"),
     Column("MSE swapped", "{swapped_mse:.5f}", 14),
 )
+SWAPPED = "MSE swapped: that of reconstructions with the codes of this level from another picture."
 EMPTY = 1.05  # times the MSE: a level without whose codes it is no larger carries nothing
 TILES = (
     Row("MSE on [0, 1]", "{mse:.5f}"),
@@ -51,7 +52,7 @@ def mean_ssim(subject: Subject) -> float:
     """The mean SSIM of test images and their reconstructions."""
     test, batch, device = subject.data.test, subject.config.inference_batch, subject.networks.device
     total = 0.0
-    for chunk in chunks(len(test), batch, share_of_process()):
+    for chunk in chunks(len(test), batch, share_of_process(), name="ssim"):
         images = test.images(chunk.padded)
         x, x_hat = (to_float(chunk.own(part), device) for part in (images, subject.reconstruct(images)))
         total += ssim(x, x_hat).sum().item()
@@ -63,21 +64,25 @@ def tables(figures: Figures) -> list[Table]:
     shown = [list_table("stage 1: reconstruction of {images:,} test images", ROWS, figures)]
     if levels := figures.get("levels"):
         rows = {f"level {number}": level for number, level in enumerate(levels)}
-        shown.append(column_table("what each level carries", LEVELS, rows, figures, note=note(figures)))
+        warning = empty_levels(figures)
+        shown.append(
+            column_table("what each level carries", LEVELS, rows, figures, note=SWAPPED, warning=warning)
+        )
     return shown
 
 
-def note(figures: Figures) -> str:
-    """What the columns mean, and which levels are empty."""
-    text = "MSE swapped: that of reconstructions with the codes of this level from another picture."
-    levels = enumerate(figures["levels"])
-    empty = [number for number, level in levels if level["swapped_mse"] < EMPTY * figures["mse"]]
+def empty_levels(figures: Figures) -> str:
+    """Which levels carry nothing, and what to do; nothing where all carry something."""
+    most = EMPTY * figures["mse"]
+    empty = [
+        f"level {number}" for number, level in enumerate(figures["levels"]) if level["swapped_mse"] < most
+    ]
     if not empty:
-        return text
-    which = " and ".join(f"level {number}" for number in empty)
+        return ""
     return (
-        f"{text} {which} carries nothing: pictures are as good with another picture's codes. Take fewer "
-        "levels (--stage1.levels), or a larger --stage1.factor, so that the finest one does not say it all."
+        f"{' and '.join(empty)} {'carry' if len(empty) > 1 else 'carries'} nothing: pictures are as good "
+        "with another picture's codes there. Take fewer levels (--stage1.levels), or a larger "
+        "--stage1.factor, so that the finest one does not say it all."
     )
 
 

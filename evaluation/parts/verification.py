@@ -29,7 +29,8 @@ def verification(subject: Subject) -> Figures:
     networks, settings = subject.networks, subject.config.sample
     sampling = Sampling.of(settings, settings.batch_size)
     labels, parts = networks.labels_for(torch.arange(min(IMAGES, subject.n)), settings.label), []
-    for images, _ in chunks(min(IMAGES, subject.n), settings.batch_size, share_of_process()):
+    count, share = min(IMAGES, subject.n), share_of_process()
+    for images, _ in chunks(count, settings.batch_size, share, name="verification"):
         given = None if labels is None else labels[images]
         parts.append(networks.verify(networks.codes(images, given, sampling), images, given, sampling))
     here = Verified.joined(parts) if parts else Verified(0, 0, float("inf"), 0.0)

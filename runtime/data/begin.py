@@ -41,7 +41,7 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
     if bad and data.on_error == "stop":
         raise UserError(
             f"{len(bad):,} of {sum(map(len, given.values())):,} pictures cannot be read: {some(bad)}. "
-            "Mend them or move them away, or go on without them: --data.on_error skip"
+            "Fix them or move them away, or go on without them: --data.on_error skip"
         )
     cut = _cut(source, data)
     splits = {}

@@ -27,6 +27,7 @@ from .threads import in_threads
 
 SHEET = 64  # pictures on the contact sheet
 FEW = 20  # training pictures of a class, below which it is named
+LONGEST = 32  # codes along a side of a map that one prior is asked to learn with no coarser map above it
 
 
 class Seen(NamedTuple):
@@ -69,6 +70,8 @@ def check(config: Check) -> None:
     suggested = suggestion(data, seen)
     flags = " ".join(f"--{name} {_typed(value)}" for name, value in suggested.items())
     say(f"to begin with: {flags}")
+    if suggested.get("stage1.levels"):
+        say(_why_two_levels(suggested))
     if config.write:
         _write_preset(Path(config.write), config.data, data.data, suggested)
         say(f"check: {config.write} has these settings; vqprior run {config.write}")
@@ -109,7 +112,7 @@ def _unreadable(data: DataSet, seen: dict[str, list[Seen]], wanted: Data) -> lis
     if not found:
         return []
     advice = (
-        "" if wanted.on_error == "skip" else "; mend or remove them, or go on without: --data.on_error skip"
+        "" if wanted.on_error == "skip" else "; fix or remove them, or go on without: --data.on_error skip"
     )
     text = f"{len(found):,} pictures cannot be read: {some(found)}{advice}"
     return [Finding(wanted.on_error == "stop", text)]
@@ -242,13 +245,21 @@ def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
         height, width = min(height, data.data.crop), min(width, data.data.crop)
     count = len(data.train)
     most = 64 if count < 20_000 else 128 if count < 200_000 else 256
-    factor = 8 if min(height, width, most) >= 256 else 4
     scale = min(1.0, most / min(height, width))
     square = 0.8 <= height / width <= 1.25
     sides = [min(height, width)] * 2 if square else [height, width]
-    size = [max(factor, round(side * scale / factor) * factor) for side in sides]
+    factor, levels, size = _maps([side * scale for side in sides])
     batch = 64 if count < 20_000 else 128
+    dropout = 0.2 if count < 20_000 else 0.1
     grey = all(one.grey for all_of in seen.values() for one in all_of if not one.reason)
+    longest = max(size) // (factor * 2 ** (levels - 1))  # side of the coarsest map
+    fine = {
+        "stage1.levels": levels,
+        "stage2_fine.batch_size": batch,
+        "stage2_fine.steps": _steps(count, batch, passes=60),
+        "stage2_fine.layers": 16,
+        "stage2_fine.dropout": dropout,
+    }
     return {
         "data.size": size,
         "data.channels": 1 if grey else 3,
@@ -258,9 +269,41 @@ def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
         "stage1.steps": _steps(count, batch, passes=40),
         "stage2.batch_size": batch,
         "stage2.steps": _steps(count, batch, passes=60),
-        "stage2.layers": 8 if max(size) // factor <= 8 else 16 if max(size) // factor <= 16 else 20,
-        "stage2.dropout": 0.2 if count < 20_000 else 0.1,
+        "stage2.layers": 8 if longest <= 8 else 16 if longest <= 16 else 20,
+        "stage2.dropout": dropout,
+        **(fine if levels > 1 else {}),
     }
+
+
+def _maps(sides: Sequence[float]) -> tuple[int, int, list[int]]:
+    """The factor and the number of levels for pictures of these sides, and the nearest size that they divide.
+
+    One level of factor 4 where that makes at most LONGEST codes a side; else two, of a factor that leaves the
+    coarser one at most so long.
+    """
+    factor = 4
+    size = _divided(sides, factor)
+    if max(size) <= LONGEST * factor:
+        return factor, 1, size
+    while max(size := _divided(sides, 2 * factor)) > LONGEST * 2 * factor:
+        factor *= 2
+    return factor, 2, size
+
+
+def _divided(sides: Sequence[float], factor: int) -> list[int]:
+    """The multiples of a factor nearest to these sides, and at least one of it."""
+    return [max(factor, round(side / factor) * factor) for side in sides]
+
+
+def _why_two_levels(suggested: dict[str, Any]) -> str:
+    """In words, why two levels are suggested and which."""
+    size, factor = suggested["data.size"], suggested["stage1.factor"]
+    fine, coarse = ("x".join(str(side // of) for side in size) for of in (factor, 2 * factor))
+    return (
+        f"two levels, since one map of {fine} codes is more than a prior learns well: {coarse} codes for "
+        "what a "
+        f"picture is of, then {fine} for what it looks like (docs/levels.md)"
+    )
 
 
 def _steps(count: int, batch: int, passes: int) -> int:

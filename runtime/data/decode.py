@@ -166,7 +166,7 @@ def _reason(error: Exception, content: bytes) -> str:
     if not content:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "it is no picture of a known format"
+        return "it is not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"\((\d+) pixels\)", str(error))
         has = f"it has {int(size[1]):,} pixels" if size else "it is too large"

@@ -205,7 +205,8 @@ def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
 def _require_folder(root: Path, setting: str) -> None:
     if not root.is_dir():
         raise UserError(
-            f"{setting} is {str(root)!r}, which is no folder. Give your folder of images: --{setting} FOLDER"
+            f"{setting} is {str(root)!r}, which is not a folder. "
+            f"Give your folder of images: --{setting} FOLDER"
         )
 
 
@@ -368,7 +369,7 @@ def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
                 f"{split}, or use all without classes: --data.labels False"
             )
     if len(tops["train"]) == 1:
-        return [], f"one sub-folder, {printable(tops['train'][0])}, which is no class"
+        return [], f"one sub-folder, {printable(tops['train'][0])}, which is not a class"
     note = "a sub-folder a class"
     for split in parts:
         if lacking := sorted(set(tops["train"]) - set(tops[split])):

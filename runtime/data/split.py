@@ -89,14 +89,14 @@ class Split:
             except Unreadable as error:
                 if self.data.on_error == "stop":
                     self._note(stand_in, error, DAMAGED)
-                    raise UserError(f"{error}; mend it, or go on without it: --data.on_error skip") from error
+                    raise UserError(f"{error}; fix it, or go on without it: --data.on_error skip") from error
                 if stand_in not in self.absent:
                     self.absent[stand_in] = error.reason
                     self._note(stand_in, error, SKIPPED)
         raise UserError(
             f"{self.keys[index]} cannot be read, nor any other picture of its class in the {self.name} "
             "split; "
-            "mend them, or begin a run without them (a new --out)"
+            "fix them, or begin a run without them (a new --out)"
         )
 
     def decoded(self, index: int) -> np.ndarray:

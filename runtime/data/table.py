@@ -90,7 +90,7 @@ def _read(table: Path) -> Columns:
     """The columns of a table, lower-case `split` among them where it has that column in any case."""
     if not table.is_file():
         raise UserError(
-            f"data.table is {str(table)!r}, which is no file. Give a CSV or Parquet file: --data.table "
+            f"data.table is {str(table)!r}, which is not a file. Give a CSV or Parquet file: --data.table "
             "FILE.csv"
         )
     columns = _read_parquet(table) if table.suffix.lower() == ".parquet" else _read_csv(table)

@@ -3,15 +3,15 @@ for the multiply-adds of ONE forward pass.
 
 The vertical stack of row i needs only rows above it, so it runs once a row, on a ring of the last rows of
 each layer. So do the class biases and the way from the vertical into the horizontal stack. What is left for
-each code is the
-horizontal stack at one place: for each layer two products of a batch of vectors with a matrix.
+each code is the horizontal stack at one place: for each layer two products of a batch of vectors with a
+matrix.
 
 Fast PixelCNN++ (Ramachandran et al. 2017, arXiv 1704.06001) did this for pixels. The weights are those of the
 layers, and so is the maths (`gate`, the order of the layers); the tests hold the two paths together, code for
 code. All buffers are allocated once and reset for the next maps, the work at a column is the same on the same
 memory in every row, and nothing here waits for the device.
 
-Legend: B maps, C channels, h x w the map, k the kernel size, r = k // 2 its reach, K codes.
+Legend: B maps, C channels, h x w the map, K codes.
 """
 
 from typing import TYPE_CHECKING
@@ -22,46 +22,27 @@ from torch import Tensor
 
 from vqprior.runtime.codes import Codes
 
+from ..causal import gate
+from ..causal_cache import ColumnsBefore, RowsAbove
 from ..product import Product
-from .layers import GatedLayer, gate
+from .layers import GatedLayer
 
 if TYPE_CHECKING:
     from .model import PixelCNN
-
-
-def _matrix(kernel: Tensor) -> Tensor:
-    """A 1x1 kernel [C_out, C_in, 1, 1] as a matrix that vectors are multiplied with from the left."""
-    return kernel[:, :, 0, 0].T
 
 
 class _CachedLayer:
     """One gated layer with the rows and columns that its kernels still look back at."""
 
     def __init__(self, layer: GatedLayer, conditional: bool, maps: int, width: int, dtype: torch.dtype):
-        self.first, reach, channels = layer.first, layer.horizontal.reach, layer.project.out_channels
+        self.first, channels = layer.first, layer.project.out_channels
         kind = dict(dtype=dtype, device=layer.project.weight.device)
-
-        # Vertical: the newest row overwrites the oldest; when the ring has turned by n rows, so must the
-        # kernel's rows
-        slots = reach if self.first else reach + 1
-        kernel = torch.empty_like(layer.vertical.conv.weight, dtype=dtype, memory_format=torch.channels_last)
-        self.kernels = [torch.empty_like(kernel) for _ in range(slots)]
-        self.vertical_bias = torch.empty(2 * channels, **kind)
-        self.ring = torch.empty(maps, slots, width + 2 * reach, channels, **kind)  # padded left and right
-        self.slots = [self.ring[:, n, reach : reach + width] for n in range(slots)]  # each [B, w, C]
-        self.turned = 0
-
-        # Horizontal: this row of h, padded left, and views of it at each column
-        columns = torch.zeros(maps, reach + width, channels, **kind)
-        self.row = columns[:, reach:]  # [B, w, C]
-        self.columns = self.row.unbind(1)  # each [B, C]
-        # what the kernel sees, [B, slots * C]
-        self.windows = [columns[:, j : j + slots].flatten(1) for j in range(width)]
-        self.horizontal = torch.empty(slots * channels, 2 * channels, **kind)
+        self.vertical = RowsAbove(layer.vertical, maps, width, dtype)
+        self.horizontal = ColumnsBefore(layer.horizontal, maps, width, dtype)
         self.project = Product(layer.project, dtype)
 
         # From the vertical into the horizontal stack: all that is added to a column but what its row says
-        self.across = torch.empty(2 * channels, 2 * channels, **kind)
+        self.across = Product(layer.vertical_to_horizontal, dtype)
         self.context = torch.empty(maps, width, 2 * channels, **kind)
         self.contexts = self.context.unbind(1)
         self.gated = torch.empty(maps, channels, **kind)
@@ -72,36 +53,23 @@ class _CachedLayer:
         # What this layer makes of the levels above, for a row: the vertical stack's 2C first
         self.condition = self.said = None
         if layer.condition is not None:
-            self.condition = torch.empty(channels, 4 * channels, **kind)
+            self.condition = Product(layer.condition, dtype)
             self.said = torch.empty(maps, width, 4 * channels, **kind)
 
     def reset(self, layer: GatedLayer, label_bias: Tensor | None) -> None:
         """Read the weights, and the biases [B, 4C] of the maps' labels; from now on the first row is the
         next."""
-        vertical, horizontal = layer.vertical.conv, layer.horizontal.conv
-        for n, kernel in enumerate(self.kernels):
-            kernel.copy_(vertical.weight.roll(n, dims=2))
-        self.vertical_bias.copy_(vertical.bias)
-        # [2C, C, 1, slots] -> [slots * C, 2C]: the columns that the kernel sees, oldest first, channels
-        # within
-        self.horizontal.copy_(horizontal.weight[:, :, 0].permute(2, 1, 0).reshape(self.horizontal.shape))
+        self.vertical.reset(layer.vertical)
+        self.horizontal.reset(layer.horizontal)
         self.project.read(layer.project)
         if self.condition is not None:
-            self.condition.copy_(_matrix(layer.condition.weight))
-        self.across.copy_(_matrix(layer.vertical_to_horizontal.weight))
-        self.horizontal_bias.copy_(horizontal.bias + layer.vertical_to_horizontal.bias)
+            self.condition.read(layer.condition)
+        self.across.read(layer.vertical_to_horizontal)
+        self.horizontal_bias.copy_(layer.horizontal.conv.bias + layer.vertical_to_horizontal.bias)
         if label_bias is not None:
             v_bias, h_bias = label_bias.to(self.gated.dtype)[:, None].chunk(2, dim=-1)  # [B, 1, 2C]
             self.label_bias.copy_(v_bias)
             self.horizontal_bias.add_(h_bias)
-        self.ring.zero_()
-        self.turned = 0
-
-    def newest(self) -> Tensor:
-        """Where the newest row of v is to be written, [B, w, C]; the oldest was there."""
-        slot = self.slots[self.turned]
-        self.turned = (self.turned + 1) % len(self.slots)
-        return slot
 
     def begin_row(self, above: Tensor | None, out: Tensor | None) -> None:
         """The vertical stack of this row: fills `context`, and writes the next layer's v, [B, w, C], to
@@ -110,14 +78,11 @@ class _CachedLayer:
         Args:
             above: what the levels above say of the row, [B * w, C].
         """
-        kernel = self.kernels[self.turned]
-        # [B, 2C, 1, w], channels last
-        v_in = F.conv2d(self.ring.permute(0, 3, 1, 2), kernel, self.vertical_bias)
-        v_in = v_in.permute(0, 2, 3, 1).reshape(self.context.shape)  # [B, w, 2C]
-        torch.mm(v_in.flatten(0, 1), self.across, out=self.context.flatten(0, 1))
+        v_in = self.vertical.output()  # [B, w, 2C]
+        torch.mm(v_in.flatten(0, 1), self.across.matrix, out=self.context.flatten(0, 1))
         self.context.add_(self.horizontal_bias)
         if above is not None:
-            torch.mm(above, self.condition, out=self.said.flatten(0, 1))
+            torch.mm(above, self.condition.matrix, out=self.said.flatten(0, 1))
             v_said, h_said = self.said.chunk(2, dim=-1)
             self.context.add_(h_said)
             v_in.add_(v_said)
@@ -125,15 +90,15 @@ class _CachedLayer:
             gate(v_in if self.label_bias is None else v_in.add_(self.label_bias), dim=-1, out=out)
 
     def step(self, j: int, out: Tensor) -> None:
-        """The horizontal stack at column j, whose inputs are in `row`: writes the next layer's h there, [B,
+        """The horizontal stack at column j, whose inputs are in its row: writes the next layer's h there, [B,
         C], to `out`."""
-        h_in = self.contexts[j].addmm_(
-            self.windows[j], self.horizontal
-        )  # [B, 2C], in place: it is used this once
+        row = self.horizontal
+        # [B, 2C], in place: it is used this once
+        h_in = self.contexts[j].addmm_(row.windows[j], row.matrix)
         if self.first:
             out.copy_(self.project.bias)
         else:
-            torch.add(self.columns[j], self.project.bias, out=out)
+            torch.add(row.columns[j], self.project.bias, out=out)
         out.addmm_(gate(h_in, out=self.gated), self.project.matrix)
 
 
@@ -192,18 +157,18 @@ class CachedPixelCNN:
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
         for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
-            layer.begin_row(self.rows_above[i], following.newest() if following else None)
+            layer.begin_row(self.rows_above[i], following.vertical.newest() if following else None)
 
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""
-        outputs = [*(following.columns[j] for following in self.layers[1:]), self.features]
+        outputs = [*(following.horizontal.columns[j] for following in self.layers[1:]), self.features]
         for layer, out in zip(self.layers, outputs, strict=True):
             layer.step(j, out)
         return self.head(F.relu(self.hidden(F.relu(self.features))))
 
     def put(self, j: int, codes: Tensor) -> None:
         """Make known the codes [B] of column j; after the last one the row is complete."""
-        first = self.layers[0]
-        first.columns[j].copy_(F.embedding(codes, self.embeddings[j % len(self.embeddings)]))
-        if j == len(first.columns) - 1:
-            first.newest().copy_(first.row)
+        first, row = self.layers[0], self.layers[0].horizontal
+        row.columns[j].copy_(F.embedding(codes, self.embeddings[j % len(self.embeddings)]))
+        if j == len(row.columns) - 1:
+            first.vertical.newest().copy_(row.row)

@@ -4,7 +4,7 @@ Conditional Image Generation with PixelCNN Decoders, van den Oord et al. 2016,
 https://arxiv.org/abs/1606.05328.
 
 What is done differently here, and why:
-- The kernels have only the taps they may use (see layers.py), so there is no mask to get wrong.
+- The kernels have only the taps they may use (see causal.py), so there is no mask to get wrong.
 - The first vertical layer looks at the rows above only, so the vertical features need no shift before they
   join the horizontal stack.
 
@@ -50,9 +50,7 @@ class PixelCNN(Prior):
         self.config, own = config, config.gated_pixelcnn
         self.embedding = nn.Embedding(level.codes_per_position * level.K, config.channels)
         self.layers = nn.ModuleList(
-            GatedLayer(
-                config.channels, config.gated_pixelcnn.kernel, first=index == 0, conditional=bool(above)
-            )
+            GatedLayer(config.channels, own.kernel, first=index == 0, conditional=bool(above))
             for index in range(config.layers)
         )
         self.above = Above(above, config.channels, config.above_blocks) if above else None

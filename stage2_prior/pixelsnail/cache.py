@@ -1,11 +1,17 @@
-"""PixelSNAIL one code at a time, with everything that is already known kept.
+"""PixelSNAIL one code at a time, with everything that is already known kept: logits of a whole map for the
+multiply-adds of one forward pass.
 
 What a row takes from the rows above it is computed once a row, for all its places. For each code there are
-left: of each layer the taps to the left, as a product of a batch of vectors with a matrix, and of each block
-one query against the keys of all places before it. Keys and values lie in memory that is taken once; place p
-writes its own at p + 1 once its code is known, and place p + 1 is the first to read them.
+left: of each layer the taps to the left and the projection, two products of a batch of vectors with a matrix;
+of each block one query against what all earlier places offer. Their keys and values lie in memory that is
+taken once. Place t writes what it offers at t + 1 when its code becomes known, and reads 0 to t: what is
+strictly earlier, and before that what is learnt.
 
-Legend: B maps, C channels, h x w the map, r the reach of a kernel, T = h w places, H heads of d channels.
+A code is put by one lookup: the tables hold, beside its embedding, what it adds to the keys and values of
+each block. Nothing is allocated for a code but what attention reads and the logits, and nothing waits for the
+device.
+
+Legend: B maps, C channels, h x w the map, T = h w places, H heads of d numbers, A = H * d, K codes.
 """
 
 from typing import TYPE_CHECKING
@@ -16,134 +22,154 @@ from torch import Tensor
 
 from vqprior.runtime.codes import Codes
 
+from ..causal import gate
+from ..causal_cache import ColumnsBefore, RowsAbove
 from ..product import Product
-from .layers import HEAD, Attention, GatedLayer, gate
+from .layers import HEAD, Attention, Gate, GatedLayer
 
 if TYPE_CHECKING:
     from .model import Block, PixelSNAIL
+
+
+class _CachedGate:
+    """The end of a layer at one place, and all that is added before the gate but what the row says."""
+
+    def __init__(self, of: Gate, maps: int, width: int, dtype: torch.dtype):
+        channels, kind = of.project.out_channels, dict(dtype=dtype, device=of.project.weight.device)
+        self.of, self.project = of, Product(of.project, dtype)
+        self.condition = Product(of.condition, dtype) if of.condition else None
+        self.label = torch.zeros(maps, 2 * channels, **kind)  # what the class adds
+        self.contexts = torch.empty(width, maps, 2 * channels, **kind)  # of each column
+        self.gated = torch.empty(maps, channels, **kind)
+
+    def read(self, label: Tensor | None) -> None:
+        """Take over the weights, and what the class adds, [B, 2C]."""
+        self.project.read(self.of.project)
+        if self.condition:
+            self.condition.read(self.of.condition)
+        if label is not None:
+            self.label.copy_(label)
+
+    def begin_row(self, made: Tensor, above: Tensor | None) -> None:
+        """Fill the contexts of the row.
+
+        Args:
+            made: what is known of what the layer makes, [w, B, 2C].
+            above: what the levels above say, [w * B, C].
+        """
+        torch.add(made, self.label, out=self.contexts)
+        if above is not None:
+            self.contexts.flatten(0, 1).addmm_(above, self.condition.matrix)
+
+    def add(self, x: Tensor | None, made: Tensor, out: Tensor) -> None:
+        """The stream x [B, C], if it has begun, and what the layer made, [B, 2C], which is overwritten: the
+        stream, to `out`."""
+        gated = gate(made, dim=1, out=self.gated)
+        if x is None:
+            torch.mm(gated, self.project.matrix, out=out)
+        else:
+            torch.addmm(x, gated, self.project.matrix, out=out)
 
 
 class _CachedLayer:
     """One gated layer with the rows above and the columns to the left that its kernels look back at."""
 
     def __init__(self, layer: GatedLayer, maps: int, width: int, dtype: torch.dtype):
-        self.layer, self.first, reach = layer, layer.first, layer.conv.reach
-        channels, kind = layer.project.out_channels, dict(dtype=dtype, device=layer.project.weight.device)
+        self.layer = layer
+        self.above = RowsAbove(layer.conv.above, maps, width, dtype)
+        self.left = ColumnsBefore(layer.conv.left, maps, width, dtype)
+        self.gate = _CachedGate(layer.gate, maps, width, dtype)
 
-        # Rows above: the newest overwrites the oldest, and the kernel's rows turn with them
-        kernel = torch.empty_like(layer.conv.above.weight, dtype=dtype, memory_format=torch.channels_last)
-        self.kernels = [torch.empty_like(kernel) for _ in range(reach)]
-        self.kernel_bias = torch.empty(2 * channels, **kind)
-        self.ring = torch.empty(maps, reach, width + 2 * reach, channels, **kind)  # padded left and right
-        self.slots = [self.ring[:, n, reach : reach + width] for n in range(reach)]  # each [B, w, C]
-        self.turned = 0
+    def read(self, label: Tensor | None) -> None:
+        """Take over the weights, and what the class adds; from now on the first row is the next."""
+        self.above.reset(self.layer.conv.above)
+        self.left.reset(self.layer.conv.left)
+        self.gate.read(label)
 
-        # This row: what the layer is given at each column, padded left, and what the kernel sees there
-        columns, taps = torch.zeros(maps, reach + width, channels, **kind), reach if self.first else reach + 1
-        self.row = columns[:, reach:]  # [B, w, C]
-        self.columns = self.row.unbind(1)  # each [B, C]
-        self.windows = [columns[:, j : j + taps].flatten(1) for j in range(width)]  # each [B, taps * C]
-        self.left = torch.empty(taps * channels, 2 * channels, **kind)
-        self.project = Product(layer.project, dtype)
-        self.condition = Product(layer.condition, dtype) if layer.condition else None
+    def begin_row(self, i: int, above: Tensor | None) -> None:
+        """All of row i that no code of the row has a part in; the row before it is complete."""
+        if i:
+            self.above.newest().copy_(self.left.row)
+        self.gate.begin_row(self.above.output().transpose(0, 1), above)
 
-        # All that is added to a column but what its row says
-        self.context = torch.empty(maps, width, 2 * channels, **kind)
-        self.contexts = self.context.unbind(1)
-        self.bias = torch.zeros(maps, 1, 2 * channels, **kind)  # of the class
-
-    def read(self, bias: Tensor | None) -> None:
-        """Take over the weights, and the class's biases [B, 2C]; from now on the first row is the next."""
-        conv = self.layer.conv
-        for n, kernel in enumerate(self.kernels):
-            kernel.copy_(conv.above.weight.roll(n, dims=2))
-        self.kernel_bias.copy_(conv.above.bias)
-        # [2C, C, 1, taps] -> [taps * C, 2C]: the columns that the kernel sees, oldest first
-        self.left.copy_(conv.left.weight[:, :, 0].permute(2, 1, 0).reshape(self.left.shape))
-        self.project.read(self.layer.project)
-        if self.condition:
-            self.condition.read(self.layer.condition)
-        if bias is not None:
-            self.bias.copy_(bias[:, None])
-        self.ring.zero_()
-        self.turned = 0
-
-    def keep_row(self) -> None:
-        """The row is complete: it becomes the newest of the rows above."""
-        self.slots[self.turned].copy_(self.row)
-        self.turned = (self.turned + 1) % len(self.slots)
-
-    def begin_row(self, above: Tensor | None) -> None:
-        """What the rows above and, of the levels above, [B * w, C], say of the row."""
-        said = F.conv2d(self.ring.permute(0, 3, 1, 2), self.kernels[self.turned], self.kernel_bias)
-        torch.add(said.permute(0, 2, 3, 1).reshape(self.context.shape), self.bias, out=self.context)
-        if above is not None:
-            self.context.add_(self.condition(above).view(self.context.shape))
-
-    def step(self, j: int) -> Tensor:
-        """Features [B, C] of column j, whose inputs are in `row`."""
-        said = self.contexts[j].addmm_(self.windows[j], self.left)  # in place: it is used this once
-        added = self.project(gate(said))
-        return added if self.first else added.add_(self.columns[j])
+    def step(self, j: int, out: Tensor) -> None:
+        """The stream [B, C] at column j, to `out`."""
+        # in place: the context is used this once
+        made = self.gate.contexts[j].addmm_(self.left.windows[j], self.left.matrix)
+        self.gate.add(None if self.layer.first else self.left.columns[j], made, out)
 
 
 class _CachedAttention:
     """The attention of one block, with the keys and values of all places whose codes are known."""
 
-    def __init__(self, attention: Attention, maps: int, places: int, dtype: torch.dtype):
-        self.attention, self.heads = attention, attention.heads
-        channels, inner = attention.project.out_channels, attention.heads * HEAD
-        kind = dict(dtype=dtype, device=attention.project.weight.device)
-        self.keys, self.values = torch.zeros(2, maps, self.heads, places + 1, HEAD, **kind)
-        self.query, self.key_value = Product(attention.query, dtype), Product(attention.key_value, dtype)
-        self.join, self.project = Product(attention.join, dtype), Product(attention.project, dtype)
-        # What the places say of queries, and of keys and values
-        self.of_places = torch.empty(places, inner, **kind), torch.empty(places, 2 * inner, **kind)
-        self.features = torch.empty(maps, channels, **kind)  # of the place whose code is not known yet
+    def __init__(self, of: Attention, maps: int, size: tuple[int, int], dtype: torch.dtype):
+        (height, width), inner, channels = size, of.width, of.gate.project.out_channels
+        kind = dict(dtype=dtype, device=of.join.weight.device)
+        self.of, self.gate = of, _CachedGate(of.gate, maps, width, dtype)
+        self.of_feature, self.join = Product(of.of_feature, dtype), Product(of.join, dtype)
+        self.of_places = torch.empty(height * width, 3 * inner, **kind)  # with the bias of `of_feature`
+        offered = torch.empty(2, maps, of.heads, height * width + 1, HEAD, **kind)
+        self.keys, self.values = offered
+        self.slots = offered.unbind(3)  # each [2, B, H, d]
 
-    def read(self, background: Tensor) -> None:
-        """Take over the weights, and the numbers of each place [T, P]."""
-        attention = self.attention
-        for product, layer in (
-            (self.query, attention.query),
-            (self.key_value, attention.key_value),
-            (self.join, attention.join),
-            (self.project, attention.project),
-        ):
-            product.read(layer)
-        numbers = background.shape[1]
-        for of_places, product in zip(self.of_places, (self.query, self.key_value), strict=True):
-            torch.mm(background, product.matrix[-numbers:], out=of_places)
+        # Of the place whose code is not known yet
+        own = torch.empty(maps, 3 * inner, **kind)
+        self.own, self.query = own, own[:, :inner].view(maps, of.heads, 1, HEAD)
+        self.offer = own[:, inner:].view(maps, 2, of.heads, HEAD).transpose(0, 1)  # [2, B, H, d]
+        self.joined = torch.empty(maps, channels + inner, **kind)
+        self.features, self.read_here = self.joined.split([channels, inner], dim=1)
+        self.made = torch.empty(maps, 2 * channels, **kind)
 
-    def step(self, x: Tensor, t: int) -> Tensor:
-        """Features [B, C] of place t -> features, given those of the places before it."""
-        self.features.copy_(x)
-        channels, so_far = x.shape[1], slice(t + 1)
-        q = torch.addmm(self.of_places[0][t], x, self.query.matrix[:channels])
-        q = q.view(len(x), self.heads, 1, HEAD)
-        seen = F.scaled_dot_product_attention(q, self.keys[:, :, so_far], self.values[:, :, so_far])
-        joined = torch.addmm(self.join.bias, x, self.join.matrix[:channels])
-        joined.addmm_(seen.reshape(len(x), -1), self.join.matrix[channels:])
-        return self.project(gate(joined)).add_(x)
+    def read(self, places: Tensor, label: Tensor | None) -> None:
+        """Take over the weights, the numbers of each place [T, P], and what the class adds; from now on the
+        first place is the next."""
+        self.gate.read(label)
+        self.of_feature.read(self.of.of_feature)
+        self.join.read(self.of.join)
+        self.of_places.copy_(self.of.of_place(places) + self.of.of_feature.bias)
+        self.slots[0].copy_(self.of.before.view(2, 1, self.of.heads, HEAD))
 
-    def keep(self, embedded: Tensor, t: int) -> None:
-        """The code of place t is known, [B, C] embedded: its key and value."""
-        channels = embedded.shape[1]
-        made = torch.addmm(self.of_places[1][t], self.features, self.key_value.matrix[:channels])
-        made.addmm_(embedded, self.key_value.matrix[channels : 2 * channels])
-        k, v = made.view(len(made), 2, self.heads, HEAD).unbind(1)
-        self.keys[:, :, t + 1] = k
-        self.values[:, :, t + 1] = v
+    def begin_row(self, above: Tensor | None) -> None:
+        """What is added before the gate, of the levels above too."""
+        self.gate.begin_row(self.join.bias.expand_as(self.gate.contexts), above)
+
+    def step(self, t: int, j: int, out: Tensor) -> None:
+        """The stream [B, C] at place t, in column j, whose features are there: to `out`."""
+        torch.addmm(self.of_places[t], self.features, self.of_feature.matrix, out=self.own)
+        keys, values = self.keys[:, :, : t + 1], self.values[:, :, : t + 1]
+        read = F.scaled_dot_product_attention(self.query, keys, values)  # [B, H, 1, d]
+        self.read_here.copy_(read.reshape(self.read_here.shape))
+        torch.addmm(self.gate.contexts[j], self.joined, self.join.matrix, out=self.made)
+        self.gate.add(self.features, self.made, out)
+
+    def put(self, t: int, of_code: Tensor) -> None:
+        """The code of place t is known, and adds this, [2, B, H, d], to what the place offers."""
+        torch.add(self.offer, of_code, out=self.slots[t + 1])
 
 
 class _CachedBlock:
-    """Layers, their attention, and the way to the output."""
+    """Gated layers, then attention."""
 
-    def __init__(self, block: "Block", maps: int, height: int, width: int, dtype: torch.dtype):
-        self.block = block
-        self.layers = [_CachedLayer(layer, maps, width, dtype) for layer in block.layers]
-        self.attention = _CachedAttention(block.attention, maps, height * width, dtype)
-        self.skip = Product(block.skip, dtype)
+    def __init__(self, block: "Block", maps: int, size: tuple[int, int], dtype: torch.dtype):
+        self.layers = [_CachedLayer(layer, maps, size[1], dtype) for layer in block.layers]
+        self.attention = _CachedAttention(block.attention, maps, size, dtype)
+
+    def given(self, j: int) -> Tensor:
+        """Where what the block is given at column j is written, [B, C]."""
+        return self.layers[0].left.columns[j]
+
+    def begin_row(self, i: int, above: Tensor | None) -> None:
+        """All of row i that no code of the row has a part in."""
+        for layer in self.layers:
+            layer.begin_row(i, above)
+        self.attention.begin_row(above)
+
+    def step(self, t: int, j: int, out: Tensor) -> None:
+        """The stream [B, C] at place t, in column j: to `out`."""
+        following = (layer.left.columns[j] for layer in self.layers[1:])
+        for layer, to in zip(self.layers, (*following, self.attention.features), strict=True):
+            layer.step(j, to)
+        self.attention.step(t, j, out)
 
 
 class CachedPixelSNAIL:
@@ -163,15 +189,23 @@ class CachedPixelSNAIL:
         maps: int,
         dtype: torch.dtype | None = None,
     ):
-        self.prior, self.dtype, (height, self.width) = prior, dtype or prior.dtype, prior.level.size
+        self.prior, self.dtype, level = prior, dtype or prior.dtype, prior.level
+        self.blocks = [_CachedBlock(block, maps, level.size, self.dtype) for block in prior.blocks]
         channels, kind = prior.config.channels, dict(dtype=self.dtype, device=prior.device)
-        self.embedding = torch.empty_like(prior.embedding.weight, dtype=self.dtype)
-        self.blocks = [_CachedBlock(block, maps, height, self.width, self.dtype) for block in prior.blocks]
-        self.layers = [layer for block in self.blocks for layer in block.layers]
-        self.head, self.out = Product(prior.logits, self.dtype), torch.empty(maps, channels, **kind)
-        self.rows_above: tuple[Tensor | None, ...] = (None,) * height  # of the levels above, [B * w, C] each
-        if prior.above:
-            self.rows_above = torch.empty(height, maps * self.width, channels, **kind).unbind(0)
+        self.skips, self.head = Product(prior.skips, self.dtype), Product(prior.logits, self.dtype)
+        self.ends = torch.empty(maps, len(self.blocks) * channels, **kind)  # of all blocks, side by side
+        self.hidden = torch.empty(maps, channels, **kind)
+
+        # What a code of the first, second, ... of a position adds: to the stream, and to what blocks offer
+        sizes = [channels, *(2 * block.attention.width for block in prior.blocks)]
+        self.tables = torch.empty(level.codes_per_position, level.K, sum(sizes), **kind)
+        self.found = torch.empty(maps, sum(sizes), **kind)
+        self.embedded, *offers = self.found.split(sizes, dim=1)
+        self.of_codes = [offer.view(maps, 2, -1, HEAD).transpose(0, 1) for offer in offers]
+
+        self.rows_above: tuple[Tensor | None, ...] = (None,) * level.height  # of the levels above
+        if prior.above:  # [w * B, C] each
+            self.rows_above = torch.empty(level.height, level.width * maps, channels, **kind).unbind(0)
         self.i = 0
         self.reset(labels, above)
 
@@ -181,47 +215,45 @@ class CachedPixelSNAIL:
         the memory of those before."""
         prior = self.prior
         prior.check_given(labels, above)
-        self.embedding.copy_(prior.embedding.weight)
+        self.skips.read(prior.skips)
         self.head.read(prior.logits)
-        background = prior.background(*prior.level.size).flatten(1).T.to(self.dtype)  # [T, P]
-        for mine in self.blocks:
-            mine.attention.read(background)
-            mine.skip.read(mine.block.skip)
-        for layer, bias in zip(self.layers, prior.label_biases(labels), strict=True):
-            layer.read(bias)
+        codes = prior.embedding.weight
+        offers = [block.attention.of_code(codes) for block in prior.blocks]
+        self.tables.copy_(torch.cat([codes, *offers], dim=1).view(self.tables.shape))
+        places, biases = prior.places(*prior.level.size).flatten(0, 1), iter(prior.label_biases(labels))
+        for block in self.blocks:
+            for layer in block.layers:
+                layer.read(next(biases))
+            block.attention.read(places, next(biases))
         if prior.above:
             with prior.computing(self.dtype):
                 said = prior.above(above)  # [B, C, h, w]
             for row, of_row in zip(self.rows_above, said.unbind(2), strict=True):
-                row.view(len(said), -1, said.shape[1]).copy_(of_row.transpose(1, 2))
+                row.view(-1, *said.shape[:2]).copy_(of_row.permute(2, 0, 1))
 
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
         self.i = i
-        for layer in self.layers:
-            if i:
-                layer.keep_row()
-            layer.begin_row(self.rows_above[i])
+        for block in self.blocks:
+            block.begin_row(i, self.rows_above[i])
 
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""
-        t, following = self.i * self.width + j, iter([*self.layers[1:], None])
-        self.out.zero_()
-        for block in self.blocks:
-            for layer in block.layers:
-                x = layer.step(j)
-                last = layer is block.layers[-1]
-                if last:
-                    x = block.attention.step(x, t)
-                if (after := next(following)) is not None:
-                    after.columns[j].copy_(x)
-            self.out.add_(block.skip(x))
-        return self.head(F.relu(self.out))
+        ends = self.ends.chunk(len(self.blocks), dim=1)
+        for block, following, end in zip(self.blocks, (*self.blocks[1:], None), ends, strict=True):
+            block.step(self._place(j), j, end)
+            if following:
+                following.given(j).copy_(end)
+        torch.addmm(self.skips.bias, self.ends, self.skips.matrix, out=self.hidden)
+        return self.head(self.hidden.relu_())
 
     def put(self, j: int, codes: Tensor) -> None:
         """Make known the codes [B] of column j."""
-        which = j % self.prior.level.codes_per_position
-        embedded = F.embedding(codes + which * self.prior.K, self.embedding)
-        self.layers[0].columns[j].copy_(embedded)
-        for block in self.blocks:
-            block.attention.keep(embedded, self.i * self.width + j)
+        torch.index_select(self.tables[j % len(self.tables)], 0, codes, out=self.found)
+        self.blocks[0].given(j).copy_(self.embedded)
+        for block, of_code in zip(self.blocks, self.of_codes, strict=True):
+            block.attention.put(self._place(j), of_code)
+
+    def _place(self, j: int) -> int:
+        """The place of column j of the row, in raster order."""
+        return self.i * self.prior.level.width + j

@@ -3,15 +3,17 @@
 PixelSNAIL: An Improved Autoregressive Generative Model, Chen et al. 2017, https://arxiv.org/abs/1712.09763.
 
 What is done differently here, and why:
-- Kernels have only the taps they may use, and attention is causal by moving keys on by one place (see
-  layers.py): there is no mask to get wrong, and no [T, T] matrix is built.
-- The gates are those of the Gated PixelCNN (tanh times sigmoid); codes are embedded, not one-hot.
-- Every block's features go to the output by a way of their own, added up (skips).
+- Kernels have only the taps they may use (see causal.py), and attention is causal by shifting keys and values
+  by one place (see layers.py): there is no mask to get wrong, and no [T, T] matrix is built.
+- The gates are those of the Gated PixelCNN (tanh times sigmoid), one convolution each. Codes are embedded,
+  not one-hot, and the background has waves of the coordinates besides the coordinates themselves.
+- Attention has several heads, ends in a gate as every layer does, and what conditions the convolutions
+  conditions it too.
 
 Legend: B maps, K codes, h x w the map, C channels, P numbers of a place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -27,24 +29,26 @@ from ..dropout import channel_factors, channel_keys
 from ..places import place_features, place_numbers
 from ..prior import Prior
 from .cache import CachedPixelSNAIL
-from .layers import HEAD, Attention, GatedLayer
+from .layers import HEAD, Attention, GatedLayer, Told
 
 
 class Block(nn.Module):
-    """Gated layers, then attention, and the way from here to the output."""
+    """Gated layers, then attention."""
 
-    def __init__(self, layers: Sequence[GatedLayer], channels: int, heads: int, places: int):
+    def __init__(self, layers: Sequence[GatedLayer], attention: Attention):
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.attention = Attention(channels, heads, places)
-        self.skip = nn.Conv2d(channels, channels, 1)
+        self.attention = attention
 
 
 class PixelSNAIL(Prior):
     """PixelSNAIL.
 
+    Where each n columns are codes of one square of pixels (codes_per_position), the first, second, ... of
+    them are embedded each in its own way, so that the prior can tell them apart.
+
     Args:
-        config: channels, layers, blocks, kernel, heads and dropout.
+        config: channels, layers, dropout, and pixelsnail.
         level: of the maps.
         classes: number of labels, 0 for an unconditional prior.
         above: the levels that are coarser, coarsest first.
@@ -56,45 +60,44 @@ class PixelSNAIL(Prior):
         super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.config, own, channels = config, config.pixelsnail, config.channels
         self.embedding = nn.Embedding(level.codes_per_position * level.K, channels)
+        conditional, places = bool(above), place_numbers(level.codes_per_position)
         layers = [
-            GatedLayer(channels, own.kernel, first=index == 0, conditional=bool(above))
+            GatedLayer(channels, own.kernel, first=index == 0, conditional=conditional)
             for index in range(config.layers)
         ]
-        places = place_numbers(level.codes_per_position)
         self.blocks = nn.ModuleList(
-            Block(layers[begin:end], channels, own.heads, places)
+            Block(layers[begin:end], Attention(channels, own.heads, places, conditional=conditional))
             for begin, end in shares(config.layers, own.blocks)
         )
-        rows = self.labels
-        self.label_bias = nn.Embedding(rows, config.layers * 2 * channels) if rows else None
+        self.gates = config.layers + own.blocks
+        # what the classes add before all gates, side by side: one lookup and one cast instead of one a gate
+        self.label_bias = nn.Embedding(self.labels, self.gates * 2 * channels) if self.labels else None
+        self.skips = nn.Conv2d(own.blocks * channels, channels, 1)  # of every block, a way to the output
         self.logits = nn.Conv2d(channels, level.K, 1)
         self.above = Above(above, channels, config.above_blocks) if above else None
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
         nn.init.zeros_(self.logits.bias)
 
     def undecayed(self) -> list[str]:
-        return [
-            "embedding.weight",
-            *(f"above.{name}" for name in (self.above.undecayed() if self.above else [])),
-        ]
+        of_above = self.above.undecayed() if self.above else []
+        return ["embedding.weight", *(f"above.{name}" for name in of_above)]
 
     def label_tensors(self) -> list[str]:
         return ["label_bias.weight"] if self.classes else []
 
     def label_biases(self, labels: Tensor | None) -> list[Tensor | None]:
-        """For each layer what the labels [B] add to it before its gate, [B, 2C]; None without classes."""
+        """For each gate what the labels [B] add before it, [B, 2C]; None without classes."""
         if self.label_bias is None:
-            return [None] * self.config.layers
+            return [None] * self.gates
         biases = self.label_bias(labels)
         # In the type of what they are added to, or all that follows would be fp32
         if torch.is_autocast_enabled(self.device.type):
             biases = biases.to(torch.get_autocast_dtype(self.device.type))
-        return list(biases.chunk(self.config.layers, dim=1))
+        return list(biases.chunk(self.gates, dim=1))
 
-    def background(self, height: int, width: int) -> Tensor:
-        """The numbers of each place, [P, h, w]."""
-        features = place_features(height, width, self.level.codes_per_position, self.device)
-        return rearrange(features.to(self.dtype), "h w p -> p h w")
+    def places(self, height: int, width: int) -> Tensor:
+        """The numbers of each place, [h, w, P]."""
+        return place_features(height, width, self.level.codes_per_position, self.device).to(self.dtype)
 
     def forward(
         self,
@@ -103,31 +106,34 @@ class PixelSNAIL(Prior):
         above: Codes = (),
         dropped: Tensor | None = None,
     ) -> Tensor:
-        """See `Prior.forward`; `dropped` are the factors [B, layers + blocks, C] of the gated channels."""
+        """See `Prior.forward`; `dropped` are the factors [B, gates, C] of the gated channels."""
         self.check_given(labels, above)
         height, width = codes.shape[1:]
         which = torch.arange(width, device=codes.device) % self.level.codes_per_position
-        embedded = rearrange(self.embedding(codes + which * self.K), "b h w c -> b c h w")
-        background = self.background(height, width).expand(len(codes), -1, -1, -1)
-        said = self.above(above) if self.above else None
-        biases = iter(self.label_biases(labels))
-        gates = self.config.layers + len(self.blocks)
-        factors = iter([None] * gates if dropped is None else dropped.unbind(1))
-        x, out = embedded, 0
+        embedded, places = self.embedding(codes + which * self.K), self.places(height, width)
+        told = self._told(labels, above, dropped)
+        x = rearrange(embedded, "b h w c -> b c h w")
+        ends = []
         for block in self.blocks:
             for layer in block.layers:
-                x = layer(x, next(biases), said, next(factors))
-            x = block.attention(x, embedded, background, next(factors))
-            out = out + block.skip(x)
-        return self.logits(F.relu(out))  # [B, K, h, w]
+                x = layer(x, next(told))
+            x = block.attention(x, embedded, places, next(told))
+            ends.append(x)
+        return self.logits(F.relu(self.skips(torch.cat(ends, dim=1))))  # [B, K, h, w]
+
+    def _told(self, labels: Tensor | None, above: Codes, dropped: Tensor | None) -> Iterator[Told]:
+        """For each gate what it is told."""
+        said = self.above(above) if self.above else None
+        factors = [None] * self.gates if dropped is None else dropped.unbind(1)
+        for label, of_gate in zip(self.label_biases(labels), factors, strict=True):
+            yield Told(label, said, of_gate)
 
     def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """[B, layers + blocks] int64."""
-        gates = self.config.layers + len(self.blocks)
-        return channel_keys(seed, positions, gates) if self.config.dropout else None
+        """[B, gates] int64."""
+        return channel_keys(seed, positions, self.gates) if self.config.dropout else None
 
     def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, layers + blocks, C] of the gated channels."""
+        """Factors [B, gates, C] of the gated channels."""
         return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
 
     def cache(
@@ -141,16 +147,20 @@ class PixelSNAIL(Prior):
         return CachedPixelSNAIL(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
-        inner = self.config.pixelsnail.heads * HEAD
-        return super().forward_numbers() + (8 * self.config.channels + 5 * inner) * self.level.places
+        inner, channels = self.config.pixelsnail.heads * HEAD, self.config.channels
+        of_place = (8 + 2 * len(self.blocks)) * channels + 7 * inner
+        return super().forward_numbers() + of_place * self.level.places
 
     def cached_numbers(self) -> int:
-        channels, reach, width = self.config.channels, self.config.pixelsnail.kernel // 2, self.level.width
-        ring, row, context, bias = reach * (width + 2 * reach), reach + width, 2 * width, 2
-        layers = self.config.layers * (ring + row + context + bias) * channels
-        keys_and_values = 2 * self.config.pixelsnail.heads * HEAD * (self.level.places + 1)
-        of_above = self.level.places * channels if self.above else 0
-        return layers + len(self.blocks) * (keys_and_values + channels) + of_above + 8 * channels
+        channels, inner, width = self.config.channels, self.config.pixelsnail.heads * HEAD, self.level.width
+        reach, blocks, places = self.config.pixelsnail.kernel // 2, len(self.blocks), self.level.places
+        gates = self.gates * (2 * width + 3) * channels  # contexts, labels, what is gated
+        rings_and_rows = self.config.layers * (reach * (width + 2 * reach) + reach + width) * channels
+        attention = blocks * (2 * inner * (places + 1) + 4 * inner + 3 * channels)
+        codes_and_ends = (2 + blocks) * channels + 2 * blocks * inner
+        of_above = places * channels if self.above else 0
+        passing = 2 * width * channels  # what a row takes from those above
+        return gates + rings_and_rows + attention + codes_and_ends + of_above + passing
 
 
 def shares(items: int, parts: int) -> list[tuple[int, int]]:

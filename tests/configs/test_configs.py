@@ -23,6 +23,11 @@ def test_the_promised_presets_ship():
         "celeba64",
         "imagenet128",
         "folder",
+        "mnist_pixelsnail",
+        "mnist_transformer",
+        "folder_two_levels",
+        "ffhq256",
+        "imagenet256",
     }
 
 
@@ -38,6 +43,20 @@ def test_preset_parses_and_its_dump_parses_back_to_the_same(name, tmp_path):
 def test_preset_says_how_to_run_it_and_what_to_expect(name):
     header = configs.find_preset(name).read_text().split("\ndata:")[0]
     assert f"vqprior run {name}" in header
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_says_nothing_of_another_kind_of_prior(name):
+    config = configs.parse(configs.find_preset(name), [])
+    assert not [idle for level in range(config.stage1.levels) for idle in config.stage2_of(level).idle()]
+
+
+@pytest.mark.parametrize("kind", ["pixelsnail", "transformer"])
+def test_presets_of_the_other_priors_share_stage_one_with_mnist(kind):
+    """So that they can take over what it learnt, and their bits compare."""
+    mnist, other = (configs.parse(configs.find_preset(name), []) for name in ("mnist", f"mnist_{kind}"))
+    assert (other.data, other.stage1, other.sample) == (mnist.data, mnist.stage1, mnist.sample)
+    assert other.stage2.prior == kind
 
 
 def test_flags_win_over_the_preset_and_the_last_flag_wins():

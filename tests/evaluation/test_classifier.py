@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from vqprior.evaluation.classifier import Classifier, Labelled, shifted, train_classifier
+from vqprior.evaluation.classifier import RATE, Classifier, Labelled, rate_at, shifted, train_classifier
 
 
 def stripes(count: int) -> Labelled:
@@ -49,3 +50,16 @@ def test_shifts_are_small_and_depend_on_the_place_alone():
         for m, x in zip(moved, images, strict=True)
     ]
     assert all(any(found) for found in inside)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 500])
+def test_the_learning_rate_rises_to_its_peak_and_falls(steps):
+    rates = torch.tensor([rate_at(step, steps) for step in range(steps)])
+    peak = int(rates.argmax())
+    assert rates.max().item() == pytest.approx(RATE) and rates.min() > 0
+    assert (rates[: peak + 1].diff() > 0).all() and (rates[peak:].diff() <= 0).all()
+
+
+def test_it_learns_without_a_bar_where_there_is_no_terminal(capfd):
+    learnt(steps=2)
+    assert capfd.readouterr() == ("", "")

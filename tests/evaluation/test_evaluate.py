@@ -179,8 +179,8 @@ def test_samples_from_elsewhere_are_measured_in_the_same_way(evaluated, tmp_path
         (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.full(4, 2)), "expected 0 to 1"),
         (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.zeros(4)), "a whole number"),
         (dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.array(["ant"] * 4)), "a whole number"),
-        (dict(pictures=np.zeros(3)), "no archive of images"),
-        (None, "is no file"),
+        (dict(pictures=np.zeros(3)), "not an archive of images"),
+        (None, "is not a file"),
     ],
 )
 def test_archives_that_do_not_fit_are_refused(evaluated, tmp_path, command, content, said):
@@ -196,7 +196,7 @@ def test_an_array_without_a_name_is_no_archive(evaluated, tmp_path, command):
     shutil.copytree(evaluated, tmp_path / "run")
     row = next((tmp_path / "run" / "evaluation").glob("samples-*.npy"))
     code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--archives", row)
-    assert code == 2 and "no archive of images" in printed
+    assert code == 2 and "not an archive of images" in printed
 
 
 def test_samples_of_one_class_are_not_compared_with_all(evaluated, tmp_path, command):
@@ -234,7 +234,7 @@ def test_a_damaged_archive_is_refused(evaluated, tmp_path, command):
     content[200:264] = bytes(64)
     file.write_bytes(content)
     code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--archives", file)
-    assert code == 2 and "no archive of images" in printed
+    assert code == 2 and "not an archive of images" in printed
 
 
 def test_a_signal_ends_it_at_once_and_what_is_done_stays(finished_run, tmp_path):

@@ -82,7 +82,7 @@ def test_weights_that_would_run_code_are_refused(means, tmp_path, old_format):
     with pytest.raises(UserError, match="could run code"):
         of_torch_fidelity(means, str(file), CPU)
     assert not trace.exists()
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="is not a file"):
         of_torch_fidelity(means, str(tmp_path / "none"), CPU)
 
 

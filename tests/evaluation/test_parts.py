@@ -12,6 +12,7 @@ import pytest
 from tests.launch import run_processes
 from vqprior.configs.commands import Part
 from vqprior.evaluation import parts
+from vqprior.evaluation.classifier import RECIPE
 from vqprior.evaluation.parts import PARTS, shown, tables
 from vqprior.evaluation.plots import plots
 from vqprior.evaluation.report import _environment, _tiles
@@ -127,3 +128,27 @@ def test_what_is_no_part_is_measured_anew(evaluated, tmp_path, command):
         (run / "evaluation" / "reconstruction.json").write_text(content)
         code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
         assert code == 0 and "is done" not in printed, content
+
+
+def test_figures_of_classifiers_of_another_recipe_are_marked():
+    figures = {"classifier_accuracy": 0.5, "cas": {}, "images": 4, "test_images": 4}
+    archive = {"images": 4, "cas": 0.5}
+    metrics = {"labels": figures, "archives": {"a.npz": archive, "b.npz": archive}}
+    now, earlier = {"recipe": RECIPE}, {"recipe": RECIPE - 1}
+    mark = f"(classifiers of recipe {RECIPE - 1}, not {RECIPE})"
+
+    metrics["protocol"] = {"parts": {"labels": now}, "archives": {"a.npz": now, "b.npz": now}}
+    assert mark not in text(tables(metrics))
+    metrics["protocol"] = {"parts": {"labels": earlier}, "archives": {"a.npz": now, "b.npz": earlier}}
+    *of_labels, of_archives = tables(metrics)
+    assert len(of_labels) == 2 and all(table.title.endswith(mark) for table in of_labels)
+    assert [name for name, _ in of_archives.rows] == ["a.npz", f"b.npz {mark}"]
+
+
+def test_an_empty_level_is_named_in_words_in_text_too():
+    levels = [{"map": [2, 2], "perplexity": 3.0, "usage": 1.0, "swapped_mse": mse} for mse in (0.1, 0.2)]
+    figures = {"mse": 0.1, "relative_mse": 1.0, "psnr": 10.0, "ssim": 0.5, "images": 4, "levels": levels}
+    printed = " ".join(text(PARTS["reconstruction"].tables(figures)).split())
+    assert "level 0 carries nothing" in printed and "--stage1.levels" in printed
+    levels[0]["swapped_mse"] = 0.2
+    assert "nothing" not in text(PARTS["reconstruction"].tables(figures))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.conftest import TINY, colour, write_pictures
 from vqprior import configs
+from vqprior.runtime.data.check import LONGEST, _maps
 
 TINY_GREY = ["folder", *TINY, "--data.channels", 1]
 FLAGS = ["folder", "--data.size", 8, 8, "--data.validation", 0.2, "--data.test", 0.2]
@@ -114,3 +115,44 @@ def test_a_range_that_is_given_is_taken_after_the_measured_one_was_refused(comma
     code, printed = command(*run, "--data.range", 0, 100)
     assert code == 0 and "0 becomes black, 100 white" in printed, printed
     assert configs.parse(tmp_path / "run" / "config.yaml", []).data.range == (0, 100)
+
+
+@pytest.mark.parametrize(
+    "sides", [(3, 3), (28, 28), (61, 130), (128, 128), (130, 130), (256, 256), (64, 1111)]
+)
+def test_levels_keep_the_coarsest_map_within_what_one_prior_learns(sides):
+    """Two levels where a map of factor 4 would be larger than 32x32, and nowhere else; sizes that divide."""
+    factor, levels, size = _maps(sides)
+    coarsest = factor * 2 ** (levels - 1)
+    assert max(size) // coarsest <= LONGEST and all(side % coarsest == 0 for side in size)
+    assert all(
+        abs(side - given) <= coarsest / 2 for side, given in zip(size, sides, strict=True) if given > 4
+    )
+    assert (levels == 2) == (max(size) > 4 * LONGEST)
+    if levels == 2 and factor > 4:  # no smaller factor would do
+        assert max(sides) / factor > LONGEST
+
+
+def test_pictures_of_one_small_map_are_given_no_levels(check, tmp_path):
+    code, printed = check("--write", tmp_path / "mine.yaml")
+    assert code == 0 and "levels" not in printed and "levels" not in (tmp_path / "mine.yaml").read_text()
+
+
+def test_pictures_of_large_maps_are_given_two_levels_in_words_and_the_preset_runs(command, tmp_path):
+    """Flat pictures: 8 x 160 pixels are maps of 2x40 codes, and of 1x20."""
+    for index in range(24):
+        path = tmp_path / "wide" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour(index, 8, 160).save(path)
+    data = ["--data.root", tmp_path / "wide", "--data.validation", 0.2, "--data.test", 0.2]
+    written = tmp_path / "mine.yaml"
+    code, printed = command("check", "folder", *data, "--out", tmp_path / "r", "--write", written)
+    assert code == 0 and "two levels, since one map of 2x40 codes" in printed and "1x20" in printed, printed
+    preset = configs.parse(written, [])
+    assert (preset.stage1.levels, preset.stage1.factor, preset.data.size) == (2, 4, (8, 160))
+    assert preset.stage2_fine.steps == preset.stage2.steps == 2000
+    few = "--stage1.steps 1 --stage2.steps 1 --stage2_fine.steps 1 --stage2.layers 2 --stage2_fine.layers 2"
+    few += " --stage1.width 8 --stage2.channels 8 --stage2_fine.channels 8 --stage1.batch_size 8"
+    few += " --stage1.codebook.kmeans False --sample.images 2 --precision no --data.workers 0"
+    code, printed = command("run", written, *few.split(), "--out", tmp_path / "run")
+    assert code == 0, printed

@@ -152,7 +152,7 @@ def test_torchvision_sets_are_read_where_they_lie(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: None, "no folder"),
+        (lambda root: None, "not a folder"),
         (lambda root: root.mkdir(), "no images"),
         (lambda root: (write_pictures(root), colour(0).save(root / "top.png")), "two layouts"),
         (lambda root: (write_pictures(root / "train"), write_pictures(root / "test", 4, ("wasp",))), "wasp"),

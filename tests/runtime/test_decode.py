@@ -171,7 +171,7 @@ def test_what_is_no_picture_is_refused_in_words(monkeypatch):
     for content, words in (
         (None, "a null"),
         (b"", "the file is empty"),
-        (b"text", "no picture of a known format"),
+        (b"text", "not a picture of a known format"),
         (png[: len(png) // 2], "it cannot be read|truncated|cannot be read"),
         (encoded(np.full((4, 4), np.nan), "NPY"), "not finite"),
         (encoded(np.zeros((4, 4, 2), np.uint8), "NPY"), "expected"),

@@ -60,7 +60,7 @@ def test_split_words_in_folder_names(tmp_path, folders, expected, classes):
 def test_one_sub_folder_is_no_class(tmp_path):
     write_pictures(tmp_path / "photos", 5, ())
     source = opened(tmp_path)
-    assert source.label_names == () and len(source.train) == 5 and "no class" in source.layout
+    assert source.label_names == () and len(source.train) == 5 and "not a class" in source.layout
 
 
 def test_layouts_that_are_refused(tmp_path):
@@ -105,7 +105,7 @@ def test_explicit_roots_beat_names(tmp_path):
     assert sizes(source) == (6, 4, None) and source.label_names == ("cat", "test")
     refused(tmp_path, "data.train_root", test_root=str(tmp_path / "b"))
     refused(tmp_path, "two splits", train_root=str(tmp_path), test_root=str(tmp_path / "b"))
-    refused(tmp_path, "no folder", train_root=str(tmp_path / "c"))
+    refused(tmp_path, "not a folder", train_root=str(tmp_path / "c"))
     refused(tmp_path, "splits of its own", source="mnist5k", train_root=str(tmp_path / "a"))
 
 

@@ -176,7 +176,7 @@ def test_mistakes_are_answered(command, finished_run, photos, tmp_path):
     (out / "codes.npz").write_bytes(b"mine")
     (tmp_path / "empty").mkdir()
     for flags, words in (
-        (["--pictures", tmp_path / "nowhere", "--out", out], "which is no folder"),
+        (["--pictures", tmp_path / "nowhere", "--out", out], "which is not a folder"),
         (["--pictures", tmp_path / "empty", "--out", tmp_path / "o"], "no images are under"),
         (["--pictures", photos, "--out", out], "was not written by `encode --pictures`"),
         (["--pictures", photos], "--out"),

@@ -96,9 +96,9 @@ def test_no_more_than_a_chunk_is_held(finished_run, tmp_path, command, monkeypat
     alive: list[weakref.ref] = []
     most = 0
 
-    def counted(path):
+    def counted(path, **options):
         nonlocal most
-        array = real(path)
+        array = real(path, **options)
         alive.append(weakref.ref(array))
         gc.collect()
         most = max(most, sum(reference() is not None for reference in alive))

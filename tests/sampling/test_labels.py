@@ -50,19 +50,19 @@ def test_lists_arrays_and_tensors_mean_what_their_elements_mean(names):
 @each_awkward
 @pytest.mark.parametrize("given", [*BEYOND, *NO_CLASSES], ids=repr)
 def test_nothing_else_is_a_class(names, given):
-    with pytest.raises(UserError, match=r"no class"):
+    with pytest.raises(UserError, match=r"(no|not a) class"):
         label_number(given, names)
-    with pytest.raises(UserError, match=r"no class"):
+    with pytest.raises(UserError, match=r"(no|not a) class"):
         label_numbers([given, 0], 2, names)
 
 
 def test_what_comes_in_arrays_is_no_class_either():
     arrays = (np.array([0.0, 1.0]), torch.tensor([True, False]), np.array([[0], [1]]))
     for given in (*arrays, [0, None], ["ant", 1.0]):
-        with pytest.raises(UserError, match="is no class but"):
+        with pytest.raises(UserError, match="is not a class but"):
             label_numbers(given, 2, ("ant", "bee"))
     for given in (b"\0\1", {0: 1, 1: 0}, {0, 1}, None, 0.0):
-        with pytest.raises(UserError, match="is no class but"):
+        with pytest.raises(UserError, match="is not a class but"):
             label_numbers(given, 2, ("ant", "bee"))
 
 

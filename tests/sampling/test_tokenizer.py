@@ -106,7 +106,7 @@ def test_it_is_the_vqvae_that_prior_and_codes_came_from(finished_run, tmp_path, 
 
 
 def test_a_run_that_is_not_trained_is_refused(finished_run, tmp_path):
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         Tokenizer.from_run(tmp_path)
     shutil.copy(finished_run / "config.yaml", tmp_path)
     with pytest.raises(UserError, match="train that stage first"):
@@ -122,7 +122,7 @@ REFUSED = {
     "grey": (IMAGES[..., :1], r"\[5, 16, 20, 1\]"),
     "another size": (IMAGES[:, :8], r"\[5, 8, 20, 3\]"),
     "none": (IMAGES[:0], r"\[0, 16, 20, 3\]"),
-    "a file name": ("photo.png", "got str, which is no array of numbers"),
+    "a file name": ("photo.png", "got str, which is not an array of numbers"),
     "nothing": (None, "got NoneType"),
     "rows of several lengths": ([[1], [2, 3]], "got list"),
 }
@@ -146,7 +146,7 @@ def test_what_are_no_codes_is_refused():
         (CODES[0], r"int64 \[4, 5\]"),
         (CODES[:, :3], r"\[5, 3, 5\]"),
         (CODES[:0], r"\[0, 4, 5\]"),
-        ("codes.npz", "no array"),
+        ("codes.npz", "not an array"),
     ):
         with pytest.raises(UserError, match=words):
             tokenizer.decode(codes)

@@ -47,6 +47,7 @@ ANSWERED_AT_ONCE = {
     "version": (0, ["--version"]),
     "help of a command": (0, ["sample", MODEL, "--help"]),
     "help of another command": (0, ["run", "mnist5k", "--help"]),
+    "list of runs": (0, ["ls", MODEL.parent]),
     "no such command": (2, ["trian-vqvae", "mnist5k"]),
     "no such preset": (2, ["run", "mnist6k"]),
     "no run yet": (2, ["sample", "mnist5k"]),

@@ -1,0 +1,150 @@
+"""The pictures of TensorBoard in the documents: python -m benchmarks.screenshots runs docs/images
+
+Starts the real TensorBoard on a folder of runs and drives a headless Chromium through it (Debian: apt-get
+install chromium chromium-driver; selenium is in the extra `dev`).
+"""
+
+import argparse
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+WINDOW = (1280, 900)  # pixels
+WAIT = 30  # seconds that a page may take to show something
+
+PAGES = {"timeseries": "tensorboard", "custom_scalars": "charts"}
+"""Pages of TensorBoard, and of each the name of its picture."""
+
+DEEP = """
+const found = [];
+const walk = (root) => {
+  for (const element of root.querySelectorAll("*")) {
+    if (element.matches(arguments[0])) found.push(element);
+    if (element.shadowRoot) walk(element.shadowRoot);
+  }
+};
+walk(document);
+return found;
+"""
+"""The elements that a CSS selector fits, those inside of web components too."""
+
+
+def missing() -> str | None:
+    """In words, what is not installed here; None where all is."""
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        return "there is no selenium: pip install -e '.[dev]'"
+    return None if CHROMIUM and DRIVER else "there is no browser: apt-get install chromium chromium-driver"
+
+
+@contextmanager
+def tensorboard(logdir: Path) -> Iterator[str]:
+    """The address of a TensorBoard that reads a folder; it ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", port]
+    output = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([str(word) for word in command], **output)
+    try:
+        wait_for(lambda: _answers(f"{address}/data/environment") or server.poll() is not None)
+        if server.poll() is not None:
+            raise RuntimeError(f"TensorBoard ended with exit code {server.returncode}")
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A headless Chromium (selenium's WebDriver) that keeps what its console says."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", size):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def elements(driver: Any, selector: str) -> list[Any]:
+    """What a CSS selector fits, inside of web components too."""
+    return driver.execute_script(DEEP, selector)
+
+
+def wait_for(condition: Any) -> Any:
+    """What a function gives, once it is true.
+
+    Raises:
+        TimeoutError: it never was.
+    """
+    end = time.monotonic() + WAIT
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not true within {WAIT} s")
+        time.sleep(0.25)
+    return value
+
+
+def open_page(driver: Any, address: str, page: str) -> None:
+    """Go to a page of TensorBoard, loaded anew."""
+    driver.get("about:blank")
+    driver.get(f"{address}/#{page}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("logdir", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    if said := missing():
+        sys.exit(said)
+    with tensorboard(arguments.logdir) as address, browser() as driver:
+        for page, name in PAGES.items():
+            open_page(driver, address, page)
+            time.sleep(SETTLED)
+            save(driver, arguments.out / f"{name}.png")
+
+
+SETTLED = 12  # seconds, until all of a page is drawn
+
+
+def save(driver: Any, path: Path) -> None:
+    """A picture of what is seen, in few colours, which makes it small."""
+    import io
+
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    picture.quantize(128).save(path, optimize=True)
+    print(path, f"{path.stat().st_size / 1024:.0f} KB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""`vqprior ls`: runs with their state, steps and figures, from their files alone: torch is not waited for."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from vqprior.configs import Config, read_yaml
+from vqprior.configs.errors import UserError
+from vqprior.runtime.files import read_json
+from vqprior.runtime.lock import is_locked
+from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
+
+State = Literal["running", "stopped", "trained", "export", "unreadable"]
+"""running: a process holds it; stopped: steps are missing, and the same command goes on; trained: all steps
+are done; export: weights alone, of `vqprior export`; unreadable: what is wrong stands behind it."""
+
+HEADINGS = ("run", "state", "stage 1", "stage 2", "figures")
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far a training loop is."""
+
+    step: int  # of its latest checkpoint, 0 where there is none
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.step:,}/{self.steps:,}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps that the settings of a run ask for.
+
+    Read from the YAML as it stands: all checks of all fields would take a tenth of a second a run.
+    """
+
+    stage1: int
+    priors: tuple[int, ...]  # of each level of codes, coarsest first
+    imported: bool  # there is no stage one: the codes came from elsewhere
+
+    @classmethod
+    def of(cls, run: RunDir) -> Self:
+        """The plan of a run.
+
+        Raises:
+            UserError: its settings are not YAML, or a number of steps is not one.
+        """
+        tree, default = read_yaml(run.config_file), asdict(Config())
+
+        def number(section: str, name: str) -> int:
+            given = tree.get(section) or {}
+            value = given.get(name, default[section][name]) if isinstance(given, dict) else given
+            if not isinstance(value, int):
+                raise UserError(f"{run.config_file} has {section}.{name} {value!r}; expected a number")
+            return value
+
+        finer = range(1, number("stage1", "levels"))
+        priors = number("stage2", "steps"), *(number("stage2_fine", "steps") for _ in finer)
+        data = tree.get("data")
+        return cls(
+            number("stage1", "steps"), priors, isinstance(data, dict) and data.get("source") == "codes"
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is shown of a run."""
+
+    path: Path
+    state: State
+    stage1: Stage | None = None  # None: its codes are imported, or it is unreadable
+    priors: tuple[Stage, ...] = ()  # of each level of codes, coarsest first
+    figures: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """A line of the table."""
+        stage1 = str(self.stage1 or NONE)
+        return str(self.path), self.state, stage1, " + ".join(map(str, self.priors)) or NONE, self.figures
+
+
+def show(folder: Path) -> str:
+    """The runs in a folder, as the text of a table.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is not a folder; give one that holds runs: vqprior ls FOLDER. "
+            "A first run is begun with: vqprior run mnist5k"
+        )
+    summaries = [summary_of(path) for path in find_runs(folder)]
+    if not summaries:
+        raise UserError(f"there is no run in {folder}; begin one with: vqprior run mnist5k")
+    return "\n".join([*_table([HEADINGS, *(run.cells() for run in summaries)]), *_next_words(summaries)])
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """The run directories of a folder by name: itself, those in it, and those one folder below.
+
+    What a run holds is not looked through: it may have a million pictures.
+    """
+    if is_run_dir(folder):
+        yield folder
+        return
+    for child in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if is_run_dir(child):
+            yield child
+        else:
+            yield from sorted(file.parent for file in child.glob("*/config.yaml"))
+
+
+def summary_of(path: Path) -> Summary:
+    """What the files of a run say; a run that cannot be read is no error here, but a line of the list."""
+    run = RunDir(path)
+    try:
+        run.starts()
+        plan = Plan.of(run)
+    except (UserError, OSError) as error:
+        return Summary(path, "unreadable", figures=str(error))
+    stage1 = None if plan.imported else Stage(_latest(run.stage1), plan.stage1)
+    priors = tuple(Stage(_latest(run.stage2_of(level)), steps) for level, steps in enumerate(plan.priors))
+    stages = [stage1, *priors] if stage1 else [*priors]
+    return Summary(path, _state(run, stages), stage1, priors, _figures(run, len(priors)))
+
+
+def _latest(folder: Path) -> int:
+    """The step of the latest checkpoint, 0 where there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in checkpoint_folders(folder)), default=0)
+
+
+def _state(run: RunDir, stages: list[Stage]) -> State:
+    if is_locked(run.path):
+        return "running"
+    saved = checkpoint_folders(run.stage2)
+    if saved and not (saved[-1] / "optimizer.safetensors").exists():
+        return "export"
+    return "trained" if all(stage.step >= stage.steps for stage in stages) else "stopped"
+
+
+def _figures(run: RunDir, levels: int) -> str:
+    """What `evaluate` measured on test pictures; before that the best bits on the validation split."""
+    metrics = read_json(run.metrics)
+    measured = _measured(metrics) if isinstance(metrics, dict) else []
+    return ", ".join(measured or _validated(run, levels))
+
+
+def _measured(metrics: dict[str, Any]) -> list[str]:
+    """The figures of metrics.json that decide, with their units."""
+    psnr = _at(metrics, "stage1", "psnr")
+    bits = _at(metrics, "stage2", "bits_per_code")
+    distance = _at(metrics, "ladder", "rows", "samples", "frechet")
+    name = metrics["ladder"].get("distance", "distance") if distance is not None else ""
+    shown = (psnr, "PSNR {:.2f} dB"), (bits, "{:.3f} bits/code"), (distance, name + " {:.3g}")
+    return [words.format(value) for value, words in shown if value is not None]
+
+
+def _at(tree: Any, *keys: str) -> float | None:
+    """The number under these keys, None where there is none."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return float(tree) if isinstance(tree, int | float) else None
+
+
+def _validated(run: RunDir, levels: int) -> list[str]:
+    """The best bits/code on the validation split, of each level that has been evaluated."""
+    best = [_best_score(run.stage2_of(level)) for level in range(levels)]
+    bits = " + ".join(f"{score:.3f}" for score in best if score is not None)
+    return [f"validation {bits} bits/code"] if bits else []
+
+
+def _best_score(folder: Path) -> float | None:
+    """The lowest score of a stage's checkpoints."""
+    scores = [_at(read_json(path / "manifest.json"), "score") for path in checkpoint_folders(folder)]
+    return min((score for score in scores if score is not None), default=None)
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(row).rstrip() for row in cells]
+
+
+def _next_words(runs: list[Summary]) -> list[str]:
+    """What to type next, for the first run that is stopped and the first that is trained."""
+    words = []
+    if stopped := next((run for run in runs if run.state == "stopped"), None):
+        command = "run" if stopped.stage1 else "train-prior"
+        words.append(f"vqprior {command} {stopped.path} goes on where it stopped")
+    if trained := next((run for run in runs if run.state == "trained"), None):
+        words.append(f"vqprior sample {trained.path} draws from it")
+    return ["", *words] if words else []
