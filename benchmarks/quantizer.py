@@ -181,7 +181,9 @@ def row(found: dict[str, object]) -> str:
     """A line of the table."""
     size, times, memory = found["size"], found["milliseconds"], found["extra bytes"]
     ratio = lambda of: f"{of['median']:.2f} ({of['least']:.2f}-{of['largest']:.2f})"
-    megabytes = [f"{memory[name] / 2**20:8.1f}" if memory[name] is not None else f"{'-':>8}" for name in memory]
+    megabytes = [
+        f"{memory[name] / 2**20:8.1f}" if memory[name] is not None else f"{'-':>8}" for name in memory
+    ]
     return (
         f"{size['N']:>7} {size['D']:>4} {size['K']:>6}"
         + "".join(f"{times[name]:>10.2f}" for name in ("ours", "theirs", "product"))

@@ -33,8 +33,8 @@ def objective(
     weighs the one that moves the encoder. What is done differently here: the reconstruction is divided by the
     data's variance, or what stands for it, so that beta means the same on all data.
 
-    lfq has two more, the entropy penalty of MAGVIT-v2 (arXiv 2310.05737): the mean entropy of a vector's code,
-    which is to be small, minus the entropy of all codes of a step, which is to be large.
+    lfq has two more, the entropy penalty of MAGVIT-v2 (arXiv 2310.05737): the mean entropy of the code of a
+    vector, which is to be small, minus the entropy of all codes of a step, which is to be large.
 
     Args:
         x: images [B, C, H, W] in [0, 1].

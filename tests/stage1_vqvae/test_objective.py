@@ -11,9 +11,7 @@ from vqprior.stage1_vqvae.vqvae import VQVAE
 SIZES = ["--data.size", "8", "8", "--stage1.width", "8", "--stage1.K", "16", "--stage1.D", "4"]
 
 
-def terms_of(
-    model: VQVAE, x: torch.Tensor, *, beta: float, entropy: float = 0.0
-) -> dict[str, torch.Tensor]:
+def terms_of(model: VQVAE, x: torch.Tensor, *, beta: float, entropy: float = 0.0) -> dict[str, torch.Tensor]:
     prediction, quantized = model(x)
     weights = dict(beta=beta, entropy=entropy)
     return objective(x, prediction, quantized, likelihood=model.likelihood, variance=0.1, **weights)
