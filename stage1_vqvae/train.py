@@ -221,26 +221,26 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         score = None
         if step % settings.eval_every == 0 or last:
             with average.applied() if average else nullcontext():
-                found = measure(
+                measured = measure(
                     model,
                     data.validation,
                     batch=config.inference_batch,
                     precision=config.precision,
                     channels_last=config.channels_last,
                 )
-                score = found.loss
+                score = measured.loss
                 tracker.scalars(
-                    step, {f"validation/{name}": value for name, value in found.figures().items()}
+                    step, {f"validation/{name}": value for name, value in measured.figures().items()}
                 )
-                for level, carried in enumerate(found.levels):
-                    name = f"validation/code_usage{f'_{level}' if len(found.levels) > 1 else ''}"
+                for level, carried in enumerate(measured.levels):
+                    name = f"validation/code_usage{f'_{level}' if len(measured.levels) > 1 else ''}"
                     tracker.histogram(step, name, torch.log10(carried.counts.clamp(min=0.5).float()))
                 if is_main():
                     tracker.picture(step, "test/reconstructions", reconstruct(model, shown, config))
-            bits = found.decoder_bits_per_dim
+            bits = measured.decoder_bits_per_dim
             progress.say(
                 f"step {step}: validation {'' if bits is None else f'{bits:.3f} bits/dim of the decoder, '}"
-                f"mse {found.mse:.5f}, psnr {found.psnr:.2f} dB, {found.use_in_words()}"
+                f"mse {measured.mse:.5f}, psnr {measured.psnr:.2f} dB, {measured.use_in_words()}"
             )
 
         # Once in a while: checkpoint
@@ -296,11 +296,11 @@ def first_vectors(model: VQVAE, level: int, data: DataSet, config: Config) -> Te
     """A level's encoder outputs [N, D] of the first images of the run's order, enough for k-means; the same
     on all processes."""
     images = min(len(data.train), -(-KMEANS_VECTORS * model.K // model.levels[level].places))
-    found = []
+    vectors = []
     for indices in Order(len(data.train), config.seed).at(torch.arange(images)).split(config.inference_batch):
         x = pictures.to_float(data.train.images(indices), model.device, channels_last=config.channels_last)
-        found.append(rearrange(model.encode(x)[level].z_e, "b d h w -> (b h w) d"))
-    return torch.cat(found)
+        vectors.append(rearrange(model.encode(x)[level].z_e, "b d h w -> (b h w) d"))
+    return torch.cat(vectors)
 
 
 @torch.no_grad()
