@@ -167,16 +167,16 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
 def _changed(data: DataSet, run: Path, wanted: Data) -> list[Finding]:
     """Pictures that a run began with and that are others now."""
     record = Record.read(run)
-    pictures = []
+    others = []
     for listed in record.splits.values() if record else ():
         pictures = getattr(data.source, listed.origin)
         if pictures is not None:
             names = (record.label_names, data.source.label_names)
             reasons = differing(listed, names[0], pictures, names[1], workers=data.data.workers)[1]
-            pictures += [f"{listed.keys[place]} ({reason})" for place, reason in reasons.items()]
-    if not pictures:
+            others += [f"{listed.keys[place]} ({reason})" for place, reason in reasons.items()]
+    if not others:
         return []
-    text = f"{len(pictures):,} pictures that {run} began with are others now: {some(pictures)}"
+    text = f"{len(others):,} pictures that {run} began with are others now: {some(others)}"
     return [Finding(wanted.on_error == "stop", text)]
 
 
