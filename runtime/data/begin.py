@@ -29,13 +29,13 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
     given = {name: pictures for name in SPLITS if (pictures := getattr(source, name)) is not None}
     looks = {name: _looks(pictures, data, quiet) for name, pictures in given.items()}
     unreadable = {
-        name: {given[name].keys[index]: seen.reason for index, seen in enumerate(pictures) if seen.reason}
-        for name, pictures in looks.items()
+        name: {given[name].keys[index]: seen.reason for index, seen in enumerate(of_split) if seen.reason}
+        for name, of_split in looks.items()
     }
     bad = [
         f"{given[name].reader.where(index)} ({seen.reason})"
-        for name, pictures in looks.items()
-        for index, seen in enumerate(pictures)
+        for name, of_split in looks.items()
+        for index, seen in enumerate(of_split)
         if seen.reason
     ]
     if bad and data.on_error == "stop":
