@@ -20,8 +20,8 @@ FORMER = {
 
 def renamed(flags: Sequence[str]) -> list[str]:
     """Flags with the names of today in place of former ones, as `--n 3` or `--n=3`."""
-    found = []
+    words = []
     for flag in flags:
         name, equals, value = flag.partition("=")
-        found.append(FORMER.get(name, name) + equals + value)
-    return found
+        words.append(FORMER.get(name, name) + equals + value)
+    return words

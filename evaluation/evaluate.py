@@ -83,7 +83,7 @@ def _assemble(subject: Subject) -> Metrics:
         metrics["archives"] = {part.settings["file"]: part.figures for part in others}
     priors = enumerate(subject.prior_checkpoints)
     steps = {"stage1": subject.vqvae_checkpoint.step} if subject.vqvae_checkpoint else {}
-    steps |= {subject.run.stage2_of(level).name: found.step for level, found in priors}
+    steps |= {subject.run.stage2_of(level).name: saved.step for level, saved in priors}
     metrics["protocol"] = {
         "split": "test",
         "images": subject.maps.header.sizes["test"],

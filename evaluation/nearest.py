@@ -40,7 +40,7 @@ def nearest(queries: Points, references: Points, device: torch.device = CPU) -> 
         device: that computes the products.
     """
     width = queries.read(torch.zeros(1, dtype=torch.int64)).shape[1]
-    held = max(1, min(REFERENCES, NUMBERS // max(width, min(QUERIES, queries.count))))
+    together = max(1, min(REFERENCES, NUMBERS // max(width, min(QUERIES, queries.count))))
     least = torch.full((queries.count,), torch.inf, dtype=torch.float64)
     which = torch.zeros(queries.count, dtype=torch.int64)
 
@@ -56,7 +56,7 @@ def nearest(queries: Points, references: Points, device: torch.device = CPU) -> 
             least[part] = torch.where(nearer, distances, least[part])
             which[part] = torch.where(nearer, at, which[part])
 
-    each_in_turn(list(torch.arange(references.count).split(held)), search, "nearest")
+    each_in_turn(list(torch.arange(references.count).split(together)), search, "nearest")
     return _first_least(gather_tensor(least).T, gather_tensor(which).T)
 
 

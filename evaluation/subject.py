@@ -115,7 +115,7 @@ class Subject:
 
     def origin(self) -> dict[str, Any]:
         """What every figure depends on."""
-        prior, *finer = (found.fingerprint for found in self.prior_checkpoints)
+        prior, *finer = (saved.fingerprint for saved in self.prior_checkpoints)
         return {
             "vqvae": self.maps.header.vqvae,
             "prior": prior,
@@ -176,8 +176,8 @@ class Subject:
         """The images of a row of the ladder, or of `train` or `test`; made when they are first asked for."""
         if name not in self.made:
             batch = self.config.sample.batch_size if name in DRAWN else self.config.inference_batch
-            kept = Kept(self.folder, name, ".npy", self.settings_of(name))
-            self.made[name] = keep_row(kept, self._maker(name), count=self.n, batch=batch)
+            file = Kept(self.folder, name, ".npy", self.settings_of(name))
+            self.made[name] = keep_row(file, self._maker(name), count=self.n, batch=batch)
             self.networks.release()  # there is room again for what looks at the row
         return self.made[name]
 

@@ -133,11 +133,11 @@ def _best_path(paths: list[Path]) -> Path | None:
     scored = []
     for path in paths:
         try:
-            found = read(path, verify=False)
+            saved = read(path, verify=False)
         except UserError:
             continue
-        if found.score is not None:
-            scored.append((found.score, -found.step, path))
+        if saved.score is not None:
+            scored.append((saved.score, -saved.step, path))
     return min(scored)[2] if scored else None
 
 
@@ -177,18 +177,18 @@ def best(folder: Path) -> Checkpoint:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    found = _best_path(checkpoint_folders(folder))
-    if found is None:
+    path = _best_path(checkpoint_folders(folder))
+    if path is None:
         raise UserError(f"there is no evaluated checkpoint in {folder}; train that stage first")
-    return read(found)
+    return read(path)
 
 
 def prune(folder: Path, keep: int) -> None:
     """Delete all checkpoints but the latest `keep` and the best one."""
     paths = checkpoint_folders(folder)
-    kept = {*paths[-keep:], _best_path(paths)}
+    staying = {*paths[-keep:], _best_path(paths)}
     for path in paths:
-        if path not in kept:
+        if path not in staying:
             remove_folder(path)
     for leftover in folder.glob(f"step-*{TEMPORARY}"):  # of a kill in the middle of a save or a deletion
         shutil.rmtree(leftover, ignore_errors=True)

@@ -39,8 +39,8 @@ def recorded(
         is not None,
         "torch.compile makes kernels of its own; leave out --compile": config.compile,
     }
-    if found := [reason for reason, applies in reasons.items() if applies]:
-        raise UserError(f"a step cannot be recorded (--cuda_graph): {found[0]}, or leave out --cuda_graph")
+    if against := [reason for reason, applies in reasons.items() if applies]:
+        raise UserError(f"a step cannot be recorded (--cuda_graph): {against[0]}, or leave out --cuda_graph")
     return Recorded(work)
 
 

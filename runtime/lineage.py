@@ -30,15 +30,15 @@ def codes_origin(run: RunDir) -> dict[str, Any] | None:
     Raises:
         UserError: the header of the code maps is damaged.
     """
-    for found in checkpoint.readable(run.stage2):
-        return found.meta["codes"]
+    for saved in checkpoint.readable(run.stage2):
+        return saved.meta["codes"]
     header = code_maps.read_header(run.codes)
     return header.origin() if header else None
 
 
-def lineage(found: Checkpoint) -> list[str]:
+def lineage(saved: Checkpoint) -> list[str]:
     """The fingerprints of these weights and of all that they began from, the latest first."""
-    return list(dict.fromkeys([found.fingerprint, *found.meta.get(BEGUN_FROM, [])]))
+    return list(dict.fromkeys([saved.fingerprint, *saved.meta.get(BEGUN_FROM, [])]))
 
 
 def begun_from(resumed: Checkpoint | None, source: Checkpoint | None) -> list[str]:

@@ -123,9 +123,9 @@ def image_batches(
         there = split.held.to(device)  # once, and not by way of pinned memory, which torch would keep
         canvas = lambda indices: there.index_select(0, onto(indices, device))
     streaming = split.held is None and split.data.workers > 0
-    held = (augment(canvas(indices), split.data, seed, positions) for positions, indices in places())
+    made_here = (augment(canvas(indices), split.data, seed, positions) for positions, indices in places())
     labels = split.labels
-    with _streamed(split, seed, places()) if streaming else nullcontext(held) as batches:
+    with _streamed(split, seed, places()) if streaming else nullcontext(made_here) as batches:
         for (_, indices), images in zip(places(), batches, strict=True):
             if isinstance(images, UserError):
                 raise images
@@ -163,8 +163,13 @@ def _streamed(split: Split, seed: int, places: Iterator[tuple[Tensor, Tensor]]) 
     # the launcher's processes share them
     cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = max(1, min(split.data.workers, cores))
-    how = dict(num_workers=workers, prefetch_factor=4, collate_fn=_as_it_is, worker_init_fn=ignore_in_worker)
-    batches = iter(DataLoader(_Batches(split, seed), sampler=places_of_batches, batch_size=None, **how))
+    options = dict(
+        num_workers=workers,
+        prefetch_factor=4,
+        collate_fn=_as_it_is,
+        worker_init_fn=ignore_in_worker,
+    )
+    batches = iter(DataLoader(_Batches(split, seed), sampler=places_of_batches, batch_size=None, **options))
     atexit.register(batches._shutdown_workers)
     try:
         yield batches

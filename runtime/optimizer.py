@@ -59,8 +59,8 @@ def adamw(model: Trained, *, weight_decay: float) -> torch.optim.AdamW:
     rate = torch.zeros((), device=device) if ahead else 0.0
     # `capturable` keeps what a CUDA graph may not read on the host; the rate's place in memory stays what it
     # is
-    how = dict(fused=True, capturable=True) if ahead else {}
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.99), **how)
+    options = dict(fused=True, capturable=True) if ahead else {}
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.99), **options)
 
 
 def on_device(device: torch.device, *numbers: float) -> tuple[Rate, ...]:
@@ -112,10 +112,10 @@ def restore_moments(optimizer: AcceleratedOptimizer, model: nn.Module, tensors: 
         name, _, moment = key.rpartition(".")
         parameter = parameters[name]
         if moment == "step":
-            kept = value.to(parameter.device) if runs_ahead(parameter.device) else value
+            tensor = value.to(parameter.device) if runs_ahead(parameter.device) else value
         else:
-            kept = torch.empty_like(parameter, requires_grad=False).copy_(value)
-        optimizer.state[parameter][moment] = kept
+            tensor = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        optimizer.state[parameter][moment] = tensor
 
 
 def named_moments(

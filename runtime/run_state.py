@@ -34,22 +34,22 @@ class RunState:
     renamed: Callable[[Tensors], Tensors] = lambda tensors: tensors
     numbered: Callable[[], list[tuple[str, Tensor]]] | None = None
 
-    def restore(self, found: Checkpoint) -> None:
+    def restore(self, saved: Checkpoint) -> None:
         """Take over a checkpoint; raises as `Checkpoint.tensors`."""
-        self.model.load_state_dict(self.renamed(found.tensors("model")))
+        self.model.load_state_dict(self.renamed(saved.tensors("model")))
         if self.average:
-            self.average.load(self.renamed(found.tensors("average")))
+            self.average.load(self.renamed(saved.tensors("average")))
         order = self.numbered() if self.numbered else [*self.model.named_parameters()]
-        stored = moments_of(found, order, self.renamed, self.model.undecayed())
+        stored = moments_of(saved, order, self.renamed, self.model.undecayed())
         restore_moments(self.optimizer, self.model, stored)
-        self.guard.load(found.meta["guard"])
+        self.guard.load(saved.meta["guard"])
         if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(found.meta["scaler"])
+            self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
 
     def tensors(self) -> dict[str, Tensors]:
         """What `Writer.save` takes."""
-        found = {"model": self.model.state_dict(), "optimizer": moments(self.optimizer, self.model)}
-        return found | ({"average": self.average.tensors} if self.average else {})
+        tensors = {"model": self.model.state_dict(), "optimizer": moments(self.optimizer, self.model)}
+        return tensors | ({"average": self.average.tensors} if self.average else {})
 
     def meta(self) -> dict[str, Any]:
         """What the manifest takes; all verdicts are read by then."""
@@ -58,7 +58,7 @@ class RunState:
 
 
 def moments_of(
-    found: Checkpoint,
+    saved: Checkpoint,
     order: list[tuple[str, Tensor]],
     renamed: Callable[[Tensors], Tensors],
     undecayed: Collection[str],
@@ -70,7 +70,7 @@ def moments_of(
         undecayed: names of parameters, as for `optimizer.adamw`.
     """
     by_moment: dict[str, Tensors] = {}
-    for key, tensor in named_moments(found.tensors("optimizer"), order, undecayed).items():
+    for key, tensor in named_moments(saved.tensors("optimizer"), order, undecayed).items():
         name, _, moment = key.rpartition(".")
         by_moment.setdefault(moment, {})[name] = tensor
     today = {moment: renamed(tensors) for moment, tensors in by_moment.items()}

@@ -75,13 +75,13 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
         if (file := unfinished.part(index)).is_file():
             return
         read = lambda place: _read(pictures, place, data, settings.on_error, unfinished.folder)
-        found = [*threads.map(read, places.tolist())]
+        seen = [*threads.map(read, places.tolist())]
         blank = torch.zeros(data.channels, *data.size, dtype=torch.uint8)
-        images = torch.stack([blank if image is None else image for image in found])
+        images = torch.stack([blank if image is None else image for image in seen])
         full = images[Chunk.of(torch.arange(len(places)), tokenizer.batch_size).padded]
         codes = tokenizer.codes_of(full, precision=tokenizer.precision)
         in_a_row = torch.cat([of_level.flatten(1) for of_level in codes], dim=1)[: len(places)]
-        in_a_row[torch.tensor([image is None for image in found])] = LEFT_OUT
+        in_a_row[torch.tensor([image is None for image in seen])] = LEFT_OUT
         write_array(file, in_a_row.numpy().astype(np.int32))  # last: where it is, the chunk is done
 
     with threads:
@@ -98,14 +98,14 @@ def _listed(root: Path) -> Pictures:
     """
     if not root.is_dir():
         raise UserError(f"--pictures is {str(root)!r}, which is not a folder; give a folder of images")
-    found = walk(root)
-    left_out = ", ".join(f"{count:,} {kind}" for kind, count in found.left_out.items())
-    if not found.names:
+    walked = walk(root)
+    left_out = ", ".join(f"{count:,} {kind}" for kind, count in walked.left_out.items())
+    if not walked.names:
         there = f" (there are {left_out})" if left_out else ""
         raise UserError(f"no images are under {printable(str(root))}{there}; give another folder, --pictures")
     if left_out:
-        say(f"encode: {len(found.names):,} pictures in {printable(str(root))}; left out: {left_out}")
-    return Pictures(FileReader(root, found.names), [printable(name) for name in found.names], None)
+        say(f"encode: {len(walked.names):,} pictures in {printable(str(root))}; left out: {left_out}")
+    return Pictures(FileReader(root, walked.names), [printable(name) for name in walked.names], None)
 
 
 def _record(

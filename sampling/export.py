@@ -63,7 +63,7 @@ def export(settings: Export, run: RunDir) -> Path:
 
 
 def _copy(
-    found: Checkpoint,
+    saved: Checkpoint,
     folder: Path,
     changed: dict[str, Any],
     *,
@@ -78,13 +78,13 @@ def _copy(
         exact: names of those that stay as they are.
         renamed: tensors under the names of earlier versions -> of today.
     """
-    tensors = renamed(found.tensors(found.weights))
+    tensors = renamed(saved.tensors(saved.weights))
     if half:
         tensors = {name: tensor if name in exact else _half(tensor) for name, tensor in tensors.items()}
-    kept = ("stage", "level", "data_fingerprint", "codes", BEGUN_FROM)
-    meta = {name: found.meta[name] for name in kept if name in found.meta} | changed
-    meta["config"] = asdict(_anywhere(configs.from_tree(found.meta["config"])))
-    checkpoint.save(folder, found.step, {"model": tensors}, meta, found.score)
+    names = ("stage", "level", "data_fingerprint", "codes", BEGUN_FROM)
+    meta = {name: saved.meta[name] for name in names if name in saved.meta} | changed
+    meta["config"] = asdict(_anywhere(configs.from_tree(saved.meta["config"])))
+    checkpoint.save(folder, saved.step, {"model": tensors}, meta, saved.score)
     return checkpoint.best(folder)
 
 

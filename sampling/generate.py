@@ -56,7 +56,7 @@ def generate(settings: Sample, run: RunDir) -> Path:
     numbers = torch.arange(settings.images)
     labels = networks.labels_for(numbers, settings.label)
     networks.check_guidance(settings.guidance)
-    prior, *finer = (found.fingerprint for found in prior_checkpoints(run))
+    prior, *finer = (saved.fingerprint for saved in prior_checkpoints(run))
     record = asdict(settings) | {"out": None, "prior": prior} | ({"finer_priors": finer} if finer else {})
     record["n"] = record.pop("images")  # as samples.json has always called it
     record["label"] = settings.label or None  # and had it
@@ -86,9 +86,9 @@ def generate(settings: Sample, run: RunDir) -> Path:
             given = None if labels is None else labels[images]
             codes = networks.codes(images, given, sampling)
             if settings.verify:
-                found = networks.verify(codes, images, given, sampling)
-                found.refuse(settings.precision)
-                write_json(_verified_file(unfinished, index), found._asdict())
+                verdict = networks.verify(codes, images, given, sampling)
+                verdict.refuse(settings.precision)
+                write_json(_verified_file(unfinished, index), verdict._asdict())
             if settings.codes:
                 np.savez(_codes_file(unfinished, index), *(of_level.cpu().numpy() for of_level in codes))
             drawn = networks.decode(codes, sampling)

@@ -252,11 +252,11 @@ class Generator:
         choice = self._choice(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
 
         # Draw the codes that the mask covers anything of, and keep the others
-        kept = tuple(~hidden_codes(hidden, level) for level in vqvae.levels)  # each [h, w]
+        is_known = tuple(~hidden_codes(hidden, level) for level in vqvae.levels)  # each [h, w]
         seen = self.tokenizer.codes_of(fill(picture, hidden)[None], precision=settings.precision)
         known = tuple(
-            torch.where(is_kept, of_level, -1).expand(draws, -1, -1)
-            for is_kept, of_level in zip(kept, seen, strict=True)
+            torch.where(known_there, of_level, -1).expand(draws, -1, -1)
+            for known_there, of_level in zip(is_known, seen, strict=True)
         )
         sampling = Sampling(seed, choice, settings.precision, batch_size, settings.method)
         numbers = torch.arange(draws)
@@ -277,7 +277,7 @@ class Generator:
             as_arrays(chosen_codes),
             bits[best].numpy(),
             best.numpy(),
-            as_arrays(kept),
+            as_arrays(is_known),
         )
 
     def log2_prob(

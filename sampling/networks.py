@@ -74,9 +74,9 @@ class Networks:
             UserError: a stage is missing, the prior was trained on codes of another VQ-VAE, or there is no
                 such device.
         """
-        found, config = prior_checkpoints(RunDir(Path(run))), RunDir(Path(run)).config()
-        device, codes = device_for(device), found[0].meta["codes"]
-        priors = [load_prior(of_level, device) for of_level in found]
+        saved, config = prior_checkpoints(RunDir(Path(run))), RunDir(Path(run)).config()
+        device, codes = device_for(device), saved[0].meta["codes"]
+        priors = [load_prior(of_level, device) for of_level in saved]
         if config.data.source == "codes":
             shown: Tokenizer | Imported = Imported.of(config, [Level(**level) for level in codes["levels"]])
         else:
@@ -171,11 +171,11 @@ class Networks:
         for chunk in chunks(len(images), sampling.batch_size):
             at = chunk.padded
             given = None if labels is None else onto(labels[at], self.device)
-            kept = None if known is None else codes_onto(picked(known, at), self.device)
+            known_here = None if known is None else codes_onto(picked(known, at), self.device)
             choice = sampling.choice.of_maps(at, self.device)
             above: Codes = ()
             for level, of_level in enumerate(codes):
-                of_known = None if kept is None else kept[level]
+                of_known = None if known_here is None else known_here[level]
                 drawn = self._maps(level, images[at], given, above, sampling, choice, of_known)
                 of_level[chunk.items[0] : chunk.items[-1] + 1] = chunk.own(drawn)
                 above = (*above, drawn)
@@ -327,16 +327,16 @@ def prior_checkpoints(run: RunDir) -> list[Checkpoint]:
     Raises:
         UserError: one is missing, or they were trained on other codes than the coarsest one's.
     """
-    found = [checkpoint.best(run.stage2)]
-    codes = found[0].meta["codes"]
+    saved = [checkpoint.best(run.stage2)]
+    codes = saved[0].meta["codes"]
     for level in range(1, len(codes["levels"])):
         if not run.stage2_of(level).exists():
             command = f"vqprior train-prior {run.path} --level {level}"
             raise UserError(f"the prior of level {level} is not trained yet: {command}")
-        found.append(checkpoint.best(run.stage2_of(level)))
-        if found[-1].meta["codes"] != codes:
+        saved.append(checkpoint.best(run.stage2_of(level)))
+        if saved[-1].meta["codes"] != codes:
             raise UserError(
-                f"{found[-1].path} was trained on other codes than {found[0].path}; delete the folder of the "
+                f"{saved[-1].path} was trained on other codes than {saved[0].path}; delete the folder of the "
                 f"one that is not wanted and train it again: vqprior train-prior {run.path}"
             )
-    return found
+    return saved

@@ -50,8 +50,8 @@ def caches(device: torch.device, kind: type[Prior]) -> bool:
     codes = torch.randint(prior.K, (3, 4, 4), generator=generator(0, 9))
     with torch.no_grad():
         expected = prior(codes, labels)
-        found = _cached_logits(prior.to(device), codes.to(device), labels.to(device)).cpu()
-    right = (found - expected).abs().max().item() < TOLERANCE  # false where it is not a number
+        logits = _cached_logits(prior.to(device), codes.to(device), labels.to(device)).cpu()
+    right = (logits - expected).abs().max().item() < TOLERANCE  # false where it is not a number
     if not right:
         say(
             f"{device} gives other logits cached than the CPU in full: each code takes a full forward, which "

@@ -104,9 +104,9 @@ class Tokenizer:
         Raises:
             UserError: they are of another type, shape or size.
         """
-        given, how = as_images(images, self.vqvae), self._how(batch_size, precision)
-        encode = lambda at: self.codes_of(given[at], precision=how.precision)
-        return as_arrays(in_chunks(encode, len(given), how.batch_size))
+        given, settings = as_images(images, self.vqvae), self._settings(batch_size, precision)
+        encode = lambda at: self.codes_of(given[at], precision=settings.precision)
+        return as_arrays(in_chunks(encode, len(given), settings.batch_size))
 
     def decode(
         self,
@@ -120,9 +120,9 @@ class Tokenizer:
         Raises:
             UserError: they are of another type, shape or size, or out of their range.
         """
-        given, how = as_codes(codes, self.levels), self._how(batch_size, precision)
-        decode = lambda at: self.images_of(picked(given, at), precision=how.precision)
-        return in_chunks(decode, len(given[0]), how.batch_size).permute(0, 2, 3, 1).numpy()
+        given, settings = as_codes(codes, self.levels), self._settings(batch_size, precision)
+        decode = lambda at: self.images_of(picked(given, at), precision=settings.precision)
+        return in_chunks(decode, len(given[0]), settings.batch_size).permute(0, 2, 3, 1).numpy()
 
     def reconstruct(
         self,
@@ -152,7 +152,7 @@ class Tokenizer:
         with autocast(self.vqvae.device, precision):
             return to_uint8(self.vqvae.decode_codes(codes_onto(codes, self.vqvae.device)))
 
-    def _how(self, batch_size: int | None, precision: Precision | None) -> Drawing:
+    def _settings(self, batch_size: int | None, precision: Precision | None) -> Drawing:
         """What a call says of the passes, else what this tokenizer has."""
         size = self.batch_size if batch_size is None else batch_size
         try:

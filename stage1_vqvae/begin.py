@@ -39,31 +39,31 @@ def source_of(config: Config) -> Checkpoint | None:
     init = config.stage1.init
     if init is None:
         return None
-    found = vqvae_of(source_run("stage1", init), warn=say)
-    settings = differing(from_tree(found.meta["config"]), config, FITTING)
+    saved = vqvae_of(source_run("stage1", init), warn=say)
+    settings = differing(from_tree(saved.meta["config"]), config, FITTING)
     with torch.device("meta"):
         here = VQVAE(config).state_dict()
-    there = VQVAE.renamed(found.tensors(found.weights))
+    there = VQVAE.renamed(saved.tensors(saved.weights))
     if {name: x.shape for name, x in there.items()} != {name: x.shape for name, x in here.items()}:
-        settings |= differing(from_tree(found.meta["config"]), config, SHAPING)
+        settings |= differing(from_tree(saved.meta["config"]), config, SHAPING)
     refuse_misfits("stage1", init, settings, there, here)
-    return found
+    return saved
 
 
-def describe(config: Config, found: Checkpoint) -> str:
+def describe(config: Config, saved: Checkpoint) -> str:
     """Where stage one begins, in words."""
-    text = f"the VQ-VAE {found.fingerprint[:12]} of {config.stage1.init}, step {found.step}"
-    said = differing(from_tree(found.meta["config"]), config, SAID)
+    text = f"the VQ-VAE {saved.fingerprint[:12]} of {config.stage1.init}, step {saved.step}"
+    said = differing(from_tree(saved.meta["config"]), config, SAID)
     return f"{text}; mind that {in_words(said)}" if said else text
 
 
-def take_over(config: Config, run: RunDir, data: DataSet, found: Checkpoint) -> None:
+def take_over(config: Config, run: RunDir, data: DataSet, saved: Checkpoint) -> None:
     """Write weights as they are into a checkpoint of step 0, measured on this run's pictures.
 
     The file of the weights is the same, and so is the fingerprint: code maps and priors of that VQ-VAE belong
     to this one.
     """
-    accelerator, tensors = accelerator_for(config), found.tensors(found.weights)
+    accelerator, tensors = accelerator_for(config), saved.tensors(saved.weights)
     model = VQVAE(config).to(accelerator.device)
     model.load_state_dict(model.renamed(tensors))
     if config.channels_last:
@@ -83,13 +83,13 @@ def take_over(config: Config, run: RunDir, data: DataSet, found: Checkpoint) -> 
         "stage": "stage1",
         "config": asdict(config),
         "data_fingerprint": data.fingerprint,
-        BEGUN_FROM: lineage(found),
+        BEGUN_FROM: lineage(saved),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
         "guard": Guard(accelerator, writer, 0).state(),
     }
     writer.save(0, files, meta, seen.loss)
     writer.finish()
     say(
-        f"stage 1: taken over as it is: {describe(config, found)}; validation mse {seen.mse:.5f}, "
+        f"stage 1: taken over as it is: {describe(config, saved)}; validation mse {seen.mse:.5f}, "
         f"psnr {seen.psnr:.2f} dB, {seen.use_in_words()}"
     )

@@ -35,16 +35,16 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         UserError: there is no such checkpoint, it was trained on other pictures, or a prior was already
             trained on the code maps of another checkpoint.
     """
-    found = on_main(checkpoint.best, run.stage1)
-    if found.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(f"{found.path} was trained on other pictures than {roots_of(config.data)} holds now")
-    model = load_vqvae(found, device_of_process())
+    saved = on_main(checkpoint.best, run.stage1)
+    if saved.meta["data_fingerprint"] != data.fingerprint:
+        raise UserError(f"{saved.path} was trained on other pictures than {roots_of(config.data)} holds now")
+    model = load_vqvae(saved, device_of_process())
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     header = Header(
         levels=[*model.levels],
-        vqvae=found.fingerprint,
-        weights=found.weights,
+        vqvae=saved.fingerprint,
+        weights=saved.weights,
         precision=config.precision,
         data=config.data.binding(),
         data_fingerprint=data.fingerprint,

@@ -139,8 +139,8 @@ def measure(
             errors = [error_of(model, said, x) for said in (prediction, *others)]
             # One wait, and not every device has fp64
             of_all = torch.stack([*errors, x.sum(), x.square().sum()])
-            found = torch.cat([of_all, chunk.own(losses)]).cpu().double()
-            error, of_others, (total, squares), of_images = found.split([1, len(others), 2, len(x)])
+            of_chunk = torch.cat([of_all, chunk.own(losses)]).cpu().double()
+            error, of_others, (total, squares), of_images = of_chunk.split([1, len(others), 2, len(x)])
             swapped[: len(others)] += of_others
             pixels = error.new_tensor([x.numel()])
             loss = of_images.sum(0, keepdim=True) * x[0].numel()

@@ -228,25 +228,25 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         score = None
         if step % settings.eval_every == 0 or last:
             with average.applied() if average else nullcontext():
-                found = measure(
+                measured = measure(
                     model,
                     data.validation,
                     batch=config.inference_batch,
                     precision=config.precision,
                     channels_last=config.channels_last,
                 )
-                score = found.loss
-                tracker.scalars(step, found.curves(), "validation")
-                for level, carried in enumerate(found.levels):
-                    name = f"codes/use{f'_{level}' if len(found.levels) > 1 else ''}"
+                score = measured.loss
+                tracker.scalars(step, measured.curves(), "validation")
+                for level, carried in enumerate(measured.levels):
+                    name = f"codes/use{f'_{level}' if len(measured.levels) > 1 else ''}"
                     tracker.histogram(step, name, torch.log10(carried.counts.clamp(min=0.5).float()))
                 if is_main():
                     tracker.picture(step, "reconstructions", reconstruct(model, shown, config))
-                    log_codebook(tracker, step, model, found.levels)
-            bits = found.decoder_bits_per_dim
+                    log_codebook(tracker, step, model, measured.levels)
+            bits = measured.decoder_bits_per_dim
             progress.say(
                 f"step {step}: validation {'' if bits is None else f'{bits:.3f} bits/dim of the decoder, '}"
-                f"mse {found.mse:.5f}, psnr {found.psnr:.2f} dB, {found.use_in_words()}"
+                f"mse {measured.mse:.5f}, psnr {measured.psnr:.2f} dB, {measured.use_in_words()}"
             )
 
         # Once in a while: checkpoint
@@ -320,11 +320,11 @@ def first_vectors(model: VQVAE, level: int, data: DataSet, config: Config) -> Te
     on all processes."""
     places = model.levels[level].places // model.quantizers[level].codes_per_vector
     images = min(len(data.train), -(-KMEANS_VECTORS * model.K // places))
-    found = []
+    vectors = []
     for indices in Order(len(data.train), config.seed).at(torch.arange(images)).split(config.inference_batch):
         x = pictures.to_float(data.train.images(indices), model.device, channels_last=config.channels_last)
-        found.append(rearrange(model.encode(x)[level].z_e, "b d h w -> (b h w) d"))
-    return torch.cat(found)
+        vectors.append(rearrange(model.encode(x)[level].z_e, "b d h w -> (b h w) d"))
+    return torch.cat(vectors)
 
 
 @torch.no_grad()

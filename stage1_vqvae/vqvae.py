@@ -216,16 +216,16 @@ def codes_of(quantized: Sequence[Quantized]) -> Codes:
     return tuple(of_level.codes for of_level in quantized)
 
 
-def load_vqvae(found: Checkpoint, device: torch.device) -> VQVAE:
+def load_vqvae(saved: Checkpoint, device: torch.device) -> VQVAE:
     """The model of a checkpoint, rebuilt from the configuration it carries, for evaluation.
 
     Raises:
         UserError: the checkpoint is not one of stage one.
     """
-    if found.meta.get("stage") != "stage1":
-        raise UserError(f"{found.path} is a checkpoint of {found.meta.get('stage')}, expected one of stage1")
-    model = VQVAE(from_tree(found.meta["config"]))
-    model.load_state_dict(model.renamed(found.tensors(found.weights)))
+    if saved.meta.get("stage") != "stage1":
+        raise UserError(f"{saved.path} is a checkpoint of {saved.meta.get('stage')}, expected one of stage1")
+    model = VQVAE(from_tree(saved.meta["config"]))
+    model.load_state_dict(model.renamed(saved.tensors(saved.weights)))
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -247,11 +247,11 @@ def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = pri
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            found = checkpoint.read(path, verify=False)
+            saved = checkpoint.read(path, verify=False)
         except UserError as error:
             warn(str(error))
             continue
-        if found.fingerprint == fingerprint:
+        if saved.fingerprint == fingerprint:
             return checkpoint.read(path)
     raise UserError(
         f"the code maps and the prior were made with the VQ-VAE {fingerprint[:12]}, and no checkpoint in "

@@ -41,8 +41,8 @@ def source_of(
     section, init = settings.SECTION, settings.init
     if init is None:
         return None
-    found = checkpoint.best(source_run(section, init).stage2_of(level))
-    codes, there = found.meta["codes"], from_tree(found.meta["config"])
+    saved = checkpoint.best(source_run(section, init).stage2_of(level))
+    codes, there = saved.meta["codes"], from_tree(saved.meta["config"])
     if codes["vqvae"] not in origins:
         if config.data.source == "codes":
             raise UserError(_other_file(section, init))
@@ -59,9 +59,9 @@ def source_of(
     levels = [Level(stage1.K, 1, 1, stage1.codes_per_position)] * (level + 1)  # no weight is of a map's size
     with torch.device("meta"):
         here = build(settings, levels, len(label_names))
-    theirs = here.renamed(found.tensors(found.weights))
+    theirs = here.renamed(saved.tensors(saved.weights))
     refuse_misfits(section, init, misfits, theirs, here.state_dict())
-    return found
+    return saved
 
 
 def _fitting(settings: Stage2) -> tuple[str, ...]:
@@ -109,13 +109,13 @@ def _other_file(section: str, init: str) -> str:
 
 def vqvae_origins(run: RunDir, fingerprint: str) -> list[str]:
     """The fingerprint of a VQ-VAE of a run, and those of all that it began from, the latest first."""
-    same = (found for found in checkpoint.readable(run.stage1) if found.fingerprint == fingerprint)
+    same = (saved for saved in checkpoint.readable(run.stage1) if saved.fingerprint == fingerprint)
     return next(map(lineage, same), [fingerprint])
 
 
-def weights_of(found: Checkpoint, label_names: Sequence[str], prior: Prior) -> Tensors:
+def weights_of(saved: Checkpoint, label_names: Sequence[str], prior: Prior) -> Tensors:
     """The weights of a checkpoint for a prior of the same classes, which may have another order."""
-    tensors, there = prior.renamed(found.tensors(found.weights)), found.meta["codes"]["label_names"]
+    tensors, there = prior.renamed(saved.tensors(saved.weights)), saved.meta["codes"]["label_names"]
     rows = [there.index(name) for name in label_names]
     for name in prior.label_tensors() if list(there) != list(label_names) else ():
         table = tensors[name]
@@ -123,11 +123,11 @@ def weights_of(found: Checkpoint, label_names: Sequence[str], prior: Prior) -> T
     return tensors
 
 
-def describe(init: str, found: Checkpoint, header: Header, origins: Sequence[str], level: int = 0) -> str:
+def describe(init: str, saved: Checkpoint, header: Header, origins: Sequence[str], level: int = 0) -> str:
     """Where the prior of a level begins, in words."""
-    codes, here = found.meta["codes"], header.levels[level]
+    codes, here = saved.meta["codes"], header.levels[level]
     there = Level(**codes["levels"][level])
-    notes = [f"the prior {found.fingerprint[:12]} of {init}, step {found.step}"]
+    notes = [f"the prior {saved.fingerprint[:12]} of {init}, step {saved.step}"]
     if codes["vqvae"] != origins[0]:
         notes.append(
             f"it learnt codes of the VQ-VAE {codes['vqvae'][:12]}, from which stage one here began before it "

@@ -50,9 +50,9 @@ class RowsAbove:
         """What the convolution makes of the rows written so far, [B, w, C_out], in memory of its own."""
         kernel = self.kernels[self.turned]
         # [B, C_out, 1, w], channels last
-        found = F.conv2d(self.ring.permute(0, 3, 1, 2), kernel, self.bias)
-        maps, channels, _, width = found.shape
-        return found.permute(0, 2, 3, 1).reshape(maps, width, channels)
+        row = F.conv2d(self.ring.permute(0, 3, 1, 2), kernel, self.bias)
+        maps, channels, _, width = row.shape
+        return row.permute(0, 2, 3, 1).reshape(maps, width, channels)
 
 
 class ColumnsBefore:

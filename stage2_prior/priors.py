@@ -30,18 +30,18 @@ def build(config: Stage2, levels: Sequence[Level], classes: int) -> Prior:
     return PRIORS[config.prior](config, level, classes, above)
 
 
-def load_prior(found: Checkpoint, device: torch.device) -> Prior:
+def load_prior(saved: Checkpoint, device: torch.device) -> Prior:
     """The prior of a checkpoint, rebuilt from the configuration and the header it carries, for evaluation.
 
     Raises:
         UserError: the checkpoint is not one of stage two.
     """
-    if found.meta.get("stage") != "stage2":
-        raise UserError(f"{found.path} is a checkpoint of {found.meta.get('stage')}, expected one of stage2")
-    codes = found.meta["codes"]
-    number = found.meta.get("level", 0)  # earlier versions knew one level
+    if saved.meta.get("stage") != "stage2":
+        raise UserError(f"{saved.path} is a checkpoint of {saved.meta.get('stage')}, expected one of stage2")
+    codes = saved.meta["codes"]
+    number = saved.meta.get("level", 0)  # earlier versions knew one level
     levels = [Level(**level) for level in codes["levels"][: number + 1]]
-    settings = from_tree(found.meta["config"]).stage2_of(number)
+    settings = from_tree(saved.meta["config"]).stage2_of(number)
     model = build(settings, levels, len(codes["label_names"]))
-    model.load_state_dict(model.renamed(found.tensors(found.weights)))
+    model.load_state_dict(model.renamed(saved.tensors(saved.weights)))
     return model.to(device).eval().requires_grad_(False)

@@ -219,9 +219,11 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
         score = None
         if step % settings.eval_every == 0 or last:
             with average.applied() if average else nullcontext():
-                how = dict(batch=config.inference_batch, precision=config.precision, images=len(validation))
-                score = bits_per_code(model, validation, **how)
-                seen = bits_per_code(model, train_codes, **how)
+                options = dict(
+                    batch=config.inference_batch, precision=config.precision, images=len(validation)
+                )
+                score = bits_per_code(model, validation, **options)
+                seen = bits_per_code(model, train_codes, **options)
                 tracker.scalars(step, {"bits_per_code": seen})
                 tracker.scalars(step, {"bits_per_code": score}, "validation")
                 if is_main():

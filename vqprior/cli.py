@@ -231,16 +231,16 @@ def _device(words: list[str]) -> tuple[str, list[str]]:
     Raises:
         UserError: nothing stands behind --device.
     """
-    found, rest, left = devices.AUTO, [], iter(words)
+    device, rest, left = devices.AUTO, [], iter(words)
     for word in left:
         flag, equals, value = word.partition("=")
         if flag != "--device":
             rest.append(word)
             continue
-        found = value if equals else next(left, "")
-        if not found or found.startswith("-"):
+        device = value if equals else next(left, "")
+        if not device or device.startswith("-"):
             raise UserError(f"--device says nothing; it is one of {devices.EXPECTED}: --device cpu")
-    return found, rest
+    return device, rest
 
 
 def main(argv: Sequence[str] | None = None) -> int:

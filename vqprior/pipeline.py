@@ -103,7 +103,7 @@ def _refuse_prior(config: Config, run: RunDir, label_names: Sequence[str]) -> No
         if config.stage2_of(level).init is None or [*checkpoint.readable(run.stage2_of(level))]:
             continue
         vqvaes = vqvaes or [*checkpoint.readable(run.stage1)] or [vqvae_to_begin_from(config)]
-        origins = [origin for found in vqvaes if found for origin in lineage(found)]
+        origins = [origin for saved in vqvaes if saved for origin in lineage(saved)]
         source_of(config, label_names, origins, level)
 
 
@@ -146,8 +146,8 @@ def _tell_skipped(run: RunDir) -> None:
     """Say how many pictures the run went on without."""
     from vqprior.runtime.data.record import SKIPPED, noted
 
-    if found := on_main(noted, run.path / SKIPPED):
-        say(f"{len(found):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
+    if skipped := on_main(noted, run.path / SKIPPED):
+        say(f"{len(skipped):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
 
 
 def training_on(device: "torch.device", config: Config) -> AbstractContextManager[None]:

@@ -93,17 +93,17 @@ def load(
     legacy = expected is not None and not expected.startswith(RECORDED)
     if legacy:
         source, settings = as_former(source, data)
-    kept = Record.read(run) if run and begun else None
-    if kept is None and run:
+    earlier = Record.read(run) if run and begun else None
+    if earlier is None and run:
         for file in (SKIPPED, DAMAGED):
             (run / file).unlink(missing_ok=True)
-    record = kept or with_range(survey(source, settings, quiet=quiet), source, settings, quiet=quiet)
+    record = earlier or with_range(survey(source, settings, quiet=quiet), source, settings, quiet=quiet)
     if settings.range == "auto" and record.range is not None:
         settings = replace(settings, range=tuple(record.range))
     splits = {
         name: _opened(name, record, source, settings, run, draft=not legacy, quiet=quiet) for name in SPLITS
     }
-    if kept:
+    if earlier:
         for split in splits.values():
             split.absent = as_met_before(split, run)
         settle_differences(splits, run)
@@ -115,14 +115,15 @@ def load(
     if held_bytes <= settings.memory_gb * 2**30:
         for split in splits.values():
             split.hold(quiet)
-    elif kept is None and settings.on_error == "skip":
+    elif earlier is None and settings.on_error == "skip":
         meet_all(splits, quiet=quiet)
-    if kept is None:
+    if earlier is None:
         record, splits = without_unreadable(record, splits)
         if run and run.is_dir():
             _list_left_out(record, run)
     fingerprint = former_fingerprint(splits) if legacy else record.fingerprint()
-    if kept is None and not legacy and run is not None and run.is_dir() and expected in (None, fingerprint):
+    is_new = earlier is None and not legacy and expected in (None, fingerprint)
+    if is_new and run is not None and run.is_dir():
         record.write(run)
     return DataSet(
         **splits,
@@ -131,7 +132,7 @@ def load(
         data=data if legacy else settings,
         record=record,
         source=source,
-        new=new_pictures(record, source) if kept else 0,
+        new=new_pictures(record, source) if earlier else 0,
     )
 
 

@@ -29,13 +29,13 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
     given = {name: pictures for name in SPLITS if (pictures := getattr(source, name)) is not None}
     looks = {name: _looks(pictures, data, quiet) for name, pictures in given.items()}
     unreadable = {
-        name: {given[name].keys[index]: seen.reason for index, seen in enumerate(found) if seen.reason}
-        for name, found in looks.items()
+        name: {given[name].keys[index]: seen.reason for index, seen in enumerate(of_split) if seen.reason}
+        for name, of_split in looks.items()
     }
     bad = [
         f"{given[name].reader.where(index)} ({seen.reason})"
-        for name, found in looks.items()
-        for index, seen in enumerate(found)
+        for name, of_split in looks.items()
+        for index, seen in enumerate(of_split)
         if seen.reason
     ]
     if bad and data.on_error == "stop":
@@ -110,8 +110,8 @@ def _arrays(wide: list[tuple[Pictures, int]], data: Data, quiet: bool) -> Iterat
             return None  # said where it is read for a split
         return array if isinstance(array, np.ndarray) else None
 
-    found = in_threads(one, len(wide), data.workers, name="range", quiet=quiet)
-    return (array for array in found if array is not None)
+    arrays = in_threads(one, len(wide), data.workers, name="range", quiet=quiet)
+    return (array for array in arrays if array is not None)
 
 
 def meet_all(splits: dict[str, Split], *, quiet: bool) -> None:

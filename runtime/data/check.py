@@ -102,31 +102,31 @@ def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
 
 def _unreadable(data: DataSet, seen: dict[str, list[Seen]], wanted: Data) -> list[Finding]:
     unreadable = data.record.unreadable
-    found = [
+    pictures = [
         f"{split}: {key} ({why})" for split, reasons in unreadable.items() for key, why in reasons.items()
     ]
     for name, all_of in seen.items():
         bad = [index for index, one in enumerate(all_of) if one.reason]
         places = _named(data, name, bad)
-        found += [f"{place} ({all_of[index].reason})" for place, index in zip(places, bad, strict=True)]
-    if not found:
+        pictures += [f"{place} ({all_of[index].reason})" for place, index in zip(places, bad, strict=True)]
+    if not pictures:
         return []
     advice = (
         "" if wanted.on_error == "skip" else "; fix or remove them, or go on without: --data.on_error skip"
     )
-    text = f"{len(found):,} pictures cannot be read: {some(found)}{advice}"
+    text = f"{len(pictures):,} pictures cannot be read: {some(pictures)}{advice}"
     return [Finding(wanted.on_error == "stop", text)]
 
 
 def _blank(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
-    found = [
+    blanks = [
         place
         for name in SPLITS
         for place in _named(data, name, [i for i, s in enumerate(seen[name]) if s.blank])
     ]
-    if not found:
+    if not blanks:
         return []
-    most = len(found) > sum(map(len, seen.values())) / 2
+    most = len(blanks) > sum(map(len, seen.values())) / 2
     advice = (
         "; most of them, so their range is not what data.range says: give --data.range LOW HIGH"
         if most
@@ -134,7 +134,7 @@ def _blank(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     )
     return [
         Finding(
-            most, f"{len(found):,} pictures are of one colour, or all black or white: {some(found)}{advice}"
+            most, f"{len(blanks):,} pictures are of one colour, or all black or white: {some(blanks)}{advice}"
         )
     ]
 
@@ -149,14 +149,17 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     within = [group for group in groups if len({name for name, _ in group}) == 1]
     across = [group for group in groups if len({name for name, _ in group}) > 1]
     findings = []
-    for found, words in (
+    for repeated, words in (
         (within, "within a split"),
         (across, "in several splits, where figures then flatter"),
     ):
-        if found:
-            shown = [" = ".join(_named(data, name, [i])[0] for name, i in group[:3]) for group in found]
+        if repeated:
+            shown = [" = ".join(_named(data, name, [i])[0] for name, i in group[:3]) for group in repeated]
             findings.append(
-                Finding(False, f"{len(found):,} pictures are there more than once {words}: {some(shown, 5)}")
+                Finding(
+                    False,
+                    f"{len(repeated):,} pictures are there more than once {words}: {some(shown, 5)}",
+                )
             )
     return findings
 
@@ -164,16 +167,16 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
 def _changed(data: DataSet, run: Path, wanted: Data) -> list[Finding]:
     """Pictures that a run began with and that are others now."""
     record = Record.read(run)
-    found = []
+    others = []
     for listed in record.splits.values() if record else ():
         pictures = getattr(data.source, listed.origin)
         if pictures is not None:
             names = (record.label_names, data.source.label_names)
             reasons = differing(listed, names[0], pictures, names[1], workers=data.data.workers)[1]
-            found += [f"{listed.keys[place]} ({reason})" for place, reason in reasons.items()]
-    if not found:
+            others += [f"{listed.keys[place]} ({reason})" for place, reason in reasons.items()]
+    if not others:
         return []
-    text = f"{len(found):,} pictures that {run} began with are others now: {some(found)}"
+    text = f"{len(others):,} pictures that {run} began with are others now: {some(others)}"
     return [Finding(wanted.on_error == "stop", text)]
 
 

@@ -145,9 +145,9 @@ def _npy_header(content: bytes) -> tuple[tuple[int, ...], np.dtype]:
         raise ValueError(f"it holds {dtype}; expected uint8, wider whole numbers or floats")
     if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,), (4,)) or min(shape) < 1:
         raise ValueError(f"it has shape {list(shape)}; expected [H, W] or [H, W, C] with C 1, 3 or 4")
-    expected, held = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
-    if held < expected:
-        raise ValueError(f"it is cut: {held:,} bytes of pixels, and its header says {expected:,}")
+    expected, present = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
+    if present < expected:
+        raise ValueError(f"it is cut: {present:,} bytes of pixels, and its header says {expected:,}")
     return shape, dtype
 
 

@@ -69,8 +69,8 @@ class FileReader:
         return printable(str(self._path(index)))
 
     def stamp(self, index: int) -> tuple[int, int]:
-        found = self._path(index).stat()
-        return found.st_size, found.st_mtime_ns
+        status = self._path(index).stat()
+        return status.st_size, status.st_mtime_ns
 
     def _path(self, index: int) -> Path:
         return self.root / self.names[index]
@@ -126,8 +126,8 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(path) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(
             f"the folder {printable(path)} cannot be read ({error.strerror}); allow it, or move it"
@@ -276,7 +276,7 @@ def _refuse_mixed_splits(
     by_split: Mapping[str, list[str]],
 ) -> None:
     """Refuse folders of splits beside others, beside pictures, twice for a split, or without train."""
-    where, words = printable(str(root)), [folder for found in by_split.values() for folder in found]
+    where, words = printable(str(root)), [folder for folders in by_split.values() for folder in folders]
     others = [printable(top) for top in tops if split_of(top) is None]
     if others:
         raise UserError(

@@ -52,8 +52,8 @@ class ColumnReader:
     def stamp(self, index: int) -> tuple[int, int]:
         if not self.files:
             return len(self.content(index)), 0
-        found = os.stat(self.files[bisect_right(self.ends, index)])
-        return found.st_size, found.st_mtime_ns
+        status = os.stat(self.files[bisect_right(self.ends, index)])
+        return status.st_size, status.st_mtime_ns
 
 
 def load(data: Data) -> Source:
@@ -79,7 +79,7 @@ def load(data: Data) -> Source:
         numbers = None if labels is None or not label_names else labels[split]
         reader = _reader(dataset, image, files.get(split, ()), f"the {split} split of {where}")
         parts[split] = Pictures(reader, [str(row) for row in range(len(dataset))], numbers)
-    seen = ", ".join(f"{split} in {len(found):,} files" for split, found in files.items()) or "from the hub"
+    seen = ", ".join(f"{split} in {len(paths):,} files" for split, paths in files.items()) or "from the hub"
     layout = f"Parquet, {seen}, column {image!r}; {note}"
     return Source(parts["train"], parts.get("test"), label_names, parts.get("validation"), layout, left_out)
 
@@ -88,9 +88,9 @@ def _local_files(data: Data) -> tuple[dict[str, list[str]], dict[str, int]]:
     """Parquet files by split, and what was left out by kind; {} where data.root names a set of the hub."""
     roots = explicit_roots(data)
     if roots:
-        found = {split: _parquet_under(root, f"data.{split}_root") for split, root in roots.items()}
-        _refuse_shared({split: paths for split, (_, paths, _) in found.items()})
-        return {split: paths for split, (_, paths, _) in found.items()}, {}
+        by_split = {split: _parquet_under(root, f"data.{split}_root") for split, root in roots.items()}
+        _refuse_shared({split: paths for split, (_, paths, _) in by_split.items()})
+        return {split: paths for split, (_, paths, _) in by_split.items()}, {}
     if not (Path(data.root).exists() or has_magic(data.root) or data.root.endswith(ENDING)):
         return {}, {}
     base, paths, left_out = _parquet_under(data.root, "data.root")
@@ -118,12 +118,12 @@ def _parquet_under(root: str, setting: str) -> tuple[str, list[str], dict[str, i
     return base, paths, left_out
 
 
-def _refuse_shared(found: Mapping[str, Sequence[str]]) -> None:
-    splits = in_order(found)
+def _refuse_shared(by_split: Mapping[str, Sequence[str]]) -> None:
+    splits = in_order(by_split)
     for place, split in enumerate(splits):
         for other in splits[place + 1 :]:
-            real = {os.path.realpath(path) for path in found[split]}
-            if shared := [path for path in found[other] if os.path.realpath(path) in real]:
+            real = {os.path.realpath(path) for path in by_split[split]}
+            if shared := [path for path in by_split[other] if os.path.realpath(path) in real]:
                 raise UserError(
                     f"data.{split}_root and data.{other}_root share files: {in_words(shared)}; give each its "
                     "own"

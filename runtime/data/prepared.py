@@ -59,11 +59,11 @@ class Prepared:
         if not (folder / "CACHEDIR.TAG").is_file():
             write_file(folder / "CACHEDIR.TAG", TAG)
         shape = (data.channels, *(pixels + data.margin for pixels in data.size))
-        found = cls(folder / f"{split}-{digest}", len(digests), shape)
-        for handle, size in ((found._pixels, found._bytes), (found._sums, 4)):
-            if os.fstat(handle).st_size != found.count * size:
-                os.truncate(handle, found.count * size)
-        return found
+        prepared = cls(folder / f"{split}-{digest}", len(digests), shape)
+        for handle, size in ((prepared._pixels, prepared._bytes), (prepared._sums, 4)):
+            if os.fstat(handle).st_size != prepared.count * size:
+                os.truncate(handle, prepared.count * size)
+        return prepared
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Prepared, (self.stem, self.count, self.shape)  # without the handles

@@ -103,8 +103,8 @@ class Split:
         """One picture and no other, uint8 [C, H + m, W + m]; raises Unreadable."""
         if index in self.absent:
             raise Unreadable(self.keys[index], self.absent[index])
-        if self.prepared and (kept := self.prepared.get(index)) is not None:
-            return kept
+        if self.prepared and (pixels := self.prepared.get(index)) is not None:
+            return pixels
         at = int(self.indices[index])
         picture = decoded(self.pictures, at, self.data, draft=self.draft)
         try:

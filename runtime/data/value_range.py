@@ -38,16 +38,16 @@ def measure(arrays: Iterable[np.ndarray]) -> tuple[Range, bool]:
     raise UserError(f"pictures of more than 8 bits have no range ({found}): give one, --data.range LOW HIGH")
 
 
-def guess(found: Range, whole: bool) -> Range:
+def guess(ends: Range, whole: bool) -> Range:
     """The range by the rule above, from the least and greatest value found."""
-    low, high = found
+    low, high = ends
     if whole:
         tops = [2.0**bits - 1 for bits in BITS if high <= 2**bits - 1]
-        return (0.0, tops[0]) if low >= 0 and tops else found
+        return (0.0, tops[0]) if low >= 0 and tops else ends
     for least, most in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
         if least <= low and high <= most:
             return least, most
-    return found
+    return ends
 
 
 def measured(arrays: Iterable[np.ndarray]) -> Range:

@@ -1,8 +1,9 @@
 """Several codes a vector: each quantizer takes its part of what those before it have left.
 
-Autoregressive Image Generation using Residual Quantization, Lee et al. 2022, https://arxiv.org/abs/2203.01941,
-section 3.1: r_0 = z, k_d = Q(r_(d-1)), r_d = r_(d-1) - e(k_d); the vector decoded is the sum of all e(k_d).
-The terms are added over the depths, so that `commitment` is that of the paper: of every partial sum.
+Autoregressive Image Generation using Residual Quantization, Lee et al. 2022,
+https://arxiv.org/abs/2203.01941, section 3.1: r_0 = z, k_d = Q(r_(d-1)), r_d = r_(d-1) - e(k_d); the vector
+decoded is the sum of all e(k_d). The terms are added over the depths, so that `commitment` is that of the
+paper: of every partial sum.
 
 What is done differently here, and why:
 - Each depth has a codebook of its own, as in SoundStream (arXiv 2107.03312): what is left over is smaller at

@@ -26,10 +26,10 @@ def joined(tensors: Tensors) -> Tensors:
 
 def parameters(prior: nn.Module) -> list[tuple[str, Tensor]]:
     """Names and parameters in the order in which they stood when each layer had a table."""
-    found = dict(prior.named_parameters())
-    table = found.pop(TABLE, None)
+    others = dict(prior.named_parameters())
+    table = others.pop(TABLE, None)
     listed = []
-    for name, parameter in found.items():
+    for name, parameter in others.items():
         listed.append((name, parameter))
         if table is not None and name.startswith("layers.") and name.endswith(".project.bias"):
             listed.append((f"{name.removesuffix('project.bias')}{TABLE}", table))

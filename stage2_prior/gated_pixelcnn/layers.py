@@ -43,7 +43,7 @@ class GatedLayer(nn.Module):
         v: Tensor,
         h: Tensor,
         bias: Tensor | None = None,
-        kept: Tensor | None = None,
+        factors: Tensor | None = None,
         above: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Vertical and horizontal features [B, C, h, w] -> the next layer's v and h.
@@ -51,7 +51,7 @@ class GatedLayer(nn.Module):
         Args:
             bias: what the class adds to each feature before the gates, [B, 4C], the vertical stack's 2C
             first.
-            kept: dropout's factors [B, C] of the gated channels, or None to drop nothing.
+            factors: dropout's factors [B, C] of the gated channels, or None to drop nothing.
             above: what the levels above say of each place, [B, C, h, w].
         """
         v_in = self.vertical(v)  # [B, 2C, h, w]
@@ -63,8 +63,8 @@ class GatedLayer(nn.Module):
             v_above, h_above = self.condition(above).chunk(2, dim=1)
             v_in, h_in = v_in + v_above, h_in + h_above
         gated = gate(h_in)  # [B, C, h, w]
-        if kept is not None:
+        if factors is not None:
             # the factors in fp32, under autocast too
-            gated = (gated * kept[:, :, None, None]).to(gated.dtype)
+            gated = (gated * factors[:, :, None, None]).to(gated.dtype)
         out = self.project(gated)  # [B, C, h, w]
         return gate(v_in), out if self.first else h + out
