@@ -1,0 +1,129 @@
+"""Do levels earn their place: one map of codes against two, with as many weights and as much processor time.
+
+    python -m benchmarks.levels folder --seconds 1200 1800 --out compared --flags --data.root PHOTOS
+
+Each variant (`VARIANTS`: the flags that differ) is a run of its own in OUT, trained on one thread for the
+seconds of stage one and of all its priors together, of which the coarsest of several takes `COARSEST`. How
+many steps that is, is found on the first steps of that very run. The same command again goes on where it
+stopped, and `vqprior report OUT/VARIANT` shows any of them. Classifiers of all training images are learnt
+once. Prints a table and writes OUT/levels.json. `--flags`, which come last, are given to every run; those of
+`stage2_fine` only to those with levels.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ablations import PARTS, vqprior
+from vqprior.configs.errors import UserError
+from vqprior.runtime import checkpoint
+from vqprior.runtime.files import write_file, write_json
+from vqprior.runtime.run_dir import RunDir
+
+VARIANTS: dict[str, str] = {
+    "one": "--stage1.levels 1 --stage1.width 112 --stage2.layers 9 --stage2.channels 96",
+    "two": "--stage1.levels 2 --stage1.width 64 --stage2.layers 8 --stage2.channels 64 "
+    "--stage2_fine.layers 8 --stage2_fine.channels 64 --stage2_fine.above_blocks 2",
+}
+"""By name: the flags besides those given. Weights are as good as equal: 2.33 and 2.33 M at 64x64."""
+COARSEST = 1 / 3  # of the time for priors, where there are several
+FIRST = (20, 80, 200)  # steps to which it is trained first; the time of one is measured on the last of them
+
+
+def processor_seconds(*command: object) -> float:
+    """What a command takes, of all its threads."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    vqprior(*command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def train(command: list[object], flag: str, folder: Path, seconds: float) -> None:
+    """Train a network as many steps as take so many processor seconds; nothing if that is done."""
+    if (told := folder / "steps.json").is_file():
+        steps = json.loads(told.read_text())["steps"]
+    else:
+        _, short, long = (processor_seconds(*command, flag, steps) for steps in FIRST)
+        per_step = (long - short) / (FIRST[2] - 2 * FIRST[1] + FIRST[0])
+        steps = max(FIRST[2], int(seconds / per_step))
+        write_json(told, {"steps": steps, "seconds": seconds})
+    vqprior(*command, flag, steps)
+
+
+def figures(run: Path) -> dict[str, Any]:
+    """What the table shows of a run."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    one, two, ladder, labels = (metrics[part] for part in ("stage1", "stage2", "ladder", "labels"))
+    used = [checkpoint.best(folder) for folder in (run / "stage1", *sorted(run.glob("stage2*")))]
+    samples, copies = ladder["rows"]["samples"], metrics["copies"]
+    return {
+        "weights": sum(tensor.numel() for found in used for tensor in found.tensors(found.weights).values()),
+        "steps": [found.step for found in used],
+        "MSE": one["mse"],
+        "PSNR": one["psnr"],
+        "SSIM": one["ssim"],
+        "bits/image": two["bits_per_image"],
+        "FD rec": ladder["rows"]["reconstructions"]["frechet"],
+        "FD": samples["frechet"],
+        "coverage": samples["coverage"],
+        "right label": labels["label_accuracy"],
+        "CAS": labels["cas"]["samples"],
+        "copies": copies["features"]["share"],
+    }
+
+
+def main() -> None:
+    """Train, measure, tabulate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("preset")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, nargs=2, default=(1200, 1800))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
+    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
+    options = parser.parse_args()
+    for name in options.variants:
+        run = options.out / name
+        kept, more = True, []
+        for word in options.flags:
+            if word.startswith("--"):
+                kept = not ("levels 1 " in VARIANTS[name] and word.startswith("--stage2_fine"))
+            more += [word] if kept else []
+        flags = [*VARIANTS[name].split(), *more, "--out", str(run)]
+        of_stage_one, of_priors = options.seconds
+        train(["train-vqvae", options.preset, *flags], "--stage1.steps", run / "stage1", of_stage_one)
+        vqprior("encode", run)
+        levels = RunDir(run).config().stage1.levels
+        for level in range(levels):
+            share = 1 if levels == 1 else COARSEST if level == 0 else (1 - COARSEST) / (levels - 1)
+            flag = "--stage2.steps" if level == 0 else "--stage2_fine.steps"
+            command = ["train-prior", run, "--level", level]
+            train(command, flag, RunDir(run).stage2_of(level), of_priors * share)
+        for file in options.out.glob("*/evaluation/classifier-[at]*"):  # of training images
+            target = run / "evaluation" / file.name
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_file(target, file.read_bytes())
+        vqprior("evaluate", run, "--only", *PARTS, "copies")
+        table = {path.parent.name: figures(path.parent) for path in options.out.glob("*/metrics.json")}
+        write_json(options.out / "levels.json", {"seconds": options.seconds, "runs": table})
+    columns = [*next(iter(table.values()))]
+    for column in columns:
+        cells = (row[column] for row in table.values())
+        texts = (f"{cell:.5g}" if isinstance(cell, int | float) else str(cell) for cell in cells)
+        print(f"{column:<14}" + "".join(f"{text:>20}" for text in texts))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"levels: {error}", file=sys.stderr)
+        sys.exit(2)
+    except subprocess.CalledProcessError as error:  # the command has said why
+        sys.exit(error.returncode)
