@@ -243,11 +243,12 @@ def report(config: Report) -> None:
 
 
 def export(config: Config, settings: Export) -> None:
-    """Write what sampling needs of a run to a folder of its own."""
+    """Write what sampling needs of a run to a folder of its own, with a model card."""
+    from vqprior.evaluation.card import card
     from vqprior.sampling.export import export as export_run
 
     run = run_dir.existing(config)
-    on_main(export_run, settings, run)
+    on_main(export_run, settings, run, lambda out: card(out, run, settings))
 
 
 def run(config: Config) -> None:
