@@ -228,7 +228,7 @@ def _limits(out: RunDir, metrics: Metrics | None, settings: Export) -> Iterator[
     if missing:
         yield f"Not measured, and so not known: {', '.join(missing)} (parts of `vqprior evaluate`)."
     if settings.half:
-        yield "The weights are stored in 16 bits; figures are of those in 32, from which they differ a little."
+        yield "The weights are stored in 16 bits; figures are of those in 32, and differ a little."
 
 
 def _origin(out: RunDir, priors: list[Checkpoint]) -> str:

@@ -64,6 +64,9 @@ def _settled(config: Settings) -> Settings:
 
 
 def _start(config: Config) -> tuple[Config, RunDir]:
+    from vqprior.runtime.services import refuse_missing
+
+    refuse_missing(config.tracker)
     config = _settled(config)
     return config, on_main(run_dir.start, config)
 
