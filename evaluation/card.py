@@ -4,6 +4,7 @@ What is not known is said to be so: the data and the licence are stated by whoev
 that were measured of these very weights, and what limits the model is said in figures.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,21 @@ def card(out: RunDir, trained: RunDir, settings: Export) -> str:
     """
     priors = prior_checkpoints(out)
     name, metrics = Path(settings.out).resolve().name, _metrics(trained)
+    label_names = priors[0].meta["codes"]["label_names"]
+    limits = _limits(out, metrics, settings, classes=len(label_names))
     parts = [
         _front_matter(out, settings),
         f"# {name}",
         _purpose(out, priors[0].meta["codes"]),
         *_picture(out),
         "## Use",
-        _use(out, name, priors[0].meta["codes"]["label_names"]),
+        _use(out, name, label_names),
         "## Data and licence",
-        _terms(out, settings, priors[0].meta["codes"]["label_names"]),
+        _terms(out, settings, label_names),
         "## Figures",
         _figures(metrics),
         "## Limitations",
-        "\n".join(f"- {limit}" for limit in _limits(out, metrics, settings)),
+        "\n".join(f"- {limit}" for limit in limits),
         "## Origin",
         _origin(out, priors),
     ]
@@ -114,7 +117,9 @@ def _use(out: RunDir, name: str, label_names: list[str]) -> str:
         "images = generator.sample(16, seed=0)  # uint8 [16, H, W, C]",
     ]
     if label_names:
-        lines.append(f"images = generator.sample(labels=[{label_names[0]!r}] * 16)")
+        lines.append(
+            f"images = generator.sample(labels=[{json.dumps(label_names[0], ensure_ascii=False)}] * 16)"
+        )
     if out.config().data.source != "codes":
         lines.append("codes = generator.encode(images)  # int64, and back: generator.decode(codes)")
     code = "\n".join(lines)
@@ -159,22 +164,6 @@ def _figures(metrics: Metrics | None) -> str:
     return "\n\n".join([filled(how, protocol | {"number": number}), markdown(tables(own))])
 
 
-def _of_reconstructions(figures: Figures) -> str:
-    return filled(
-        "What the codes leave out is lost: reconstructions of test pictures have a PSNR of {psnr:.1f} dB "
-        "(squared error {relative_mse:.1%} of the variance), and samples show no more than they do.",
-        figures,
-    )
-
-
-def _of_likelihood(figures: Figures) -> str:
-    return filled(
-        "The prior needs {bits_per_code:.3f} bits a code on test pictures and {bits_per_code_train:.3f} on "
-        "those that it learnt from: as far as the second is below the first, it knows them by heart.",
-        figures,
-    )
-
-
 def _of_samples(figures: Figures) -> str:
     rows = figures.get("rows", {})
     both = figures | {"samples": rows.get("samples", {}), "train": rows.get("train", {})}
@@ -187,44 +176,36 @@ def _of_samples(figures: Figures) -> str:
     )
 
 
-def _of_labels(figures: Figures) -> str:
-    return filled(
-        "A classifier that is right about {classifier_accuracy:.1%} of real test pictures sees the label "
-        "that was asked for in {label_accuracy:.1%} of the samples.",
-        figures,
-    )
-
-
-def _of_copies(figures: Figures) -> str:
-    return filled(
-        "{pixels[share]:.1%} of the samples are nearer to a training picture, in pixels, than 99 % of test "
-        "pictures are; 1 % would be chance, and more would be memory.",
-        figures,
-    )
-
-
 LIMITS: dict[str, Template] = {
-    "reconstruction": _of_reconstructions,
-    "likelihood": _of_likelihood,
+    "reconstruction": "What the codes leave out is lost: reconstructions of test pictures have a PSNR of "
+    "{psnr:.1f} dB (squared error {relative_mse:.1%} of the variance), and samples show no more than they "
+    "do.",
+    "likelihood": "The prior needs {bits_per_code:.3f} bits a code on test pictures and "
+    "{bits_per_code_train:.3f} on those that it learnt from: as far as the second is below the first, it "
+    "knows them by heart.",
     "ladder": _of_samples,
-    "labels": _of_labels,
-    "copies": _of_copies,
+    "labels": "A classifier that is right about {classifier_accuracy:.1%} of real test pictures sees the "
+    "label that was asked for in {label_accuracy:.1%} of the samples.",
+    "copies": "{pixels[share]:.1%} of the samples are nearer to a training picture, in pixels, than 99 % of "
+    "test pictures are; 1 % would be chance, and more would be memory.",
 }
 """What the figures of a part of the evaluation say of what the model cannot do."""
 
 
-def _limits(out: RunDir, metrics: Metrics | None, settings: Export) -> Iterator[str]:
-    metrics, config = metrics or {}, out.config()
-    if config.data.source != "codes":
+def _limits(out: RunDir, metrics: Metrics | None, settings: Export, *, classes: int) -> Iterator[str]:
+    metrics, imported = metrics or {}, out.config().data.source == "codes"
+    if not imported:
         yield (
             "It draws what its training pictures show, cut to one size, and nothing else: no text is "
             "understood, and whatever is missing or one-sided in them is so in the samples."
         )
-    measured = {name: metrics.get(part.key_of_metrics) for name, part in PARTS.items()}
+    missing = []
     for name, words in LIMITS.items():
-        if measured[name] is not None:
-            yield filled(words, measured[name])
-    missing = [f"`{name}`" for name in LIMITS if measured[name] is None]
+        part = PARTS[name]
+        if part.key_of_metrics in metrics:
+            yield filled(words, metrics[part.key_of_metrics])
+        elif (classes or not part.needs_labels) and not (imported and part.needs_pictures):
+            missing.append(f"`{name}`")
     if missing:
         yield f"Not measured, and so not known: {', '.join(missing)} (parts of `vqprior evaluate`)."
     if settings.half:

@@ -104,7 +104,7 @@ class Tracker:
         if not self.active:
             return
         self.writes_events = "tensorboard" in config.tracker
-        others = [name for name in config.tracker if name != "tensorboard"]
+        others = [name for name in dict.fromkeys(config.tracker) if name != "tensorboard"]
         self.services = Services(others, self.run, self.stage, resumed=self.start > 0, config=config)
         if not self.writes_events:
             return

@@ -44,7 +44,7 @@ Card = Callable[[RunDir], str]
 """The model card of an exported folder, as Markdown."""
 CARD, PICTURE, SUMMARY = "README.md", "samples.png", "config.json"
 ROWS, MOST_COLUMNS = 4, 16  # of the grid of samples
-SOON = 1024  # codes of an image, up to which a grid is drawn: a minute on a CPU
+SOON = 1024  # codes of an image, up to which a grid is drawn: seconds on a CPU (docs/sampling.md)
 
 
 def export(settings: Export, run: RunDir, card: Card) -> Path:

@@ -102,6 +102,13 @@ def test_what_cannot_be_fetched_is_said(monkeypatch, error, words):
         Generator.from_pretrained("someone/nothing")
 
 
+def test_settings_of_a_later_version_are_said(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("stage1: {K: 16, unheard_of: 3}")
+    with pytest.raises(UserError, match=r"config.yaml\) are not of this version of vqprior: upgrade"):
+        Generator.from_pretrained(tmp_path)
+    assert "unheard_of" in capsys.readouterr().err
+
+
 def test_missing_clients_other_folders_and_idle_revisions_are_said(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"holds no weights of vqprior: it has no config.yaml"):
         Generator.from_pretrained(tmp_path)
