@@ -62,7 +62,7 @@ class Services:
     """
 
     def __init__(self, names: Sequence[str], run: Path, stage: str, *, resumed: bool, config: Config):
-        known = read_json(run / KNOWN) or {}
+        known: dict[str, dict[str, str]] = read_json(run / KNOWN) or {}
         ids = known.get(stage, {}) if resumed else {}
         self.begun: dict[str, GeneralTracker] = {}
         self.failed: set[str] = set()
@@ -72,10 +72,10 @@ class Services:
                 if name not in ids:  # MLflow takes no setting twice
                     made.store_init_configuration(settings_of(config))
             except Exception as error:  # of their own kinds, or of the network
+                anew = f"; without {run / KNOWN} it begins a new run there" if name in ids else ""
                 raise UserError(
-                    f"tracker {name} cannot begin ({in_a_line(error)}); docs/tensorboard.md has what it "
-                    f"needs. --tracker tensorboard goes without it; without {run / KNOWN} it begins a new "
-                    "run there"
+                    f"tracker {name} cannot begin ({in_a_line(error)}). docs/tensorboard.md has what it needs; "
+                    f"--tracker tensorboard goes without it{anew}"
                 ) from error
         if self.begun:
             write_json(run / KNOWN, known | {stage: ids | {name: self._id(name) for name in self.begun}})
