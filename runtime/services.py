@@ -74,8 +74,8 @@ class Services:
             except Exception as error:  # of their own kinds, or of the network
                 anew = f"; without {run / KNOWN} it begins a new run there" if name in ids else ""
                 raise UserError(
-                    f"tracker {name} cannot begin ({in_a_line(error)}). docs/tensorboard.md has what it needs; "
-                    f"--tracker tensorboard goes without it{anew}"
+                    f"tracker {name} cannot begin ({in_a_line(error)}). docs/tensorboard.md has what it "
+                    f"needs; --tracker tensorboard goes without it{anew}"
                 ) from error
         if self.begun:
             write_json(run / KNOWN, known | {stage: ids | {name: self._id(name) for name in self.begun}})
