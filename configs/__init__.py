@@ -23,7 +23,7 @@ PRESETS = Path(__file__).parent
 Options = TypeVar("Options")
 
 OPEN_FIELDS = (
-    r"out|sample\..*|compile|cuda_graph|inference_batch"
+    r"out|tracker|sample\..*|compile|cuda_graph|inference_batch"
     r"|data\.(root|train_root|validation_root|test_root|table|decoder|on_error|cache|workers|memory_gb)"
     r"|stage(1|2|2_fine)\.(steps|accumulate|log_every|eval_every|save_every|keep)"
 )

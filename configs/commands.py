@@ -218,3 +218,11 @@ class Export:
     (and, with pictures in --data.root, for encode and then evaluate)."""
     half: bool = False
     """Store weights in 16 bits: half the size; the networks still compute in fp32."""
+    onnx: bool = False
+    """Write the networks as ONNX graphs, too, for runtimes without torch (pip install 'vqprior[onnx]')."""
+    license: str = ""
+    """Licence of the weights for the model card, in the words of model hubs (apache-2.0, cc-by-4.0, other);
+    without it the card says that it is not stated."""
+    data: str = ""
+    """Which pictures it was trained on, and on what terms, in words for the model card; without it the card
+    says that it is not stated."""

@@ -16,6 +16,7 @@ Quantizer = Literal["ema", "gradient", "simvq", "fsq", "lfq"]
 Gradient = Literal["straight_through", "rotation"]
 Method = Literal["auto", "cached", "parallel", "plain"]
 MOST_LEVELS = 4  # of codes
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 PriorKind = Literal["gated_pixelcnn", "pixelsnail", "transformer"]
 
 
@@ -604,6 +605,9 @@ class Config:
     convolutions of a training loop, and of its evaluations, round to 10 bits: for NVIDIA GPUs since Ampere.
     `fp16` is the fast one on GPUs without bf16 (T4, V100). `encode` and `evaluate` run in fp32 (`no`) unless
     they are given it."""
+    tracker: tuple[Tracker, ...] = ("tensorboard",)
+    """Where curves, pictures and settings of training go, one or several: tensorboard (files in the run
+    directory), wandb, mlflow (extras of these names)."""
     inference_batch: int = 250
     """Pictures that evaluation and encoding pass through a network at once, on each process."""
     channels_last: bool = True

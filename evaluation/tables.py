@@ -108,6 +108,19 @@ def _text(table: Table) -> str:
     return "\n".join([*lines, *wrap(table.warning, LINE, initial_indent="  ", subsequent_indent="  ")])
 
 
+def markdown(tables: Iterable[Table]) -> str:
+    """The tables, one below the other, as Markdown."""
+    return "\n\n".join(map(_markdown, tables))
+
+
+def _markdown(table: Table) -> str:
+    headings = [heading for heading, _ in table.columns] or [""]
+    rows = [["", *headings], ["---"] * (1 + len(headings)), *([name, *cells] for name, cells in table.rows)]
+    lines = (f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows)
+    below = [words for words in (table.note, table.warning) if words]
+    return "\n\n".join([f"**{table.title}**", "\n".join(lines), *below])
+
+
 def _cells(cells: Iterable[str], widths: Iterable[int]) -> str:
     """The cells of a line, each at the right of its column."""
     return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))

@@ -243,6 +243,18 @@ def compute_in_ieee() -> None:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
+@contextmanager
+def exporting() -> Iterator[None]:
+    """Inside, torch.export may ask for `torch.backends.cudnn.allow_tf32`, and convolutions take no TF32."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        compute_in_ieee()
+
+
 def fp32_precision(precision: Precision) -> str:
     """What convolutions of fp32 tensors compute in under a precision: `tf32` or `ieee`."""
     return "tf32" if precision == "tf32" else "ieee"

@@ -10,6 +10,7 @@ runs/NAME/
     completions/     pictures that were filled in
     events.out.*     what TensorBoard reads, with validation/ and by_place/ (see tracker.py), codebook/
                      and projector_config.pbtxt
+    trackers.json    the runs of its stages in other trackers (see services.py)
     evaluation/      images and figures of each part of an evaluation
     metrics.json     what `evaluate` measured
 """

@@ -1,4 +1,4 @@
-"""Curves, pictures and text for TensorBoard, written by the main process only.
+"""Curves, pictures and text for TensorBoard, written by the main process only; and for other trackers.
 
 A run has up to three folders of event files, whose names are those that TensorBoard shows:
 
@@ -8,6 +8,8 @@ A run has up to three folders of event files, whose names are those that TensorB
 
 One tag in two of them is two curves in one chart. A tag is GROUP/NAME, a group a stage, or a stage and a word
 (`stage1`, `stage1_codes`, `stage1_loss`): TensorBoard sorts by letters, so that what decides is first.
+Other trackers (`tracker`, see services.py) have curves, settings and pictures, a tag of another folder than
+the first with its name behind it: `stage1/mse_validation`.
 """
 
 import threading
@@ -25,6 +27,7 @@ from vqprior.configs import Config
 
 from .event_files import PATTERN, take_back
 from .projector import write_codebook
+from .services import Services, plain
 
 Series = Literal["", "validation", "by_place"]
 SERIES: tuple[Series, ...] = ("", "validation", "by_place")
@@ -48,7 +51,8 @@ def _wait_for_next_second(folder: Path) -> None:
 
 
 class Tracker:
-    """Writes the event files of one stage of a run; on other processes than the main one it does nothing.
+    """Writes the event files of one stage of a run, and tells other trackers; on other processes than the
+    main one it does nothing.
 
     Only `flush` and `close` fail on a full disk, so that a loop can take the error where all processes hear
     of it.
@@ -61,7 +65,9 @@ class Tracker:
     """
 
     def __init__(self, run: Path, stage: str, *, step: int, active: bool):
-        self.run, self.stage, self.active = run, stage, active
+        self.run, self.stage, self.start, self.active = run, stage, step, active
+        self.services: Services | None = None
+        self.writes_events = active
         self.writers: dict[Series, Any] = {}
         if active:
             threading.excepthook = _say_other_error_of_thread
@@ -72,19 +78,35 @@ class Tracker:
         """One point of each named curve; names are as in `tag`."""
         for name, value in values.items():
             self._add("scalar", self.tag(name), value, step, series=series)
+        if self.services:
+            ending = f"_{series}" if series else ""
+            self.services.scalars(step, {self.tag(name) + ending: value for name, value in values.items()})
 
     def picture(self, step: int, name: str, image: Tensor | np.ndarray) -> None:
         """A picture [H, W, C], uint8."""
         self._add("image", self.tag(name), np.asarray(image), step, dataformats="HWC")
+        if self.services:
+            self.services.picture(step, self.tag(name), np.asarray(image))
 
     def histogram(self, step: int, name: str, values: Tensor) -> None:
         """The distribution of a tensor's values."""
         self._add("histogram", self.tag(name), values.cpu(), step)
 
     def settings(self, step: int, config: Config, command: str) -> None:
-        """The configuration and the command as text, the settings that are not the default as HParams, and
-        which charts stand side by side (the custom scalars)."""
+        """Begin with the trackers that the configuration names.
+
+        TensorBoard has the configuration and the command as text, the settings that are not the default as
+        HParams, and which charts stand side by side (the custom scalars).
+
+        Raises:
+            UserError: another tracker cannot begin.
+        """
         if not self.active:
+            return
+        self.writes_events = "tensorboard" in config.tracker
+        others = [name for name in dict.fromkeys(config.tracker) if name != "tensorboard"]
+        self.services = Services(others, self.run, self.stage, resumed=self.start > 0, config=config)
+        if not self.writes_events:
             return
         for name, text in (("settings/config", configs.dump(config)), ("settings/command", command)):
             self._add("text", self.tag(name), "    " + text.replace("\n", "\n    "), step)
@@ -101,7 +123,7 @@ class Tracker:
             vectors: of the codes [n, D].
             thumbnails: what each is decoded to, [n, C, s, s] uint8.
         """
-        if self.active:
+        if self.writes_events:
             with suppress(OSError):
                 write_codebook(self.run, name, columns, vectors, thumbnails)
 
@@ -119,7 +141,7 @@ class Tracker:
         return self.writers[series]
 
     def _add(self, kind: str, *arguments: Any, series: Series = "", **options: Any) -> None:
-        if self.active:
+        if self.writes_events:
             with suppress(OSError):
                 getattr(self._writer(series), f"add_{kind}")(*arguments, **options)
 
@@ -133,6 +155,8 @@ class Tracker:
         """Write out and close the files."""
         for writer in self.writers.values():
             writer.close()
+        if self.services:
+            self.services.close()
 
 
 def charts(levels: int) -> dict[str, dict[str, list[Any]]]:
@@ -168,10 +192,5 @@ def _session(config: Config) -> Any:
     differing = {key: value for key, value in chosen.items() if value != default[key]}
     # Of the experiment, the session and its end: TensorBoard collects the first over all runs by itself, or
     # settings that only some of them have would not be shown
-    _, session, _ = hparams({key: _plain(value) for key, value in differing.items()}, {})
+    _, session, _ = hparams({key: plain(value) for key, value in differing.items()}, {})
     return session
-
-
-def _plain(value: Any) -> bool | int | float | str:
-    """A setting as HParams take it."""
-    return value if isinstance(value, bool | int | float | str) else str(value)

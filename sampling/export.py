@@ -1,12 +1,16 @@
-"""A run -> a small folder to share: what sampling needs of it and nothing else.
+"""A run -> a small folder to share: what sampling needs of it, and what a model hub shows.
 
 OUT/
     config.yaml                      the settings, without places on this machine
     run.json                         versions and commits that trained it
     stage1/step-.../, stage2/.../    the weights that sampling uses: the best checkpoints, and no optimizer;
                                      of several levels also stage2-1/ and so on
+    README.md, samples.png           the model card, and a grid of samples where it is soon drawn
+    config.json                      sizes, classes and fingerprints, for hubs and other programs
+    onnx/                            with --onnx True, the networks as graphs (onnx_graphs.py)
 
-It is a run directory itself: `sample`, `complete`, `encode`, `evaluate` and `Generator.from_run` take it.
+It is a run directory itself: `sample`, `complete`, `encode`, `evaluate`, `Generator.from_run` and
+`Generator.from_pretrained` take it.
 """
 
 from collections.abc import Callable, Collection
@@ -21,28 +25,50 @@ from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.commands import Export
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Data
+from vqprior.configs.schema import Data, Sample
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint, Tensors
-from vqprior.runtime.files import write_file, write_json
+from vqprior.runtime.codes import Level
+from vqprior.runtime.files import write_file, write_folder, write_json
 from vqprior.runtime.lineage import BEGUN_FROM
+from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import FORMAT, RunDir
-from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
+from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae, vqvae_of
 
-from .networks import prior_checkpoints
+from .choice import Sampling
+from .networks import Networks, prior_checkpoints
+from .onnx_graphs import refuse_without_exporter, write_graphs
+
+Card = Callable[[RunDir], str]
+"""The model card of an exported folder, as Markdown."""
+CARD, PICTURE, SUMMARY = "README.md", "samples.png", "config.json"
+ROWS, MOST_COLUMNS = 4, 16  # of the grid of samples
+SOON = 1024  # codes of an image, up to which a grid is drawn: seconds on a CPU (docs/sampling.md)
 
 
-def export(settings: Export, run: RunDir) -> Path:
-    """Write the folder.
+def export(settings: Export, run: RunDir, card: Card) -> Path:
+    """Write the folder, whole or not at all.
 
     Raises:
-        UserError: a stage is missing, the stages do not belong together, or there is something else in the
-            folder.
+        UserError: a stage is missing, the stages do not belong together, there is something else in the
+            folder, or the networks cannot be written as graphs.
     """
-    out = RunDir(Path(settings.out))
-    if out.path.exists() and any(out.path.iterdir()):
-        raise UserError(f"{out.path} is not empty; give another folder with --out, or delete this one")
+    out = Path(settings.out)
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; give another folder with --out, or delete this one")
+    if settings.onnx:
+        refuse_without_exporter()
+    write_folder(out.resolve(), lambda folder: _fill(RunDir(folder), settings, run, card))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    say(
+        f"export: {size / 2**20:.1f} MB in {out}, with a model card ({out / CARD}); "
+        f"vqprior sample {out} --images 64 --out samples"
+    )
+    return out
+
+
+def _fill(out: RunDir, settings: Export, run: RunDir, card: Card) -> None:
     priors = prior_checkpoints(run)
     codes = priors[0].meta["codes"]
     fingerprint = codes["vqvae"]
@@ -56,10 +82,49 @@ def export(settings: Export, run: RunDir) -> Path:
         bound = {"codes": codes | {"vqvae": fingerprint}}
         _copy(prior, out.stage2_of(level), bound, half=settings.half)
     write_json(out.record, {"format": FORMAT, "starts": [start | {"command": []} for start in run.starts()]})
-    write_file(out.config_file, configs.dump(_anywhere(run.config())))  # last: with it, it is a run directory
-    size = sum(path.stat().st_size for path in out.path.rglob("*") if path.is_file())
-    say(f"export: {size / 2**20:.1f} MB in {out.path}; vqprior sample {out.path} --images 64 --out samples")
-    return out.path
+    write_file(out.config_file, configs.dump(_anywhere(run.config())))
+    if settings.onnx:
+        write_graphs(out)
+    present(out, card)
+
+
+def present(out: RunDir, card: Card) -> None:
+    """Write what a model hub shows of a folder of weights: a summary, samples, and the card."""
+    config, priors = out.config(), prior_checkpoints(out)
+    codes = priors[0].meta["codes"]
+    levels = [Level(**level) for level in codes["levels"]]
+    imported = config.data.source == "codes"
+    vqvae = {} if imported else {"vqvae": _identity(vqvae_of(out))}
+    summary = {
+        "library_name": "vqprior",
+        "image_size": None if imported else list(config.data.size),
+        "channels": None if imported else config.data.channels,
+        "levels": [asdict(level) for level in levels],
+        "label_names": codes["label_names"],
+        **vqvae,
+        "priors": [
+            {"kind": config.stage2_of(level).prior} | _identity(found) for level, found in enumerate(priors)
+        ],
+    }
+    write_json(out.path / SUMMARY, summary)
+    if sum(level.places for level in levels) <= SOON and not config.data.decoder:
+        save_png(out.path / PICTURE, _samples(out, config.sample))
+    write_file(out.path / CARD, card(out))
+
+
+def _identity(found: Checkpoint) -> dict[str, Any]:
+    return {"step": found.step, "sha256": found.fingerprint}
+
+
+def _samples(out: RunDir, settings: Sample) -> Tensor:
+    """A grid of samples, a column a class, drawn in fp32."""
+    networks = Networks.from_run(out.path, "cpu")
+    settings = replace(settings, precision="no")
+    columns = min(len(networks.label_names) or MOST_COLUMNS // 2, MOST_COLUMNS)
+    numbers = torch.arange(columns * ROWS)
+    labels = networks.labels_for(numbers % columns)
+    sampling = Sampling.of(settings, networks.batch_size_of(settings))
+    return grid(networks.draw(numbers, labels, sampling), columns)
 
 
 def _copy(

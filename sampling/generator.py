@@ -35,6 +35,7 @@ from .decoding import Imported, refuse_imported
 from .labels import Labels, label_list, label_numbers, listed
 from .masks import fill, hidden_codes
 from .networks import Networks
+from .pretrained import pretrained_folder
 from .tokenizer import Tokenizer
 
 
@@ -83,6 +84,18 @@ class Generator:
         return cls(
             loaded.tokenizer, loaded.priors, loaded.label_names, defaults=RunDir(Path(run)).config().sample
         )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """The generator of a folder that `vqprior export` wrote, or of OWNER/NAME on the Hugging Face hub, at
+        a branch, tag or commit; raises as `pretrained_folder` and `from_run`."""
+        return cls.from_run(pretrained_folder(name, revision), device)
 
     def sample(
         self,

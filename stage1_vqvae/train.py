@@ -124,7 +124,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
     tracker = Tracker(run.path, "stage1", step=start, active=is_main())
-    tracker.settings(start, config, run.command())
+    on_main(tracker.settings, start, config, run.command())
     shown = data.test.images(spread(len(data.test), 32))
     progress = Progress(
         "stage 1", start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()

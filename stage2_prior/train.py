@@ -120,7 +120,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
         return labels, model.dropout_keys(config.seed, positions), *codes
 
     tracker = Tracker(run.path, folder.name, step=start, active=is_main())
-    tracker.settings(start, config, run.command())
+    on_main(tracker.settings, start, config, run.command())
     by_place = cache(lambda: bits_by_place(train_codes, validation, model.level))  # at the first evaluation
     progress = Progress(
         name, start=start, stop=settings.steps, batch_size=settings.batch_size, active=is_main()

@@ -229,7 +229,7 @@ def test_commands_of_one_python_may_choose_different_devices(machine, monkeypatc
     moved, seen = [], []
     monkeypatch.setattr(torch.cuda, "set_device", moved.append)
 
-    def export(settings, run) -> None:
+    def export(settings, run, card) -> None:
         seen.append((processes.device_of_process(), launch.accelerator_for(Config()).device))
 
     monkeypatch.setattr("vqprior.sampling.export.export", export)

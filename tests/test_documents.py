@@ -46,6 +46,7 @@ NOT_RUN = {
     "torchrun --nnodes": "needs several machines",
     "accelerate launch --multi_gpu": "needs several machines with GPUs",
     "vqprior evaluate runs/x --features": "downloads a network",
+    "vqprior run mnist5k --tracker": "needs an account or a server",
     "vqprior encode digits": "needs MNIST itself, whose fingerprint the weights carry",
     "vqprior evaluate digits": "the same",
 }

@@ -63,6 +63,8 @@ def test_grids_become_a_run_that_is_trained_drawn_and_measured(here, command):
     code, printed = command("export", "run", "--out", "shared")
     assert code == 0, printed
     assert np.array_equal(Generator.from_run("shared").sample_codes(6), drawn["codes"])
+    card = Path("shared/README.md").read_text()
+    assert "The codes were imported" in card and "generator.encode" not in card and "Not measured" not in card
 
 
 def test_a_row_of_codes_is_a_map_of_height_one_and_text_may_hold_the_labels(here, command):

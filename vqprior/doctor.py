@@ -23,7 +23,11 @@ EXTRAS = {
     "data": "Parquet files, hub data sets, CelebA",
     "eval": "FID and other features",
     "heic": "pictures of iPhones",
+    "hub": "Generator.from_pretrained of a hub",
+    "mlflow": "--tracker mlflow",
+    "onnx": "vqprior export --onnx True",
     "report": "vqprior report",
+    "wandb": "--tracker wandb",
 }
 """What each extra is for; that of developers is left out."""
 

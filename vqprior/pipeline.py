@@ -64,6 +64,9 @@ def _settled(config: Settings) -> Settings:
 
 
 def _start(config: Config) -> tuple[Config, RunDir]:
+    from vqprior.runtime.services import refuse_missing
+
+    refuse_missing(config.tracker)
     config = _settled(config)
     return config, on_main(run_dir.start, config)
 
@@ -243,11 +246,12 @@ def report(config: Report) -> None:
 
 
 def export(config: Config, settings: Export) -> None:
-    """Write what sampling needs of a run to a folder of its own."""
+    """Write what sampling needs of a run to a folder of its own, with a model card."""
+    from vqprior.evaluation.card import card
     from vqprior.sampling.export import export as export_run
 
     run = run_dir.existing(config)
-    on_main(export_run, settings, run)
+    on_main(export_run, settings, run, lambda out: card(out, run, settings))
 
 
 def run(config: Config) -> None:

@@ -24,6 +24,8 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     ||z||^2 is the same for every code, so arg min ||z - e||^2 = arg min ||e||^2 - 2 z.e: one product.
     """
     squares = codebook.square().sum(1)
+    if torch.compiler.is_exporting():  # a graph is made for any N, and cannot know how many parts that takes
+        return torch.addmm(squares, vectors, codebook.T, alpha=-2).argmin(1)
     rows = max(1, min(VECTORS, DISTANCES // len(codebook)))
     parts = [torch.addmm(squares, part, codebook.T, alpha=-2).argmin(1) for part in vectors.split(rows)]
     return torch.cat(parts)

@@ -131,7 +131,7 @@ class Attention(nn.Module):
         own = self.of_feature(features) + self.of_place(places)
         asked, offered = own.split([self.width, 2 * self.width], dim=-1)
         offered = (offered + self.of_code(codes)).flatten(1, 2)  # [B, T, 2A]
-        before = self.before.to(offered.dtype).expand(len(offered), 1, -1)
+        before = self.before.to(offered.dtype).expand(offered.shape[0], 1, -1)
         offered = torch.cat([before, offered[:, :-1]], dim=1)
         queries = rearrange(asked, "b h w (heads d) -> b heads (h w) d", heads=self.heads)
         keys, values = rearrange(offered, "b t (two heads d) -> two b heads t d", two=2, heads=self.heads)

@@ -111,7 +111,7 @@ class Transformer(Prior):
         height, width = codes.shape[1:]
         which = torch.arange(width, device=codes.device) % self.level.codes_per_position
         embedded = self.embedding(codes + which * self.K).flatten(1, 2)  # [B, T, C]
-        x = torch.cat([self.before(labels, len(codes))[:, None], embedded[:, :-1]], dim=1)
+        x = torch.cat([self.before(labels, codes.shape[0])[:, None], embedded[:, :-1]], dim=1)
         x = x + self.places(height, width)
         if self.label is not None:
             x = x + self.label(labels)[:, None]
