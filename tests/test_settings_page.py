@@ -1,0 +1,42 @@
+"""The page of all settings says what the schema says."""
+
+from dataclasses import asdict, fields
+
+import pytest
+
+from benchmarks.settings import page, takes
+from tests.launch import ROOT
+from vqprior.configs import Config, flatten
+from vqprior.configs.schema import Data, GatedPixelCNN, Sample, Stage1, Stage2, Stage2Fine
+
+
+def test_the_page_is_that_of_the_schema():
+    written = (ROOT / "docs" / "settings.md").read_text()
+    assert written == page(), "python -m benchmarks.settings docs/settings.md"
+
+
+def test_every_setting_of_a_run_is_on_it():
+    shown = page()
+    for name in flatten(asdict(Config())):
+        if not name.startswith("stage2_fine."):  # which it says are those of stage2
+            assert f"| `{name}`" in shown, name
+    assert "`stage2_fine.above_blocks`" in shown
+    defaults = {field.name: field.default for field in fields(Stage2Fine)}
+    assert {field.name: field.default for field in fields(Stage2)}.items() <= defaults.items()
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "hint", "said"),
+    [
+        (Stage1(), "K", int, "whole number, 2 to 65536"),
+        (Stage1(), "factor", int, "whole number, 2, 4, 8, 16, ..."),
+        (Stage1(), "eval_every", int, "whole number, at least 1"),
+        (GatedPixelCNN(), "kernel", int, "whole number, 3, 5, 7, 9, ..."),
+        (Data(), "validation", float, "number, above 0 and below 0.5"),
+        (Data(), "decoder", str | None, "text"),
+        (Sample(), "top_p", float, "number, above 0 and at most 1"),
+        (Sample(), "seed", int, "whole number"),
+    ],
+)
+def test_what_a_field_takes_is_what_the_schema_does_not_refuse(section, name, hint, said):
+    assert takes(section, name, hint) == said
