@@ -22,7 +22,8 @@ Made from `configs/schema.py` and `configs/commands.py` by `python -m benchmarks
 a test holds them equal.
 
 A setting is a flag (`--stage1.K 512`), a key of a preset (`stage1: {K: 512}`) and a name in a run's
-`config.yaml`. Defaults are those of the schema: a preset in `configs/` sets others, a flag wins over both. A star marks what may change when a run goes on. Which ones matter, and when: [tuning.md](tuning.md).
+`config.yaml`. Defaults are those of the schema: a preset in `configs/` sets others, a flag wins over both. A
+star marks what may change when a run goes on. Which ones matter, and when: [tuning.md](tuning.md).
 """
 
 COMMANDS = {
