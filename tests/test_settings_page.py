@@ -1,12 +1,12 @@
 """The page of all settings says what the schema says."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 
 import pytest
 
-from benchmarks.settings import page, takes
+from benchmarks.settings import COMMANDS, page, takes
 from tests.launch import ROOT
-from vqprior.configs import Config, flatten
+from vqprior.configs import Config, commands, flatten
 from vqprior.configs.schema import Data, GatedPixelCNN, Sample, Stage1, Stage2, Stage2Fine
 
 
@@ -23,6 +23,12 @@ def test_every_setting_of_a_run_is_on_it():
     assert "`stage2_fine.above_blocks`" in shown
     defaults = {field.name: field.default for field in fields(Stage2Fine)}
     assert {field.name: field.default for field in fields(Stage2)}.items() <= defaults.items()
+
+
+def test_every_command_with_settings_of_its_own_is_on_it():
+    here = [owner for owner in vars(commands).values() if is_dataclass(owner)]
+    own = {owner for owner in here if owner.__module__ == commands.__name__ and owner.__annotations__}
+    assert {owner for owner in own if not owner.__name__.startswith("_")} == {*COMMANDS.values()}
 
 
 @pytest.mark.parametrize(
