@@ -52,7 +52,7 @@ Scalars = dict[str, dict[int, float]]
 def plots(run: RunDir, metrics: dict[str, Any]) -> dict[str, str]:
     """The plots of a run, by name: of those curves and figures that there are."""
     drawn: dict[str, str] = {}
-    logs = cache(partial(_scalars, run))
+    logs = cache(partial(scalars, run))
     for name, (title, sources) in CURVES.items():
         if curves := _curves(logs, sources):
             drawn[name] = _svg(partial(_draw_curves, curves=curves, title=title))
@@ -84,19 +84,19 @@ def _svg(*panels: Callable[[Any], None], width: float = 5.2, height: float = 2.8
     return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
-def _curves(scalars: Callable[[str], Scalars], sources: dict[str, tuple[str, str]]) -> Curves:
+def _curves(read: Callable[[str], Scalars], sources: dict[str, tuple[str, str]]) -> Curves:
     """The curves that there are, of this version or an earlier one, or of both, joined."""
     found: Curves = {}
     for label, source in sources.items():
         points: dict[int, float] = {}
         for folder, tag in (FORMER[source], source):
-            points |= scalars(folder).get(tag, {})
+            points |= read(folder).get(tag, {})
         if points:
             found[label] = ([*sorted(points)], [points[step] for step in sorted(points)])
     return found
 
 
-def _scalars(run: RunDir, folder: str) -> Scalars:
+def scalars(run: RunDir, folder: str) -> Scalars:
     """The scalars in TensorBoard's files in a folder of the run."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -49,7 +49,7 @@ def as_tensor(given: np.ndarray | Tensor) -> Tensor:
     if isinstance(given, Tensor):
         return given.detach().cpu()
     try:
-        return torch.tensor(np.asarray(given))
+        return torch.from_numpy(np.array(given, order="C"))  # a copy: flipped arrays have strides below 0
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"got {type(given).__name__}, which is not an array of numbers ({error})") from error
 

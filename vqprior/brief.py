@@ -146,7 +146,7 @@ def _as_typed(value: Any) -> str:
 
 def _words(owner: type, name: str) -> str:
     """The first clause of a field's docstring, and the words that it may take, where these are few."""
-    text = _docstrings(owner)[name]
+    text = docstrings(owner)[name]
     clause = re.split(r"[;.](?:\s|$)", text)[0]
     if len(clause) > LONG:
         clause = clause.partition(": ")[0]
@@ -163,7 +163,7 @@ def _choices(hint: Any) -> list[str]:
 
 
 @cache
-def _docstrings(owner: type) -> dict[str, str]:
+def docstrings(owner: type) -> dict[str, str]:
     """The docstring of each field of a dataclass, those of its bases among them, as one line."""
     found: dict[str, str] = {}
     for base in reversed(owner.__mro__[:-1]):
