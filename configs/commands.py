@@ -170,7 +170,7 @@ class EncodePictures(OtherPictures):
 
 @dataclass(frozen=True, kw_only=True)
 class Score(OtherPictures):
-    """Which pictures are compared with what the prior learnt, and where the figures and pictures of that go."""
+    """Which pictures are compared with what the prior learnt, and where what is found goes."""
 
     out: str
     """Folder for scores.csv, scores.npz, unusual.png and a picture of each in pictures/."""

@@ -93,7 +93,7 @@ def names_of(pictures: Pictures, readable: np.ndarray, unfinished: Unfinished) -
 
 
 def list_left_out(unfinished: Unfinished, command: str) -> None:
-    """Put the list of what could not be read, if anything, in place of that of an earlier call, and say it."""
+    """Put the list of what could not be read, if any, in place of an earlier call's, and say it."""
     out, listing = unfinished.out / SKIPPED, unfinished.folder / SKIPPED
     out.unlink(missing_ok=True)
     if without := noted(listing):
