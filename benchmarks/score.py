@@ -5,11 +5,11 @@ reconstruction, which takes no prior.
 
 A run of the preset is trained for each seed without the class `left_out`; then two sets are told from test
 pictures of the classes that it knows: test pictures of that class, and the known ones themselves with a
-square of another of them pasted in, a quarter of the height and width, at a place where it shows. AUROC is the
-share of pairs (known, unlike) that a figure puts in the right order, 0.5 by chance; for the squares also the
-share of pairs of pixels (outside, inside). The same command again goes on where it stopped. Prints a table,
-writes OUT/score.json, and OUT/seedS/examples/unusual.png of a few pictures. `--flags`, which come last, are
-given to every run.
+square of another of them pasted in, a quarter of the height and width, at a place where it shows. AUROC is
+the share of pairs (known, unlike) that a figure puts in the right order, 0.5 by chance; for the squares also
+the share of pairs of pixels (outside, inside). The same command again goes on where it stopped. Prints a
+table, writes OUT/score.json, and OUT/seedS/examples/unusual.png of a few pictures. `--flags`, which come
+last, are given to every run.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from vqprior.runtime.data import DataSet, load
 from vqprior.runtime.data.source import SPLITS
 from vqprior.runtime.files import read_json, write_folder, write_json
 from vqprior.runtime.randomness import some_of
+from vqprior.sampling.score import heat
 
 SHOWS = 0.05  # mean squared difference, at least, of what is pasted and what was there
 EXAMPLES = 4  # pictures of each kind
@@ -85,6 +86,7 @@ def of_classes(generator: Generator, images: np.ndarray) -> np.ndarray:
 def measured(run: Path, sets: dict[str, np.ndarray], inside: np.ndarray) -> Figures:
     """The table of a run."""
     generator = Generator.from_run(run)
+    levels = generator.tokenizer.levels
     usual, figures, maps = generator.usual(), {}, {}
     for name, images in sets.items():
         found = generator.score(images, usual)
@@ -97,7 +99,8 @@ def measured(run: Path, sets: dict[str, np.ndarray], inside: np.ndarray) -> Figu
         if generator.label_names:
             figures[name]["bits, mixture of classes"] = of_classes(generator, images)
         maps[name] = {
-            "bits": found.heat,
+            "bits": found.heat + heat(usual.means()[None], levels, images.shape[1:3]).numpy(),
+            "bits beyond the place's mean": found.heat,
             "difference to restorations": found.differences,
             "reconstruction error": error,
         }

@@ -50,6 +50,10 @@ class Usual(NamedTuple):
     bits: np.ndarray  # float32 [V, P]
     label: int | None  # the class that the prior was told, None for none
 
+    def means(self) -> Tensor:
+        """What they cost at each place on average, [P]: in raster order the first places cost most."""
+        return torch.from_numpy(self.bits.mean(0, dtype=np.float64).astype(np.float32))
+
     def limits(self, quantile: float) -> Tensor:
         """What at most this share of them cost at each place, [P]."""
         return torch.from_numpy(np.quantile(self.bits, quantile, axis=0).astype(np.float32))
@@ -66,9 +70,7 @@ class Scores(NamedTuple):
     bits: np.ndarray  # float64 [N], what the codes of each cost under the prior
     quantile: np.ndarray  # float64 [N], the share of held-out pictures that cost no more
     places: Arrays  # float32 [N, h, w], the bits of each code
-    heat: (
-        np.ndarray
-    )  # float32 [N, H, W], the bits of each pixel: those of its codes, spread over their squares
+    heat: np.ndarray  # float32 [N, H, W], bits by pixel beyond the mean of held-out pictures; may be below 0
     redrawn: Arrays  # bool [N, h, w], codes that cost more than is usual at their place
     restored: Arrays  # int64 [N, R, h, w], the codes with these drawn anew
     restorations: np.ndarray  # uint8 [N, R, H, W, C]
@@ -91,12 +93,12 @@ class Scored(NamedTuple):
 
     def of_users(self, usual: Usual, levels: Sequence[Level]) -> Scores:
         """The same, compared with what is usual."""
-        bits, places = self.bits.double().sum(1).numpy(), apart(self.bits, levels)
+        bits = self.bits.double().sum(1).numpy()
         return Scores(
             bits,
             usual.quantile_of(bits),
-            as_arrays(places),
-            heat(places, levels, self.differences.shape[1:]).numpy(),
+            as_arrays(apart(self.bits, levels)),
+            heat(self.bits - usual.means(), levels, self.differences.shape[1:]).numpy(),
             as_arrays(apart(self.redrawn, levels)),
             as_arrays(apart(self.restored, levels)),
             self.restorations.permute(0, 1, 3, 4, 2).numpy(),
@@ -213,13 +215,13 @@ def _squared(images: Tensor, others: Tensor) -> Tensor:
     return ((images.float() - others.float()) / 255).square()
 
 
-def heat(bits: Sequence[Tensor], levels: Sequence[Level], size: tuple[int, int]) -> Tensor:
-    """Bits by place of each level, each [N, h, w], as bits by pixel, summed over the levels: [N, H, W].
+def heat(bits: Tensor, levels: Sequence[Level], size: tuple[int, int]) -> Tensor:
+    """Bits by place, [N, P], as bits by pixel, summed over the levels: [N, H, W].
 
     Each code's bits are spread evenly over its square of pixels, so that the map has as many as the codes.
     """
     of_levels = []
-    for of_level, level in zip(bits, levels, strict=True):
+    for of_level, level in zip(apart(bits, levels), levels, strict=True):
         squares = of_level.unflatten(2, (-1, level.codes_per_position)).sum(3)
         share = squares[0].numel() / math.prod(size)
         of_levels.append(F.interpolate(squares[:, None], size, mode="nearest-exact")[:, 0] * share)

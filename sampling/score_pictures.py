@@ -85,7 +85,7 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
     each_in_turn(usual_chunks, cost, "what is usual")
     usual = Usual(np.concatenate([np.load(unfinished.part(index)) for index, _ in usual_chunks]), label)
     limits = usual.limits(settings.quantile)
-    hottest = heat(apart(limits[None], networks.tokenizer.levels), networks.tokenizer.levels, data.size).max()
+    hottest = _by_pixel(limits[None], usual, networks, data.size).max()
 
     def measure(numbered: tuple[int, Tensor]) -> None:
         index, places = numbered
@@ -94,9 +94,10 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
         images, readable = read_chunk(pictures, places, size, data, settings, unfinished.folder)
         sampling = Sampling(settings.seed, precision=precision, batch_size=size)
         scored = score(networks, images, label, limits, restorations=settings.restorations, sampling=sampling)
-        for number, at in zip(places.tolist(), range(len(places)), strict=True):
+        warm = _by_pixel(scored.bits, usual, networks, data.size) / hottest  # 1 is white
+        for at, number in enumerate(places.tolist()):
             if readable[at]:
-                sheet = _sheet(images[at], scored, at, networks, hottest)
+                sheet = _sheet(images[at], scored, at, warm[at])
                 Image.fromarray(sheet.numpy()).save(_sheet_file(unfinished.folder, number))
         write_array(unfinished.part(index), _part(scored, readable))  # last: where it is, the chunk is done
 
@@ -128,13 +129,16 @@ def _sheet_file(folder: Path, number: int) -> Path:
     return folder / "pictures" / f"{number:06d}.png"
 
 
-def _sheet(image: Tensor, scored: Scored, at: int, networks: Networks, hottest: Tensor) -> Tensor:
-    """A picture [C, H, W] | its heat map, white where the usual ends | restorations | difference."""
-    levels = networks.tokenizer.levels
-    by_pixel = heat(apart(scored.bits[at : at + 1], levels), levels, image.shape[1:]) / hottest
+def _by_pixel(bits: Tensor, usual: Usual, networks: Networks, size: tuple[int, int]) -> Tensor:
+    """The heat maps [n, H, W] of bits by place, [n, P]."""
+    return heat(bits - usual.means(), networks.tokenizer.levels, size)
+
+
+def _sheet(image: Tensor, scored: Scored, at: int, warm: Tensor) -> Tensor:
+    """A picture [C, H, W] | its heat map, [H, W] | restorations | difference."""
     shown = torch.cat([image[None], scored.restorations[at]]).expand(-1, 3, -1, -1)
     difference = hot(scored.differences[at : at + 1].sqrt())
-    cells = torch.cat([shown[:1], hot(by_pixel), shown[1:], difference])
+    cells = torch.cat([shown[:1], hot(warm[None]), shown[1:], difference])
     return grid(cells, len(cells))
 
 
@@ -191,9 +195,9 @@ def _assemble(
     unfinished.finish()
     share, bits = unfinished.settings["quantile"], figures["bits"]
     say(
-        f"score: {len(names):,} pictures, from {bits.min():.1f} to {bits.max():.1f} bits; {most.sum():,} cost "
-        f"more than {share:.0%} of {len(usual.bits):,} validation pictures. Figures in {out / 'scores.csv'}, "
-        f"the most unusual in {out / 'unusual.png'}"
+        f"score: {len(names):,} pictures, from {bits.min():.1f} to {bits.max():.1f} bits; {most.sum():,} "
+        f"cost more than {share:.0%} of {len(usual.bits):,} validation pictures.\n"
+        f"figures          {out / 'scores.csv'}\nmost unusual     {out / 'unusual.png'}"
     )
 
 
