@@ -35,6 +35,7 @@ from vqprior.runtime.devices import convolutions
 from vqprior.runtime.lineage import codes_origin
 from vqprior.runtime.randomness import some_of
 from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.transfer import onto
 from vqprior.stage2_prior.measure import log2_prob_of_places
 
 from .arguments import Arrays, as_arrays
@@ -163,7 +164,7 @@ def _told(networks: Networks, label: int | None) -> Sequence[int | None]:
 
 def _log2_by_place(networks: Networks, codes: Codes, labels: Tensor | None, precision: Precision) -> Tensor:
     """log2 p of each code given those before it and labels [B], fp64 [B, P] on the CPU."""
-    given = None if labels is None else labels.to(networks.device)
+    given = None if labels is None else onto(labels, networks.device)
     with convolutions(networks.device, precision):
         of_levels = [
             log2_prob_of_places(prior, codes[: level + 1], given, precision=precision)
