@@ -77,17 +77,12 @@ def auroc(known: np.ndarray, unlike: np.ndarray) -> float:
     return float(below.mean() / (2 * len(known)))
 
 
-def of_classes(generator: Generator, images: np.ndarray) -> np.ndarray:
-    """Bits of images under the mixture of all classes, [N]."""
-    each = [generator.log2_prob(images, name) for name in generator.label_names]
-    return -np.logaddexp2.reduce(each)
-
-
 def measured(run: Path, sets: dict[str, np.ndarray], inside: np.ndarray) -> Figures:
     """The table of a run."""
     generator = Generator.from_run(run)
     levels = generator.tokenizer.levels
     usual, figures, maps = generator.usual(), {}, {}
+    means = torch.from_numpy(usual.bits.mean(0, keepdims=True))
     for name, images in sets.items():
         found = generator.score(images, usual)
         error = np.square((images - generator.reconstruct(images).astype(np.float64)) / 255).mean(3)
@@ -96,11 +91,11 @@ def measured(run: Path, sets: dict[str, np.ndarray], inside: np.ndarray) -> Figu
             "difference to restorations": found.difference,
             "reconstruction error": found.reconstruction,
         }
-        if generator.label_names:
-            figures[name]["bits, mixture of classes"] = of_classes(generator, images)
+        if generator.networks.null_label is not None:
+            figures[name]["bits, no class told"] = -generator.log2_prob(images)
         maps[name] = {
-            "bits": found.heat + heat(usual.means()[None], levels, images.shape[1:3]).numpy(),
-            "bits beyond the place's mean": found.heat,
+            "bits": found.heat,
+            "bits beyond the place's mean": found.heat - heat(means, levels, images.shape[1:3]).numpy(),
             "difference to restorations": found.differences,
             "reconstruction error": error,
         }

@@ -124,4 +124,4 @@ def _read(pictures: Pictures, index: int, data: Data, on_error: str, listing: Pa
             raise UserError(f"{error}; fix it, or go on without it: --on_error skip") from error
         note(listing / SKIPPED, "pictures", pictures.keys[index], error.reason)
         return None
-    return central(torch.from_numpy(pixels)[None], data)[0]
+    return central(torch.tensor(pixels)[None], data)[0]

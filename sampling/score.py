@@ -6,8 +6,8 @@ the prior learnt, the bits by place say where not; the codes that cost more than
 drawn anew, given the others before them, and decoded. What differs from the picture is what was unusual.
 There the limit is one number for all places; here each place has its own, a quantile of held-out pictures.
 
-Where no class is told, the codes cost what they cost under a mixture of all classes, equally likely, unless
-the prior knows a label that says none:
+Where no class is told, the codes cost what they cost under a mixture of all classes, equally likely
+(docs/score.md has figures beside those of a prior that is told none):
 
     p(x_1 ... x_i) = sum_y p(y) p(x_1 ... x_i | y)
     bits of place i = log2 p(x_1 ... x_i-1) - log2 p(x_1 ... x_i)
@@ -42,6 +42,9 @@ from .arguments import Arrays, as_arrays
 from .choice import Sampling
 from .networks import Networks
 
+ROUNDING = (
+    1e-3  # bits: the first code has as many prices as there are codes, and the limit may be one of them
+)
 HELD_OUT = 5000  # validation pictures at most that say what is usual
 
 
@@ -51,13 +54,9 @@ class Usual(NamedTuple):
     bits: np.ndarray  # float32 [V, P]
     label: int | None  # the class that the prior was told, None for none
 
-    def means(self) -> Tensor:
-        """What they cost at each place on average, [P]: in raster order the first places cost most."""
-        return torch.from_numpy(self.bits.mean(0, dtype=np.float64).astype(np.float32))
-
     def limits(self, quantile: float) -> Tensor:
-        """What at most this share of them cost at each place, [P]."""
-        return torch.from_numpy(np.quantile(self.bits, quantile, axis=0).astype(np.float32))
+        """What at most this share of them cost at each place, up to rounding, [P]."""
+        return torch.from_numpy(np.quantile(self.bits, quantile, axis=0).astype(np.float32)) + ROUNDING
 
     def quantile_of(self, bits: np.ndarray) -> np.ndarray:
         """The share of them that cost no more than so many bits a picture, [N] -> float64 [N]."""
@@ -71,7 +70,7 @@ class Scores(NamedTuple):
     bits: np.ndarray  # float64 [N], what the codes of each cost under the prior
     quantile: np.ndarray  # float64 [N], the share of held-out pictures that cost no more
     places: Arrays  # float32 [N, h, w], the bits of each code
-    heat: np.ndarray  # float32 [N, H, W], bits by pixel beyond the mean of held-out pictures; may be below 0
+    heat: np.ndarray  # float32 [N, H, W], the same by pixel: each code's bits spread over its square
     redrawn: Arrays  # bool [N, h, w], codes that cost more than is usual at their place
     restored: Arrays  # int64 [N, R, h, w], the codes with these drawn anew
     restorations: np.ndarray  # uint8 [N, R, H, W, C]
@@ -99,7 +98,7 @@ class Scored(NamedTuple):
             bits,
             usual.quantile_of(bits),
             as_arrays(apart(self.bits, levels)),
-            heat(self.bits - usual.means(), levels, self.differences.shape[1:]).numpy(),
+            heat(self.bits, levels, self.differences.shape[1:]).numpy(),
             as_arrays(apart(self.redrawn, levels)),
             as_arrays(apart(self.restored, levels)),
             self.restorations.permute(0, 1, 3, 4, 2).numpy(),
@@ -154,11 +153,9 @@ def bits_by_place(
 
 
 def _told(networks: Networks, label: int | None) -> Sequence[int | None]:
-    """The classes whose mixture the prior is asked for, or the one label that it is told."""
+    """The classes whose mixture the prior is asked for, or the one that it is told."""
     if label is not None or not networks.label_names:
         return [label]
-    if networks.null_label is not None:
-        return [networks.null_label]
     return range(len(networks.label_names))
 
 

@@ -85,7 +85,8 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
     each_in_turn(usual_chunks, cost, "what is usual")
     usual = Usual(np.concatenate([np.load(unfinished.part(index)) for index, _ in usual_chunks]), label)
     limits = usual.limits(settings.quantile)
-    hottest = _by_pixel(limits[None], usual, networks, data.size).max()
+    levels = networks.tokenizer.levels
+    white = heat(limits[None], levels, data.size).max()
 
     def measure(numbered: tuple[int, Tensor]) -> None:
         index, places = numbered
@@ -94,7 +95,7 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
         images, readable = read_chunk(pictures, places, size, data, settings, unfinished.folder)
         sampling = Sampling(settings.seed, precision=precision, batch_size=size)
         scored = score(networks, images, label, limits, restorations=settings.restorations, sampling=sampling)
-        warm = _by_pixel(scored.bits, usual, networks, data.size) / hottest  # 1 is white
+        warm = heat(scored.bits, levels, data.size) / white
         for at, number in enumerate(places.tolist()):
             if readable[at]:
                 sheet = _sheet(images[at], scored, at, warm[at])
@@ -127,11 +128,6 @@ def _record(
 
 def _sheet_file(folder: Path, number: int) -> Path:
     return folder / "pictures" / f"{number:06d}.png"
-
-
-def _by_pixel(bits: Tensor, usual: Usual, networks: Networks, size: tuple[int, int]) -> Tensor:
-    """The heat maps [n, H, W] of bits by place, [n, P]."""
-    return heat(bits - usual.means(), networks.tokenizer.levels, size)
 
 
 def _sheet(image: Tensor, scored: Scored, at: int, warm: Tensor) -> Tensor:

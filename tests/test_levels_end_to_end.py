@@ -110,7 +110,8 @@ def test_pictures_are_scored_by_all_levels(run, pictures, tmp_path, command):
     np.testing.assert_allclose(found["bits"], sum(of_levels))
     scored = generator.score(images, quantile=0.3)
     assert scored.heat.shape == images.shape[:3] and len(scored.places) == 2
-    expected = -np.array(generator.log2_prob(images))
+    log2 = np.stack([generator.log2_prob(images, name) for name in generator.label_names])
+    expected = -np.log2(np.exp2(log2).mean(0))
     np.testing.assert_allclose(scored.bits, expected, rtol=1e-5)
 
 
