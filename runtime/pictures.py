@@ -54,9 +54,8 @@ def tiled(images: Tensor, columns: int, *, padding: int) -> Tensor:
 
 def hot(values: Tensor) -> Tensor:
     """Values [N, H, W], 0 to 1 and beyond, from black over red and yellow to white: uint8 [N, 3, H, W]."""
-    return (
-        torch.stack([(3 * values - step).clamp(0, 1) * 255 for step in range(3)], 1).round().to(torch.uint8)
-    )
+    channels = [(3 * values - step).clamp(0, 1) for step in range(3)]
+    return (torch.stack(channels, dim=1) * 255).round().to(torch.uint8)
 
 
 def pairs(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:

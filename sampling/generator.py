@@ -410,7 +410,8 @@ class Generator:
             raise UserError(f"{found}; they take a share between 0 and 1, and at least 1")
         settings = self._settings(batch_size=batch_size, precision=precision)
         passes = dict(batch_size=settings.batch_size, precision=settings.precision)
-        given, usual = as_images(images, self.networks.vqvae), usual or self.usual(**passes)
+        given = as_images(images, self.networks.vqvae)
+        usual = self.usual(**passes) if usual is None else usual
         sampling, limits = Sampling(seed, **passes), usual.limits(quantile)
         parts = []
         for chunk in chunks(len(given), settings.batch_size):

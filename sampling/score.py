@@ -42,9 +42,7 @@ from .arguments import Arrays, as_arrays
 from .choice import Sampling
 from .networks import Networks
 
-ROUNDING = (
-    1e-3  # bits: the first code has as many prices as there are codes, and the limit may be one of them
-)
+ROUNDING = 1e-3  # bits: the first code has K prices, and its limit may be one of them
 HELD_OUT = 5000  # validation pictures at most that say what is usual
 
 
@@ -74,9 +72,7 @@ class Scores(NamedTuple):
     redrawn: Arrays  # bool [N, h, w], codes that cost more than is usual at their place
     restored: Arrays  # int64 [N, R, h, w], the codes with these drawn anew
     restorations: np.ndarray  # uint8 [N, R, H, W, C]
-    differences: (
-        np.ndarray
-    )  # float32 [N, H, W], squared, of the picture and its restorations, values in [0, 1]
+    differences: np.ndarray  # float32 [N, H, W], to the restorations, mean squared, values in [0, 1]
     difference: np.ndarray  # float64 [N], their mean
     reconstruction: np.ndarray  # float64 [N], mean squared error of the reconstruction, which draws nothing
 
@@ -140,7 +136,8 @@ def bits_by_place(
     """
     on_device = codes_onto(codes, networks.device)
     mixed = best = likeliest = None
-    for told in _told(networks, label):
+    every = _told(networks, label)
+    for told in every:
         labels = None if told is None else torch.full((len(codes[0]),), told)
         up_to = _log2_by_place(networks, on_device, labels, precision).cumsum(1)  # log2 p(x_1 ... x_i | y)
         if mixed is None:
@@ -148,7 +145,7 @@ def bits_by_place(
         else:
             mixed, better = torch.logaddexp2(mixed, up_to), up_to[:, -1] > best
             best, likeliest = torch.where(better, up_to[:, -1], best), torch.where(better, labels, likeliest)
-    mixed = mixed - math.log2(len(_told(networks, label)))
+    mixed = mixed - math.log2(len(every))
     return -mixed.diff(dim=1, prepend=torch.zeros(len(mixed), 1)).float(), likeliest
 
 

@@ -221,23 +221,22 @@ def _of_level(
 
 def _figures(parts: Sequence[np.ndarray], usual: Usual, levels: Sequence[Level]) -> dict[str, np.ndarray]:
     """The numbers of each picture, [N], by name."""
-    of_all = lambda field: np.concatenate([_readable(part, field) for part in parts])
-    of_levels = [
-        np.concatenate(
-            [maps.sum((1, 2), dtype=np.float64) for maps in _of_level(parts, "bits", levels, level)]
-        )
-        for level in range(len(levels))
-    ]
+    of_levels = []
+    for level in range(len(levels)):
+        sums = (maps.sum((1, 2), dtype=np.float64) for maps in _of_level(parts, "bits", levels, level))
+        of_levels.append(np.concatenate([*sums]))
     of_each = dict(zip(_keys("bits", levels), of_levels, strict=True)) if len(levels) > 1 else {}
     total = sum(of_levels)
+    redrawn = [_readable(part, "redrawn").sum(1) for part in parts]
     differences = [_readable(part, "differences").mean((1, 2), dtype=np.float64) for part in parts]
+    errors = [_readable(part, "reconstruction").astype(np.float64) for part in parts]
     return {
         "bits": total,
         **of_each,
         "quantile": usual.quantile_of(total),
-        "codes_redrawn": np.concatenate([_readable(part, "redrawn").sum(1) for part in parts]),
+        "codes_redrawn": np.concatenate(redrawn),
         "difference": np.concatenate(differences),
-        "reconstruction": of_all("reconstruction").astype(np.float64),
+        "reconstruction": np.concatenate(errors),
     }
 
 
