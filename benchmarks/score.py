@@ -77,14 +77,14 @@ def auroc(known: np.ndarray, unlike: np.ndarray) -> float:
     return float(below.mean() / (2 * len(known)))
 
 
-def measured(run: Path, sets: dict[str, np.ndarray], inside: np.ndarray) -> Figures:
+def measured(run: Path, sets: dict[str, np.ndarray], inside: np.ndarray, quantile: float) -> Figures:
     """The table of a run."""
     generator = Generator.from_run(run)
     levels = generator.tokenizer.levels
     usual, figures, maps = generator.usual(), {}, {}
     means = torch.from_numpy(usual.bits.mean(0, keepdims=True))
     for name, images in sets.items():
-        found = generator.score(images, usual)
+        found = generator.score(images, usual, quantile=quantile)
         error = np.square((images - generator.reconstruct(images).astype(np.float64)) / 255).mean(3)
         figures[name] = {
             "bits": found.bits,
@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=500, help="of each set, at most")
+    parser.add_argument("--quantile", type=float, default=0.9, help="as for vqprior score")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
     data = load(configs.parse(configs.find_preset(options.preset), options.flags).data)
@@ -166,13 +167,16 @@ def main() -> None:
     for name, images in sets.items():
         for number, pixels in enumerate(images[-EXAMPLES:]):
             save(examples / name, number, pixels)
-    done = read_json(options.out / "score.json") or {}
+    protocol = {"left_out": options.left_out, "images": options.images, "quantile": options.quantile}
+    kept = read_json(options.out / "score.json") or {}
+    done = kept["seeds"] if kept.get("protocol") == protocol else {}
     for seed in options.seeds:
         run = train(options, pictures, seed)
-        vqprior("score", run, "--pictures", examples, "--out", run / "examples")
+        shown = ["--quantile", options.quantile, "--out", run / "examples"]
+        vqprior("score", run, "--pictures", examples, *shown)
         if str(seed) not in done:
-            done[str(seed)] = measured(run, sets, inside)
-            write_json(options.out / "score.json", done)
+            done[str(seed)] = measured(run, sets, inside, options.quantile)
+            write_json(options.out / "score.json", {"protocol": protocol, "seeds": done})
     show(done)
 
 

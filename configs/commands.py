@@ -177,7 +177,7 @@ class Score(OtherPictures):
     label: str = ""
     """Class that all pictures are held to be of, and are compared with: a name, or a number as #3 (or 3,
     where no name is made of digits); without it no class is told."""
-    quantile: float = 0.98
+    quantile: float = 0.9
     """Codes that cost more bits than this share of the validation pictures' at the same place are drawn
     anew."""
     restorations: int = 4
@@ -192,7 +192,7 @@ class Score(OtherPictures):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.quantile < 1:
-            raise ValueError(f"quantile is {self.quantile}; it is a share between 0 and 1, for example 0.98")
+            raise ValueError(f"quantile is {self.quantile}; it is a share between 0 and 1, for example 0.9")
         for name in ("restorations", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -384,7 +384,7 @@ class Generator:
         images: np.ndarray | Tensor,
         usual: Usual | None = None,
         *,
-        quantile: float = 0.98,
+        quantile: float = 0.9,
         restorations: int = 4,
         seed: int = 0,
         batch_size: int | None = None,

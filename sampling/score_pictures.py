@@ -50,6 +50,9 @@ from .other_pictures import content_of, list_left_out, names_of, pictures_in, re
 from .score import Scored, Usual, bits_by_place, heat, held_out, score
 
 SHOWN = 12  # pictures that unusual.png shows
+WHITE = (
+    0.99  # a heat map is white where a code costs what this share of the usual ones do, at the dearest place
+)
 
 
 def score_pictures(settings: Score, run: RunDir) -> Path:
@@ -86,7 +89,7 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
     usual = Usual(np.concatenate([np.load(unfinished.part(index)) for index, _ in usual_chunks]), label)
     limits = usual.limits(settings.quantile)
     levels = networks.tokenizer.levels
-    white = heat(limits[None], levels, data.size).max()
+    white = heat(usual.limits(WHITE)[None], levels, data.size).max()
 
     def measure(numbered: tuple[int, Tensor]) -> None:
         index, places = numbered

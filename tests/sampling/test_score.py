@@ -249,4 +249,4 @@ def test_what_was_never_learnt_is_found(run_of_stripes):
     assert inside.flat[warm.argmax()] and warm[inside].mean() > 1.2 * warm[~inside].mean()
     changed = of_pasted.differences[:, inside].mean(1) > of_pasted.differences[:, ~inside].mean(1)
     assert changed.mean() > 0.9
-    assert of_pasted.redrawn[:, 2:4, 2:4].mean() > 5 * of_known.redrawn.mean()
+    assert of_pasted.redrawn[:, 2:4, 2:4].mean() > 2 * of_known.redrawn.mean()
