@@ -57,9 +57,10 @@ class Usual(NamedTuple):
         return torch.from_numpy(np.quantile(self.bits, quantile, axis=0).astype(np.float32)) + ROUNDING
 
     def quantile_of(self, bits: np.ndarray) -> np.ndarray:
-        """The share of them that cost no more than so many bits a picture, [N] -> float64 [N]."""
+        """The share of them that cost no more than so many bits a picture, up to rounding: [N] -> float64
+        [N]."""
         totals = np.sort(self.bits.astype(np.float64).sum(1))
-        return np.searchsorted(totals, bits, side="right") / len(totals)
+        return np.searchsorted(totals, bits + ROUNDING, side="right") / len(totals)
 
 
 class Scores(NamedTuple):
