@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from .schema import Config, Drawing, OnError
+from .schema import Config, Drawing, OnError, Precision
 
 Half = Literal["lower half", "upper half", "left half", "right half"]
 Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies", "verification", "code_copies"]
@@ -144,13 +144,11 @@ class Report(_OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodePictures:
-    """Which pictures are encoded besides those of a run, and where their codes go."""
+class OtherPictures:
+    """Pictures besides those of a run, and how they are read."""
 
     pictures: str
     """A folder of pictures, those in its sub-folders among them; they are cut and resized like the run's."""
-    out: str
-    """Folder for codes.npz and codes.parquet (the latter with pip install 'vqprior[data]')."""
     range: tuple[float, float] | None = None
     """Values that become black and white in pictures of more than 8 bits, LOW HIGH; without it the run's."""
     on_error: OnError = "stop"
@@ -160,6 +158,44 @@ class EncodePictures:
     def __post_init__(self):
         if self.range and not self.range[0] < self.range[1]:
             raise ValueError(f"range is {self.range}; it takes LOW HIGH, for example 0 4095")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodePictures(OtherPictures):
+    """Which pictures are encoded besides those of a run, and where their codes go."""
+
+    out: str
+    """Folder for codes.npz and codes.parquet (the latter with pip install 'vqprior[data]')."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(OtherPictures):
+    """Which pictures are compared with what the prior learnt, and where what is found goes."""
+
+    out: str
+    """Folder for scores.csv, scores.npz, unusual.png and a picture of each in pictures/."""
+    label: str = ""
+    """Class that all pictures are held to be of, and are compared with: a name, or a number as #3 (or 3,
+    where no name is made of digits); without it no class is told."""
+    quantile: float = 0.9
+    """Codes that cost more bits than this share of the validation pictures' at the same place are drawn
+    anew."""
+    restorations: int = 4
+    """How often they are."""
+    seed: int = 0
+    """Restoration r of a picture is a function of the picture, the checkpoints, this seed and r."""
+    batch_size: int = 64
+    """Maps drawn at once; other sizes give the same figures, up to rounding."""
+    precision: Precision = "no"
+    """Autocast of the priors; the VQ-VAE has that of `vqprior encode`."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.quantile < 1:
+            raise ValueError(f"quantile is {self.quantile}; it is a share between 0 and 1, for example 0.9")
+        for name in ("restorations", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

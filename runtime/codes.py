@@ -3,7 +3,7 @@
 Legend: B images, K codes, h x w a map.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,17 @@ def picked(codes: Codes, at: Tensor | slice) -> Codes:
 def joined(parts: Iterable[Codes]) -> Codes:
     """The codes of all images of several parts."""
     return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
+def in_a_row(codes: Codes) -> Tensor:
+    """The codes of all levels, or what there is a number of for each, [B, places of all levels]."""
+    return torch.cat([of_level.flatten(1) for of_level in codes], dim=1)
+
+
+def apart(rows: Tensor, levels: Sequence[Level]) -> Codes:
+    """What `in_a_row` joined, with whatever axes before the last one: a map [..., h, w] a level."""
+    maps = zip(levels, rows.split([level.places for level in levels], dim=-1), strict=True)
+    return tuple(of_level.unflatten(-1, level.size) for level, of_level in maps)
 
 
 def codes_onto(codes: Codes, device: torch.device) -> Codes:

@@ -52,6 +52,12 @@ def tiled(images: Tensor, columns: int, *, padding: int) -> Tensor:
     return F.pad(picture, (0, 0, 0, padding, 0, padding), value=GREY)  # the lines on the right and below
 
 
+def hot(values: Tensor) -> Tensor:
+    """Values [N, H, W], 0 to 1 and beyond, from black over red and yellow to white: uint8 [N, 3, H, W]."""
+    channels = [(3 * values - step).clamp(0, 1) for step in range(3)]
+    return (torch.stack(channels, dim=1) * 255).round().to(torch.uint8)
+
+
 def pairs(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
     """Rows of images [N, C, H, W] uint8, each row above its reconstructions -> one picture [H', W', 3]
     uint8."""

@@ -11,11 +11,8 @@ OUT/
 The pictures are prepared like those of the run, and encoded by the VQ-VAE of its code maps and its prior.
 """
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +22,9 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.commands import EncodePictures
-from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
-from vqprior.runtime.chunks import Chunk
-from vqprior.runtime.codes import Level, in_words
-from vqprior.runtime.data.decode import Unreadable
-from vqprior.runtime.data.folder import FileReader, walk
-from vqprior.runtime.data.record import SKIPPED, note, noted
-from vqprior.runtime.data.source import Pictures, printable
-from vqprior.runtime.data.split import decoded
-from vqprior.runtime.data.transform import central, prepare
+from vqprior.runtime.codes import Level, apart, in_a_row, in_words
+from vqprior.runtime.data.source import Pictures
 from vqprior.runtime.files import write_array, write_file
 from vqprior.runtime.lineage import codes_origin
 from vqprior.runtime.npz import write_npz
@@ -43,6 +33,7 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import Unfinished
 from vqprior.stage1_vqvae.vqvae import vqvae_of
 
+from .other_pictures import content_of, list_left_out, names_of, pictures_in, read_chunk
 from .tokenizer import Tokenizer
 
 LEFT_OUT = -1  # in a chunk, in place of the codes of a picture that cannot be read
@@ -60,7 +51,7 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
     tokenizer, data = Tokenizer.from_run(run.path), run.config().data
     if settings.range:
         data = replace(data, range=settings.range)
-    pictures = on_main(_listed, Path(settings.pictures))
+    pictures = on_main(pictures_in, Path(settings.pictures), "encode")
     record = on_main(_record, settings, run, data, tokenizer, pictures)
     unfinished = Unfinished(Path(settings.out), "codes.json", record, "encode --pictures")
     if on_main(unfinished.begin, "codes.npz"):
@@ -68,44 +59,20 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
         return unfinished.out
 
     chunks = list(enumerate(torch.arange(len(pictures)).split(tokenizer.batch_size)))
-    threads = ThreadPoolExecutor(max(1, min(data.workers, os.cpu_count() or 1)))
 
     def encode(chunk: tuple[int, Tensor]) -> None:
         index, places = chunk
         if (file := unfinished.part(index)).is_file():
             return
-        read = lambda place: _read(pictures, place, data, settings.on_error, unfinished.folder)
-        seen = [*threads.map(read, places.tolist())]
-        blank = torch.zeros(data.channels, *data.size, dtype=torch.uint8)
-        images = torch.stack([blank if image is None else image for image in seen])
-        full = images[Chunk.of(torch.arange(len(places)), tokenizer.batch_size).padded]
-        codes = tokenizer.codes_of(full, precision=tokenizer.precision)
-        in_a_row = torch.cat([of_level.flatten(1) for of_level in codes], dim=1)[: len(places)]
-        in_a_row[torch.tensor([image is None for image in seen])] = LEFT_OUT
-        write_array(file, in_a_row.numpy().astype(np.int32))  # last: where it is, the chunk is done
+        size, listing = tokenizer.batch_size, unfinished.folder
+        images, readable = read_chunk(pictures, places, size, data, settings, listing)
+        codes = in_a_row(tokenizer.codes_of(images, precision=tokenizer.precision))[: len(places)]
+        codes[~readable] = LEFT_OUT
+        write_array(file, codes.numpy().astype(np.int32))  # last: where it is, the chunk is done
 
-    with threads:
-        each_in_turn(chunks, encode, "encode")
-    on_main(_assemble, unfinished, tokenizer, pictures.keys, len(chunks))
+    each_in_turn(chunks, encode, "encode")
+    on_main(_assemble, unfinished, tokenizer, pictures, len(chunks))
     return unfinished.out
-
-
-def _listed(root: Path) -> Pictures:
-    """The pictures under a folder.
-
-    Raises:
-        UserError: it is no folder, or has none.
-    """
-    if not root.is_dir():
-        raise UserError(f"--pictures is {str(root)!r}, which is not a folder; give a folder of images")
-    walked = walk(root)
-    left_out = ", ".join(f"{count:,} {kind}" for kind, count in walked.left_out.items())
-    if not walked.names:
-        there = f" (there are {left_out})" if left_out else ""
-        raise UserError(f"no images are under {printable(str(root))}{there}; give another folder, --pictures")
-    if left_out:
-        say(f"encode: {len(walked.names):,} pictures in {printable(str(root))}; left out: {left_out}")
-    return Pictures(FileReader(root, walked.names), [printable(name) for name in walked.names], None)
 
 
 def _record(
@@ -116,13 +83,6 @@ def _record(
     pictures: Pictures,
 ) -> dict[str, Any]:
     """What the codes depend on, as JSON reads it back."""
-    stamps = hashlib.sha256()
-    for index, key in enumerate(pictures.keys):
-        try:
-            stamp = pictures.reader.stamp(index)
-        except OSError as error:
-            stamp = (str(error.strerror), 0)
-        stamps.update(f"{key}\0{stamp}\n".encode())
     origin = codes_origin(run)
     record = asdict(settings) | {
         "out": None,
@@ -131,38 +91,12 @@ def _record(
         "batch": tokenizer.batch_size,
         "data": data.binding(),
         "label_names": origin["label_names"] if origin else [],
-        "content": stamps.hexdigest(),
+        "content": content_of(pictures),
     }
     return json.loads(json.dumps(record))
 
 
-def _read(pictures: Pictures, index: int, data: Data, on_error: str, listing: Path) -> Tensor | None:
-    """A picture as the run's networks see it, uint8 [C, H, W]; None where it is left out and listed.
-
-    Raises:
-        UserError: it cannot be read and `on_error` is `stop`, or it has more than 8 bits and no range.
-    """
-    try:
-        picture = decoded(pictures, index, data)
-        where = pictures.reader.where(index)
-        if isinstance(picture, np.ndarray) and data.range == "auto":
-            raise UserError(
-                f"{where} has more than 8 bits, and the run learnt from pictures of 8 bits: say which values "
-                "are black and white, --range LOW HIGH"
-            )
-        try:
-            pixels = prepare(picture, data)
-        except (UserError, ValueError, OSError, MemoryError) as error:
-            raise Unreadable(where, str(error)) from error
-    except Unreadable as error:
-        if on_error == "stop":
-            raise UserError(f"{error}; fix it, or go on without it: --on_error skip") from error
-        note(listing / SKIPPED, "pictures", pictures.keys[index], error.reason)
-        return None
-    return central(torch.from_numpy(pixels)[None], data)[0]
-
-
-def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chunks: int) -> None:
+def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, pictures: Pictures, chunks: int) -> None:
     """Chunks -> the files that are asked for, then forget the chunks.
 
     Raises:
@@ -171,15 +105,13 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
     out, levels = unfinished.out, tokenizer.levels
     parts = [part.reshape(len(part), -1) for part in unfinished.arrays(chunks)]  # [n, codes of all levels]
     sound = np.concatenate([part[:, 0] != LEFT_OUT for part in parts])
-    names = [key for key, is_sound in zip(keys, sound, strict=True) if is_sound]
-    if not names:
-        listing = unfinished.folder / SKIPPED
-        raise UserError(f"none of the {len(keys):,} pictures can be read; {listing} says why")
+    names = names_of(pictures, sound, unfinished)
     unfinished.replace()
 
     def codes() -> Iterator[Part]:
         for part in parts:
-            yield _by_level(part[part[:, 0] != LEFT_OUT], levels)
+            maps = apart(torch.from_numpy(part[part[:, 0] != LEFT_OUT]), levels)
+            yield tuple(m.numpy().astype(level.dtype) for m, level in zip(maps, levels, strict=True))
 
     label_names = unfinished.settings["label_names"]
     others = {"names": np.array(names, dtype=np.str_), "K": np.array(tokenizer.K)}
@@ -190,7 +122,7 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
         finer[f"codes{level}"] = np.concatenate([part[level] for part in codes()])
     first = (part[0] for part in codes())
     key = "codes0" if finer else "codes"
-    write_file(out / "codes.npz", lambda path: write_npz(path, key, first, len(names), others | finer))
+    write_file(out / "codes.npz", lambda path: write_npz(path, {key: first}, len(names), others | finer))
     about = _size(levels) | {"K": tokenizer.K, "vqvae": unfinished.settings["vqvae"]}
     about |= {"codes_per_position": levels[0].codes_per_position, "label_names": label_names}
     files = "codes.npz"
@@ -200,20 +132,9 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, keys: list[str], chu
     except ImportError:
         (out / "codes.parquet").unlink(missing_ok=True)  # of an earlier call
         say("encode: codes.parquet is not written, since it needs pyarrow: pip install 'vqprior[data]'")
-    (out / SKIPPED).unlink(missing_ok=True)
-    if without := noted(unfinished.folder / SKIPPED):
-        write_file(out / SKIPPED, (unfinished.folder / SKIPPED).read_bytes())
-        left_out = f"{len(without):,} pictures could not be read and were left out"
-        say(f"encode: {left_out}; {out / SKIPPED} lists them")
+    list_left_out(unfinished, "encode")
     unfinished.finish()
     say(f"encode: {len(names):,} pictures -> {in_words(levels)}, {files} in {out}")
-
-
-def _by_level(codes: np.ndarray, levels: Sequence[Level]) -> Part:
-    """Codes of all levels in a row, [n, codes], as maps of each."""
-    ends = np.cumsum([level.places for level in levels])[:-1]
-    maps = zip(levels, np.split(codes, ends, axis=1), strict=True)
-    return tuple(of_level.reshape(-1, *level.size).astype(level.dtype) for level, of_level in maps)
 
 
 def _size(levels: Sequence[Level]) -> dict[str, Any]:

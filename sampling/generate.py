@@ -155,7 +155,7 @@ def _assemble(
     unfinished.replace()
     count = len(classes["labels"])
     arrays = unfinished.arrays(chunks)
-    write_file(out / "samples.npz", lambda path: write_npz(path, key, arrays, count, classes))
+    write_file(out / "samples.npz", lambda path: write_npz(path, {key: arrays}, count, classes))
     if (parts / "images").is_dir():  # else an earlier call was killed after this
         os.sync()  # the PNGs, all at once
         move_folder(parts / "images", out / "images")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Method, Precision, Sample
-from vqprior.runtime.chunks import in_chunks
+from vqprior.runtime.chunks import chunks, in_chunks
 from vqprior.runtime.codes import Codes, picked
 from vqprior.runtime.run_dir import RunDir
 from vqprior.stage1_vqvae.vqvae import VQVAE
@@ -32,10 +32,11 @@ from .arguments import (
 )
 from .choice import Choice, Sampling
 from .decoding import Imported, refuse_imported
-from .labels import Labels, label_list, label_numbers, listed
+from .labels import Label, Labels, label_list, label_number, label_numbers, listed
 from .masks import fill, hidden_codes
 from .networks import Networks
 from .pretrained import pretrained_folder
+from .score import Scored, Scores, Usual, bits_by_place, held_out, score
 from .tokenizer import Tokenizer
 
 
@@ -76,14 +77,16 @@ class Generator:
         self.networks = Networks(vqvae, prior, label_names)
         self.tokenizer, self.label_names = self.networks.tokenizer, self.networks.label_names
         self.defaults = defaults or Sample()
+        self.run: RunDir | None = None  # that it was loaded from
 
     @classmethod
     def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
         """The generator of a run directory; raises as `Networks.from_run`."""
         loaded = Networks.from_run(run, device)
-        return cls(
-            loaded.tokenizer, loaded.priors, loaded.label_names, defaults=RunDir(Path(run)).config().sample
-        )
+        places = RunDir(Path(run))
+        made = cls(loaded.tokenizer, loaded.priors, loaded.label_names, defaults=places.config().sample)
+        made.run = places
+        return made
 
     @classmethod
     def from_pretrained(
@@ -361,6 +364,81 @@ class Generator:
     ) -> np.ndarray:
         """arg max over labels of p(codes | label), int64 [N]: a classifier for free; see `posterior`."""
         return self.posterior(given, batch_size=batch_size, precision=precision).argmax(axis=1)
+
+    def usual(
+        self,
+        label: Label | None = None,
+        *,
+        pictures: Arrays | None = None,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> Usual:
+        """What the codes of pictures that are usual cost, for `score` to compare others with.
+
+        Args:
+            label: the class that all are held to be of; without it the prior is told none.
+            pictures: images uint8 [V, H, W, C] or codes int64 [V, h, w]; without it the validation pictures
+                of the run, of the class or of all, at most 5,000 of them.
+            batch_size, precision: `defaults` where not given.
+
+        Raises:
+            UserError: as `log2_prob`, or no pictures are given and the run's code maps are not there.
+        """
+        settings = self._settings(batch_size=batch_size, precision=precision)
+        number = None if label is None else label_number(label, self.label_names)
+        if pictures is None and self.run is None:
+            raise UserError("this generator is of no run, whose validation pictures are usual: give pictures")
+        codes = held_out(self.run, number) if pictures is None else self._codes(pictures, settings)
+        cost = lambda at: bits_by_place(self.networks, picked(codes, at), number, settings.precision)[0]
+        return Usual(in_chunks(cost, len(codes[0]), settings.batch_size).numpy(), number)
+
+    def score(
+        self,
+        images: np.ndarray | Tensor,
+        usual: Usual | None = None,
+        *,
+        quantile: float = 0.9,
+        restorations: int = 4,
+        seed: int = 0,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> Scores:
+        """How unusual images are under the prior, where, and what they would be like if they were usual; see
+        `score.py`.
+
+        Args:
+            images: uint8 [N, H, W, C].
+            usual: what `usual` gives, which is called here without it: keep it where you call this again.
+            quantile: codes that cost more than this share of the usual ones at their place are drawn anew.
+            restorations: how often they are.
+            seed: of their noise.
+            batch_size, precision: `defaults` where not given.
+
+        Raises:
+            UserError: as `encode` and `usual`, or a number out of its range.
+        """
+        self._of_pictures()
+        if not 0 < quantile < 1 or restorations < 1:
+            found = f"quantile is {quantile} and restorations is {restorations}"
+            raise UserError(f"{found}; they take a share between 0 and 1, and at least 1")
+        settings = self._settings(batch_size=batch_size, precision=precision)
+        passes = dict(batch_size=settings.batch_size, precision=settings.precision)
+        given = as_images(images, self.networks.vqvae)
+        usual = self.usual(**passes) if usual is None else usual
+        sampling, limits = Sampling(seed, **passes), usual.limits(quantile)
+        parts = []
+        for chunk in chunks(len(given), settings.batch_size):
+            scored = score(
+                self.networks,
+                given[chunk.padded],
+                usual.label,
+                limits,
+                restorations=restorations,
+                sampling=sampling,
+            )
+            parts.append([chunk.own(of_chunk) for of_chunk in scored])
+        joined = Scored(*map(torch.cat, zip(*parts, strict=True)))
+        return joined.of_users(usual, self.tokenizer.levels)
 
     def _of_pictures(self) -> Tokenizer:
         """The tokenizer.

@@ -232,7 +232,7 @@ def parse_only(command: str, words: list[str], monkeypatch) -> None:
                 for name in table:
                     patch.setitem(table, name, nothing)
             patch.setattr("vqprior.sampling.generate.generate", nothing)
-            for name in ("complete", "export", "import_codes"):
+            for name in ("complete", "export", "import_codes", "score"):
                 patch.setattr(pipeline, name, nothing)
             assert call(words[1:]) == 0, command
 
@@ -352,6 +352,7 @@ def test_the_documents_hold_commands_of_every_kind():
         "train-prior",
         "sample",
         "complete",
+        "score",
         "evaluate",
         "report",
         "export",

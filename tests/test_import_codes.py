@@ -179,6 +179,7 @@ def test_what_needs_pictures_is_refused_in_words(here, command):
         ["train-vqvae", "run"],
         ["report", "run"],
         ["encode", "run", "--pictures", ".", "--out", "codes"],
+        ["score", "run", "--pictures", ".", "--out", "found"],
         ["complete", "run", "--image", "x.png", "--hide", "lower half"],
         ["check", "run"],
     ):
@@ -187,7 +188,7 @@ def test_what_needs_pictures_is_refused_in_words(here, command):
     code, printed = command("evaluate", "run", "--only", "ladder")
     assert code == 2 and "needs pictures" in printed, printed
     generator = Generator.from_run("run")
-    for call in (generator.encode, generator.reconstruct):
+    for call in (generator.encode, generator.reconstruct, generator.score):
         with pytest.raises(Exception, match="no VQ-VAE and no pictures"):
             call(np.zeros((1, 12, 16, 3), np.uint8))
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import TINY, write_pictures
 from vqprior import Generator, Tokenizer
 from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.data.transform import prepare
+from vqprior.runtime.run_dir import RunDir
 
 FINE = [
     *("--stage1.levels", 2, "--stage1.factor", 2, "--stage2_fine.steps", 4, "--stage2_fine.batch_size", 8),
@@ -90,6 +93,26 @@ def test_a_mask_hides_codes_of_both_levels(run, pictures, command):
     picture = next((pictures / "ant").iterdir())
     code, printed = command("complete", run, "--image", picture, "--hide", "lower half", "--label", "ant")
     assert code == 0 and "of 20 codes are known" in printed, printed
+
+
+def test_pictures_are_scored_by_all_levels(run, pictures, tmp_path, command):
+    generator, out = Generator.from_run(run), tmp_path / "found"
+    code, printed = command("score", run, "--pictures", pictures / "ant", "--out", out, "--quantile", 0.3)
+    assert code == 0, printed
+    with np.load(out / "scores.npz") as archive:
+        found = dict(archive)
+    data = RunDir(run).config().data
+    opened = [Image.open(pictures / "ant" / name) for name in found["names"]]
+    images = np.stack([prepare(picture, data).transpose(1, 2, 0) for picture in opened])
+    assert found["restored0"].shape == (12, 4, 2, 2) and found["restored1"].shape == (12, 4, 4, 4)
+    of_levels = [found[f"places{level}"].sum((1, 2), dtype=np.float64) for level in (0, 1)]
+    np.testing.assert_allclose(found["bits0"], of_levels[0])
+    np.testing.assert_allclose(found["bits"], sum(of_levels))
+    scored = generator.score(images, quantile=0.3)
+    assert scored.heat.shape == images.shape[:3] and len(scored.places) == 2
+    log2 = np.stack([generator.log2_prob(images, name) for name in generator.label_names])
+    expected = -np.log2(np.exp2(log2).mean(0))
+    np.testing.assert_allclose(scored.bits, expected, rtol=1e-5)
 
 
 def test_each_level_is_measured(run, tmp_path, command):

@@ -321,6 +321,7 @@ def everything(run: Path, out: Path, pictures: Path) -> list[list[object]]:
         ["evaluate", run, "--classifier_steps", 2],
         ["report", run],
         ["encode", run, "--pictures", pictures, "--out", out / "encoded"],
+        ["score", run, "--pictures", pictures, "--quantile", 0.5, "--out", out / "scored"],
         ["export", run, "--out", out / "exported"],
     ]
 

@@ -54,6 +54,8 @@ def test_it_trains_samples_completes_evaluates_and_goes_on_bit_for_bit(kind, tmp
     picture = next((pictures / "ant").iterdir())
     code, printed = command("complete", run, "--image", picture, "--hide", "lower half", "--label", "ant")
     assert code == 0, printed
+    code, printed = command("score", run, "--pictures", pictures / "ant", "--out", tmp_path / "found")
+    assert code == 0, printed
     code, printed = command("evaluate", run, "--images", 4, "--classifier_steps", 2)
     assert code == 0, printed
     metrics = json.loads((run / "metrics.json").read_text())

@@ -23,6 +23,7 @@ from vqprior.configs.commands import (
     ImportCodes,
     Listing,
     Report,
+    Score,
     TrainPrior,
 )
 from vqprior.configs.errors import UserError
@@ -112,6 +113,17 @@ def _complete(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.complete(stored, settings)
 
 
+def _score(name: str, target: str | None, flags: list[str]) -> None:
+    """`score` has settings of its own."""
+    stored = _stored(target)
+    settings = configs.parse_options(Score, flags, prog=f"vqprior {name} {target or 'RUN'}")
+    _need_target(name, target)
+    need_run(stored)
+    from vqprior import pipeline
+
+    pipeline.score(stored, settings)
+
+
 def _export(name: str, target: str | None, flags: list[str]) -> None:
     """`export` has settings of its own."""
     stored = _stored(target)
@@ -161,6 +173,7 @@ COMMANDS = {
     "train-prior": Command("stage two: train the prior on the code maps", _step),
     "sample": Command("draw new images from the prior and decode them", _sample),
     "complete": Command("fill in the hidden part of a picture, several times", _complete),
+    "score": Command("how unusual each of --pictures FOLDER is, and where", _score),
     "evaluate": Command("measure a run, from reconstructions to samples, into metrics.json", _evaluate),
     "report": Command("one HTML file with the pictures, figures and curves of a run", _evaluate),
     "import-codes": Command("codes of another tokenizer, or of anything, -> a run to train", _import_codes),

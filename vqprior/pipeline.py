@@ -20,6 +20,7 @@ from vqprior.configs.commands import (
     Export,
     ImportCodes,
     Report,
+    Score,
     TrainPrior,
 )
 from vqprior.runtime import checkpoint, run_dir
@@ -189,6 +190,16 @@ def encode_pictures(config: Config, settings: EncodePictures) -> None:
     run = run_dir.existing(config)
     with heeded():
         encode_pictures(settings, run)
+
+
+def score(config: Config, settings: Score) -> None:
+    """Other pictures -> how unusual they are."""
+    refuse_without_pictures(config)
+    from vqprior.sampling.score_pictures import score_pictures
+
+    run = run_dir.existing(config)
+    with heeded():
+        score_pictures(settings, run)
 
 
 def train_prior(config: TrainPrior) -> None:
