@@ -34,7 +34,8 @@ def serve(settings: App, run: RunDir) -> None:
         try:
             import uvicorn
 
-            from .page import CSS, build
+            from .page import build
+            from .parts import CSS
         except ImportError as error:
             raise UserError(
                 f"the page needs the extra `app` ({error}): pip install 'vqprior[app]'"
