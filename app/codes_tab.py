@@ -51,7 +51,7 @@ class CodesTab:
                 self.candidates = gr.HTML(js_on_load=CHOOSE, elem_id="candidates")
                 with gr.Row():
                     self.redraw_button = gr.Button("Draw the rest anew", variant="primary", min_width=180)
-                    self.undo_button = gr.Button("Undo", min_width=80)
+                    self.undo_button = gr.Button("Undo", min_width=90, scale=0)
                 self.seed = gr.Number(
                     1,
                     label="Seed of the rest",
@@ -132,8 +132,8 @@ class CodesTab:
             candidates = html.candidates(found, codes[place].item())
             square = self.studio.square(level, place, made.images.shape[2:])
             title = (
-                f"**Row {place[0]}, column {place[1]}**: what the prior expects there, given all codes before "
-                "it. Choose one to put it there."
+                f"**Row {place[0]}, column {place[1]}**: what the prior expects there, given all codes "
+                "before it. Choose one to put it there."
             )
         with TemporaryDirectory() as folder:
             yield {
