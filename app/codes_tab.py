@@ -10,7 +10,7 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.codes import Codes
 
 from . import html
-from .parts import CHOOSE, FRAME, QUIETLY, WAITING, Downloads, Gallery, Values, spoken
+from .parts import CHOOSE, FRAME, QUIETLY, Downloads, Gallery, Values, spoken
 from .studio import Made, Place, Studio, paced, redrawn
 
 
@@ -66,7 +66,7 @@ class CodesTab:
         self.level.input(spoken(self.choose_level), [self.opened, self.level], outputs, **QUIETLY)
         self.undo_button.click(spoken(self.undo), [self.opened], outputs, **QUIETLY)
         given = [self.opened, self.seed, *choice]
-        self.redraw_button.click(spoken(self.redraw), given, [*outputs, self.seed], **WAITING)
+        self.redraw_button.click(spoken(self.redraw), given, [*outputs, self.seed], **QUIETLY)
 
     @property
     def outputs(self) -> list[Any]:

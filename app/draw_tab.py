@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from .parts import QUIETLY, TO_GALLERY, WAITING, Gallery, Values, chosen, class_list, spoken
+from .parts import QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, spoken
 from .studio import MOST, Studio, settings_of
 
 HINT = "Press Draw. Then choose a picture to see its codes and change them."
@@ -47,7 +47,7 @@ class DrawTab:
                 self.gallery = Gallery(studio, "drawn", HINT)
 
         given, outputs = [label, count, seed, *self.choice], self.gallery.outputs
-        begun = gr.on([draw.click, seed.submit], spoken(self.draw), given, outputs, **WAITING)
+        begun = gr.on([draw.click, seed.submit], spoken(self.draw), given, outputs, **QUIETLY)
         draw.click(None, js=TO_GALLERY, **QUIETLY)
         stop.click(None, cancels=[begun], **QUIETLY)
 
@@ -56,4 +56,4 @@ class DrawTab:
         sampling = self.studio.sampling(seed, *choice)
         labels = self.studio.labels(chosen(label), count)
         settings = settings_of(sampling, self.studio.class_name(chosen(label)))
-        yield from self.gallery.appear(self.studio.draw(labels, count, sampling), labels, settings)
+        yield from self.gallery.appear(self.studio.draw(labels, count, sampling), count, labels, settings)

@@ -23,7 +23,6 @@ CHOOSE, PAINT, CSS = ((HERE / name).read_text() for name in ("choose.js", "paint
 FRAME = 0.1  # seconds between two pictures of what is being drawn, at least
 NOTHING = -1  # in lists of classes: all in turn, or none
 QUIETLY = dict(show_progress="hidden", api_visibility="private")
-WAITING = dict(show_progress="minimal", api_visibility="private")
 Values = dict[Any, Any]
 """Components of the page and what they are to show."""
 Finish = Callable[[Made], tuple[Made, list[str]]]
@@ -39,8 +38,7 @@ def spoken(function: Callable) -> Callable:
     """The function, whose UserErrors become words on the page."""
 
     def refuse(error: UserError) -> None:
-        refusal = dict(title="That cannot be done", duration=None, print_exception=False)
-        raise gr.Error(str(error), **refusal) from error
+        raise gr.Error(str(error), duration=None, print_exception=False) from error  # shown until closed
 
     @wraps(function)
     def call(*given: Any) -> Any:
@@ -114,18 +112,21 @@ class Gallery:
     def appear(
         self,
         steps: Iterator[Codes],
+        count: int,
         labels: Tensor | None,
         settings: dict[str, Any],
         finish: Finish | None = None,
     ) -> Iterator[Values]:
-        """Pictures while they are drawn, then as they are."""
-        yield {self.made: None, **self.files.hidden()}  # not to be looked at before they are done
+        """So many pictures while they are drawn, then as they are."""
+        captions = self._captions(labels, count)
+        empty = html.pictures(self.studio.nothing_yet(count), captions)
+        yield {self.pictures: empty, self.made: None, **self.files.hidden()}  # no choice before they are done
         codes: Codes = ()
         for codes in paced(steps, FRAME):
-            partly = self.studio.so_far(codes)
-            yield {self.pictures: html.pictures(partly, self._captions(labels, len(partly)))}
+            yield {self.pictures: html.pictures(self.studio.so_far(codes), captions)}
         made = self.studio.made(codes, labels, settings)
-        made, captions = finish(made) if finish else (made, self._captions(labels, len(made.images)))
+        if finish:
+            made, captions = finish(made)
         with TemporaryDirectory() as folder:
             shown = html.pictures(made.images, captions)
             yield {self.pictures: shown, self.made: made, **self.files.of(made, folder)}

@@ -15,7 +15,7 @@ from vqprior.sampling.masks import half
 
 from . import html
 from .codes_tab import CodesTab
-from .parts import PAINT, QUIETLY, TO_GALLERY, WAITING, Gallery, Values, chosen, class_list, spoken
+from .parts import PAINT, QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, spoken
 from .studio import MOST, Made, Studio, Upload, settings_of
 
 HINT = "Upload a picture: its codes, what they give back, and what they cost under the prior."
@@ -40,7 +40,7 @@ class PictureTab:
         self.uploaded, self.hidden = gr.State(), gr.State("")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                file = gr.File(label="A picture", type="filepath", height=130)
+                file = gr.File(label="A picture", type="filepath", height=130, elem_id="upload")
                 label = class_list(studio, "Its class", "not told", only_names=not studio.takes_guidance)
             with gr.Column(scale=3, min_width=320):
                 self.examined = gr.HTML(f'<p class="hint">{HINT}</p>', elem_id="examined")
@@ -63,14 +63,14 @@ class PictureTab:
 
         own, painted = [self.uploaded, label], [self.painter, self.hidden]
         parts = [self.uploaded, self.examined, self.open_button, self.column, *painted]
-        file.upload(spoken(self.upload), [file, label], parts, **WAITING)
+        file.upload(spoken(self.upload), [file, label], parts, **QUIETLY)
         label.input(spoken(self.examine), own, [self.examined], **QUIETLY)
         self.open_button.click(spoken(self.open), own, codes.outputs, **QUIETLY)
         self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)
         for name, button in zip((*HALVES, None), covers, strict=True):
             button.click(partial(self.cover, name), [self.uploaded], painted, **QUIETLY)
         given = [self.uploaded, self.hidden, label, count, seed, *choice]
-        begun = complete.click(spoken(self.complete), given, self.gallery.outputs, **WAITING)
+        begun = complete.click(spoken(self.complete), given, self.gallery.outputs, **QUIETLY)
         complete.click(None, js=TO_GALLERY, **QUIETLY)
         stop.click(None, cancels=[begun], **QUIETLY)
 
@@ -121,7 +121,7 @@ class PictureTab:
             return made._replace(images=images), [f"{bits:.1f} bits" for bits in made.bits.tolist()]
 
         settings |= {"completes": uploaded.about, "hidden": hidden}
-        yield from self.gallery.appear(steps, labels, settings, finish)
+        yield from self.gallery.appear(steps, count, labels, settings, finish)
 
 
 def _hidden(event: gr.EventData) -> str:

@@ -220,6 +220,10 @@ class Studio:
             for at, codes, pixels in maps
         )
 
+    def nothing_yet(self, count: int) -> Tensor:
+        """Pictures of which no code is drawn; see `so_far`."""
+        return self.so_far(tuple(torch.full((count, *level.size), -1) for level in self.levels))
+
     def so_far(self, codes: Codes) -> Tensor:
         """Codes that are being drawn, as pictures with an opacity, uint8 [N, 4, H, W].
 

@@ -1,10 +1,14 @@
-"""The pictures of TensorBoard in the documents: python -m benchmarks.screenshots runs docs/images
+"""The pictures of TensorBoard and of the page of `vqprior app` in the documents:
 
-Starts the real TensorBoard on a folder of runs and drives a headless Chromium through it (Debian: apt-get
-install chromium chromium-driver; selenium is in the extra `dev`).
+    python -m benchmarks.screenshots runs docs/images
+    python -m benchmarks.screenshots models/mnist docs/images --app
+
+Starts the real TensorBoard on a folder of runs, or the real page of one run, and drives a headless Chromium
+through it (Debian: apt-get install chromium chromium-driver; selenium is in the extra `dev`).
 """
 
 import argparse
+import json
 import shutil
 import socket
 import subprocess
@@ -19,6 +23,8 @@ from typing import Any
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 WINDOW = (1280, 900)  # pixels
+TELEPHONE = (390, 844)
+ROOT = Path(__file__).parent.parent
 WAIT = 30  # seconds that a page may take to show something
 
 PAGES = {"timeseries": "tensorboard", "custom_scalars": "charts"}
@@ -67,6 +73,21 @@ def tensorboard(logdir: Path) -> Iterator[str]:
         server.wait()
 
 
+@contextmanager
+def app(run: Path) -> Iterator[str]:
+    """The address of the page of a run; it ends with the block."""
+    command = [sys.executable, "-m", "vqprior", "app", str(run.resolve()), "--port", "0"]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        said = next((line for line in server.stdout if line.startswith("app: http")), None)
+        if said is None:
+            raise RuntimeError(f"vqprior app ended with exit code {server.wait()}")
+        yield said.split()[1]
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=10) as reply:
@@ -77,7 +98,7 @@ def _answers(address: str) -> bool:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A headless Chromium (selenium's WebDriver) that keeps what its console says."""
+    """A headless Chromium (selenium's WebDriver) that keeps what its console says and what it asks for."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -85,7 +106,7 @@ def browser() -> Iterator[Any]:
     size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", size):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
     try:
         yield driver
@@ -110,6 +131,31 @@ def wait_for(condition: Any) -> Any:
             raise TimeoutError(f"not true within {WAIT} s")
         time.sleep(0.25)
     return value
+
+
+def asked_for(driver: Any) -> list[str]:
+    """The addresses that the browser has fetched since this was last asked."""
+    entries = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
+    sent = (one["params"] for one in entries if one["method"] == "Network.requestWillBeSent")
+    return [one["request"]["url"] for one in sent]
+
+
+def button(driver: Any, text: str, kind: str = "button:not([role=tab], [tabindex='-1'])") -> Any:
+    """The button with this text that is seen and can be used; None where there is none."""
+    seen = (one for one in driver.find_elements("css selector", kind) if one.text.strip() == text)
+    return next((one for one in seen if one.is_displayed() and one.is_enabled()), None)
+
+
+def tab(driver: Any, text: str) -> Any:
+    """The tab of a page with this name."""
+    return button(driver, text, "button[role=tab]")
+
+
+def press(driver: Any, element: Any) -> None:
+    """Click on it, scrolled to where it is seen."""
+    driver.execute_script('arguments[0].scrollIntoView({block: "center"})', element)
+    time.sleep(0.3)
+    element.click()
 
 
 def open_page(driver: Any, address: str, page: str) -> None:
