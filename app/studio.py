@@ -26,7 +26,7 @@ from vqprior.sampling.choice import Choice, Sampling
 from vqprior.sampling.complete import prepared
 from vqprior.sampling.decoding import Imported, colours
 from vqprior.sampling.generator import Generator
-from vqprior.stage2_prior.measure import log_prob_by_place
+from vqprior.stage2_prior.measure import log2_prob_of_places
 
 MOST = 64  # pictures at once
 PIXELS = 50_000_000  # of an upload, at most: several visitors share the memory
@@ -288,8 +288,7 @@ class Studio:
         here = codes_onto(made.codes, self.networks.device)
         labels = None if made.labels is None else onto(made.labels, self.networks.device)
         return tuple(
-            -log_prob_by_place(prior, here[: level + 1], labels, precision=self.defaults.precision)[0]
-            / math.log(2)
+            -log2_prob_of_places(prior, here[: level + 1], labels, precision=self.defaults.precision)[0]
             for level, prior in enumerate(self.networks.priors)
         )
 

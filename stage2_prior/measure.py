@@ -80,29 +80,31 @@ def posterior_accuracy(
     return sum_numbers([hits])[0] / len(chosen)
 
 
-@torch.no_grad()
-def log_prob_by_place(
-    prior: Prior, codes: Codes, labels: Tensor | None, *, precision: Precision = "no"
-) -> Tensor:
-    """log p(code | earlier codes of its level, label, levels above) at each place, in nats: [B, h, w] fp64 on
-    the CPU.
+def log2_prob(prior: Prior, codes: Codes, labels: Tensor | None, *, precision: Precision = "no") -> Tensor:
+    """log2 p(codes of its level | label, levels above) of each map, [B] fp64 on the CPU.
+
+    It is at most 0; minus it is what the map costs, in bits.
 
     Args:
         codes: of the levels down to the prior's, on its device, as labels [B] are.
     """
+    return log2_prob_of_places(prior, codes, labels, precision=precision).sum((1, 2))
+
+
+@torch.no_grad()
+def log2_prob_of_places(
+    prior: Prior,
+    codes: Codes,
+    labels: Tensor | None,
+    *,
+    precision: Precision = "no",
+) -> Tensor:
+    """The summands of `log2_prob`: that of each code given those before it, [B, h, w] fp64 on the CPU."""
     *above, own = codes
     with autocast(prior.device, precision):
         logits = prior(own, labels, tuple(above))
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)  # [B, K, h, w]
-    return log_p.gather(1, own[:, None])[:, 0].cpu().double()
-
-
-def log2_prob(prior: Prior, codes: Codes, labels: Tensor | None, *, precision: Precision = "no") -> Tensor:
-    """log2 p(codes of its level | label, levels above) of each map, [B] fp64 on the CPU.
-
-    It is at most 0; minus it is what the map costs, in bits. Arguments are those of `log_prob_by_place`.
-    """
-    return log_prob_by_place(prior, codes, labels, precision=precision).sum((1, 2)) / math.log(2)
+    return log_p.gather(1, own[:, None])[:, 0].cpu().double() / math.log(2)
 
 
 def log2_prob_of_levels(
