@@ -2,12 +2,14 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vqprior.configs.commands import App
 from vqprior.configs.errors import UserError
+from vqprior.runtime.interrupt import heeded
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import RunDir
 
@@ -43,19 +45,26 @@ def serve(settings: App, run: RunDir) -> None:
         from .studio import Studio
 
         listener = _listener(settings)
-        app = application(build(Studio.from_run(run)), CSS)
         host, port = listener.getsockname()[:2]
-        say(f"app: http://{host}:{port} shows {run.path}; Ctrl-C ends it")
+        words = f"app: http://{host}:{port} shows {run.path}; Ctrl-C ends it"
+        app = application(build(Studio.from_run(run)), CSS, lambda: say(words))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        server.run(sockets=[listener])
+        with heeded():  # uvicorn ends by a signal, and sends it again: the folder is to go first
+            server.run(sockets=[listener])
 
 
-def application(page: "gr.Blocks", css: str) -> "FastAPI":
-    """The page as an application that fetches nothing from elsewhere and reports nothing."""
+def application(page: "gr.Blocks", css: str, ready: Callable[[], None]) -> "FastAPI":
+    """The page as an application that fetches nothing from elsewhere and reports nothing; `ready` is called
+    when it begins to answer, and to heed signals."""
     import gradio as gr
     from fastapi import FastAPI
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    @asynccontextmanager
+    async def announced(_app: FastAPI) -> AsyncIterator[None]:
+        ready()
+        yield
+
+    app = FastAPI(lifespan=announced, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(KeptToThisMachine)
     fonts = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     looks = dict(theme=gr.themes.Default(primary_hue="indigo", **fonts), css=css, footer_links=[])

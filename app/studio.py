@@ -191,7 +191,7 @@ class Studio:
         return self.made(tuple(codes), made.labels, _and_then(made.settings, change))
 
     @torch.no_grad()
-    def candidates(self, made: Made, level: int, place: Place, count: int = 12) -> list[Candidate]:
+    def candidates(self, made: Made, level: int, place: Place, count: int = 10) -> list[Candidate]:
         """The likeliest codes at a place of one picture given all codes before it, and the one that is
         there."""
         device = self.networks.device

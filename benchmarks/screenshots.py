@@ -1,13 +1,14 @@
 """The pictures of TensorBoard and of the page of `vqprior app` in the documents:
 
     python -m benchmarks.screenshots runs docs/images
-    python -m benchmarks.screenshots models/mnist docs/images --app
+    python -m benchmarks.screenshots models/mnist docs/images --app digit.png
 
 Starts the real TensorBoard on a folder of runs, or the real page of one run, and drives a headless Chromium
 through it (Debian: apt-get install chromium chromium-driver; selenium is in the extra `dev`).
 """
 
 import argparse
+import io
 import json
 import shutil
 import socket
@@ -20,9 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 WINDOW = (1280, 900)  # pixels
+SHEET = (1120, 760)  # of the page of a run
 TELEPHONE = (390, 844)
 ROOT = Path(__file__).parent.parent
 WAIT = 30  # seconds that a page may take to show something
@@ -168,27 +172,90 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("logdir", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--app", type=Path, metavar="PICTURE", help="the page of a run, and what is uploaded")
     arguments = parser.parse_args()
     if said := missing():
         sys.exit(said)
+    if arguments.app:
+        with app(arguments.logdir) as address, browser() as driver:
+            picture_app(driver, address, arguments.app.resolve(), arguments.out)
+        return
     with tensorboard(arguments.logdir) as address, browser() as driver:
         for page, name in PAGES.items():
             open_page(driver, address, page)
             time.sleep(SETTLED)
-            save(driver, arguments.out / f"{name}.png")
+            save(screenshot(driver), arguments.out / f"{name}.png")
 
 
 SETTLED = 12  # seconds, until all of a page is drawn
 
 
-def save(driver: Any, path: Path) -> None:
-    """A picture of what is seen, in few colours, which makes it small."""
-    import io
+def picture_app(driver: Any, address: str, upload: Path, out: Path) -> None:
+    """The tabs of the page of a run, in a wide window and in light colours, on a telephone in dark ones."""
+    scheme = [{"name": "prefers-color-scheme", "value": "dark"}]
+    wide = use_app(driver, address, upload, SHEET)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    narrow = use_app(driver, address, upload, TELEPHONE)
+    for name, picture in wide.items():
+        save(picture, out / f"app_{name}.png")
+    gap = 16
+    height = max(picture.height for picture in narrow.values())
+    row = Image.new("RGB", (len(narrow) * (TELEPHONE[0] + gap) - gap, height), "white")
+    for index, picture in enumerate(narrow.values()):
+        row.paste(picture, (index * (TELEPHONE[0] + gap), 0))
+    save(row, out / "app_telephone.png")
 
-    from PIL import Image
 
-    picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
-    picture.quantize(128).save(path, optimize=True)
+def use_app(driver: Any, address: str, upload: Path, size: tuple[int, int]) -> dict[str, Image.Image]:
+    """The tabs of the page by name, each after it has been used, as high as they are."""
+    find = lambda selector: driver.find_elements("css selector", selector)
+    resize(driver, *size)
+    driver.get(address)
+    press(driver, wait_for(lambda: button(driver, "Draw")))
+    wait_for(lambda: button(driver, "Download PNG"))
+    shown = {"draw": whole_page(driver, size)}
+    press(driver, find("#drawn [data-choice='3']")[0])
+    press(driver, wait_for(lambda: find("#codes [data-choice='24']"))[0])
+    press(driver, wait_for(lambda: find("#candidates [data-choice]"))[2])
+    wait_for(lambda: button(driver, "Undo"))
+    shown["codes"] = whole_page(driver, size)
+    press(driver, tab(driver, "Your picture"))
+    find("#upload input[type=file]")[0].send_keys(str(upload))
+    wait_for(lambda: button(driver, "Complete"))
+    press(driver, button(driver, "Complete"))
+    wait_for(lambda: button(driver, "Download PNG"))
+    shown["picture"] = whole_page(driver, size)
+    return shown
+
+
+def resize(driver: Any, width: int, height: int) -> None:
+    """The part of the page that is seen, in pixels."""
+    seen = dict(width=width, height=height, deviceScaleFactor=1, mobile=width == TELEPHONE[0])
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", seen)
+    time.sleep(1)
+
+
+def whole_page(driver: Any, size: tuple[int, int]) -> Image.Image:
+    """A picture of all of a page, not of what is seen of it alone."""
+    time.sleep(1)
+    resize(
+        driver,
+        size[0],
+        driver.execute_script("return document.querySelector('.gradio-container').scrollHeight"),
+    )
+    picture = screenshot(driver)
+    resize(driver, *size)
+    return picture
+
+
+def screenshot(driver: Any) -> Image.Image:
+    """A picture of what is seen."""
+    return Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """A picture in few colours, which makes it small."""
+    picture.quantize(256).save(path, optimize=True)
     print(path, f"{path.stat().st_size / 1024:.0f} KB")
 
 

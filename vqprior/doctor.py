@@ -24,6 +24,7 @@ EXTRAS = {
     "eval": "FID and other features",
     "heic": "pictures of iPhones",
     "report": "vqprior report",
+    "app": "vqprior app",
 }
 """What each extra is for; that of developers is left out."""
 

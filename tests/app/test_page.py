@@ -114,6 +114,9 @@ def test_a_picture_is_examined_covered_and_completed(two, tmp_path):
     assert hidden == "0" * 8 * 24 + "1" * 8 * 24 and shown[tab.painter]["square"] == 4
     done = last(tab.complete(uploaded, hidden, NOTHING, 3, 0, *CHOICE))[tab.gallery.made]
     assert (done.images[:, :, :8] == uploaded.image[:, :8]).all() and (done.bits.diff() >= 0).all()
+    assert done.images[:, :, 8:].equal(two.tokenizer.images_of(done.codes)[:, :, 8:])
+    bits = -two.generator.log2_prob(tuple(of_level.numpy() for of_level in done.codes))
+    assert np.allclose(done.bits, bits)
     assert json.dumps(done.settings) and done.settings["completes"].startswith("mine.png")
     opened = last(tab.open(uploaded, 1))[tab.codes.opened]
     assert opened.made.settings["class"] == "b"
