@@ -211,14 +211,15 @@ class Studio:
         self, level: int, place: Place, size: tuple[int, int], *, beyond: int = 0
     ) -> tuple[slice, slice]:
         """Rows and columns of the pixels that a code stands for in a picture of this size, and of so many
-        codes beyond it on each side."""
+        codes on each side of it; at an edge as many, further inside."""
         of_level = self.levels[level]
-        n = of_level.codes_per_position
+        n, span = of_level.codes_per_position, 2 * beyond + 1
         maps = (place[0], of_level.height, size[0]), (place[1] // n, of_level.width // n, size[1])
-        return tuple(
-            slice(max(0, at - beyond) * pixels // codes, min(codes, at + beyond + 1) * pixels // codes)
-            for at, codes, pixels in maps
-        )
+        sides = []
+        for at, codes, pixels in maps:
+            first = max(0, min(at - beyond, codes - span))
+            sides.append(slice(first * pixels // codes, min(codes, first + span) * pixels // codes))
+        return tuple(sides)
 
     def nothing_yet(self, count: int) -> Tensor:
         """Pictures of which no code is drawn; see `so_far`."""

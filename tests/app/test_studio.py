@@ -121,7 +121,10 @@ def test_the_squares_of_all_codes_tile_the_picture(one, codes_per_position):
         for j in range(6 * codes_per_position):
             tiled[counted.square(0, (i, j), SIZE)] += 1
     assert (tiled == codes_per_position).all()
-    assert counted.square(0, (0, 0), SIZE, beyond=1) == (slice(0, 8), slice(0, 8))
+    last = (3, 6 * codes_per_position - 1)
+    assert counted.square(0, (0, 0), SIZE, beyond=1) == (slice(0, 12), slice(0, 12))
+    assert counted.square(0, last, SIZE, beyond=1) == (slice(4, 16), slice(12, 24))
+    assert counted.square(0, (1, 0), SIZE, beyond=4) == (slice(0, 16), slice(0, 24))
 
 
 def test_a_picture_costs_the_sum_of_its_places(one, two, plain):
