@@ -10,7 +10,7 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.codes import Codes
 
 from . import html
-from .parts import CHOOSE, FRAME, QUIETLY, Downloads, Gallery, Values, spoken
+from .parts import CHOOSE, FRAME, QUIETLY, Downloads, Gallery, Values, spoken, there
 from .studio import Made, Place, Studio, paced, redrawn
 
 
@@ -90,30 +90,31 @@ class CodesTab:
         for values in self._show(Opened(made, len(self.studio.levels) - 1, None, ())):
             yield {**values, self.tabs: gr.update(selected="codes")}
 
-    def choose_place(self, opened: Opened, event: gr.EventData) -> Iterator[Values]:
+    def choose_place(self, opened: Opened | None, event: gr.EventData) -> Iterator[Values]:
         """Ask which codes could stand at a place."""
+        opened = there(opened)
         place = divmod(int(event.choice), self.studio.levels[opened.level].width)
         yield from self._show(opened._replace(place=place))
 
-    def choose_code(self, opened: Opened, event: gr.EventData) -> Iterator[Values]:
+    def choose_code(self, opened: Opened | None, event: gr.EventData) -> Iterator[Values]:
         """Put a code at the place."""
-        made, level, place, past = opened
+        made, level, place, past = there(opened)
         changed = self.studio.with_code(made, level, place, int(event.choice))
         yield from self._show(Opened(changed, level, place, (*past, made)))
 
-    def choose_level(self, opened: Opened, level: int) -> Iterator[Values]:
+    def choose_level(self, opened: Opened | None, level: int) -> Iterator[Values]:
         """Look at another level's codes."""
-        yield from self._show(opened._replace(level=level, place=None))
+        yield from self._show(there(opened)._replace(level=level, place=None))
 
-    def undo(self, opened: Opened) -> Iterator[Values]:
+    def undo(self, opened: Opened | None) -> Iterator[Values]:
         """Take the last change back."""
-        *past, made = opened.past
+        *past, made = there(opened).past
         yield from self._show(opened._replace(made=made, past=tuple(past)))
 
-    def redraw(self, opened: Opened, seed: float, *choice: Any) -> Iterator[Values]:
+    def redraw(self, opened: Opened | None, seed: float, *choice: Any) -> Iterator[Values]:
         """Draw all codes after the place anew."""
-        made, level, place, past = opened
-        sampling = self.studio.sampling(seed, *choice)
+        made, level, place, past = there(opened)
+        sampling = self.studio.sampling(seed, *choice, told=self.studio.class_of(made) is not None)
         codes: Codes = ()
         for codes in paced(self.studio.redraw(made, level, place, sampling), FRAME):
             yield {self.picture: html.marked(self.studio.so_far(codes)[0], None)}
@@ -152,6 +153,6 @@ class CodesTab:
 
     def _facts(self, made: Made) -> str:
         """The class of a picture and what it costs."""
-        name = None if made.labels is None else self.studio.class_name(made.labels.item())
+        name = self.studio.class_of(made)
         of_class = "" if name is None else f"class {html.escape(name)}, "
         return f'<p role="status">{of_class}{made.bits.item():.1f} bits under the prior</p>'

@@ -55,5 +55,5 @@ class DrawTab:
         """Draw pictures 0 to count - 1 of a seed."""
         sampling = self.studio.sampling(seed, *choice)
         labels = self.studio.labels(chosen(label), count)
-        settings = settings_of(sampling, self.studio.class_name(chosen(label)))
+        settings = {"class": self.studio.class_name(chosen(label)), **settings_of(sampling)}
         yield from self.gallery.appear(self.studio.draw(labels, count, sampling), count, labels, settings)

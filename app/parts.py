@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from torch import Tensor
@@ -25,6 +25,7 @@ NOTHING = -1  # in lists of classes: all in turn, or none
 QUIETLY = dict(show_progress="hidden", api_visibility="private")
 Values = dict[Any, Any]
 """Components of the page and what they are to show."""
+Kept = TypeVar("Kept")
 Finish = Callable[[Made], tuple[Made, list[str]]]
 """Drawn pictures -> those that are shown, and a line for each."""
 TO_GALLERY = """() => {
@@ -67,6 +68,17 @@ def class_list(studio: Studio, label: str, nothing: str, *, only_names: bool = F
 def chosen(label: int) -> int | None:
     """The class that such a list says."""
     return None if label == NOTHING else label
+
+
+def there(kept: Kept | None) -> Kept:
+    """What a visitor has made or brought before.
+
+    Raises:
+        UserError: it is gone.
+    """
+    if kept is None:
+        raise UserError("this page is of a program that has ended since; load it anew")
+    return kept
 
 
 class Downloads:

@@ -15,7 +15,7 @@ from vqprior.sampling.masks import half
 
 from . import html
 from .codes_tab import CodesTab
-from .parts import PAINT, QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, spoken
+from .parts import PAINT, QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, spoken, there
 from .studio import MOST, Made, Studio, Upload, settings_of
 
 HINT = "Upload a picture: its codes, what they give back, and what they cost under the prior."
@@ -68,7 +68,7 @@ class PictureTab:
         self.open_button.click(spoken(self.open), own, codes.outputs, **QUIETLY)
         self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)
         for name, button in zip((*HALVES, None), covers, strict=True):
-            button.click(partial(self.cover, name), [self.uploaded], painted, **QUIETLY)
+            button.click(spoken(partial(self.cover, name)), [self.uploaded], painted, **QUIETLY)
         given = [self.uploaded, self.hidden, label, count, seed, *choice]
         begun = complete.click(spoken(self.complete), given, self.gallery.outputs, **QUIETLY)
         complete.click(None, js=TO_GALLERY, **QUIETLY)
@@ -92,12 +92,13 @@ class PictureTab:
         found = self.studio.examine(uploaded.image, chosen(label))
         return {self.examined: html.examined(uploaded, found, self.studio.levels)}
 
-    def open(self, uploaded: Upload, label: int) -> Iterator[Values]:
+    def open(self, uploaded: Upload | None, label: int) -> Iterator[Values]:
         """Look at its codes."""
-        yield from self.codes.open(self.studio.examine(uploaded.image, chosen(label)).made)
+        yield from self.codes.open(self.studio.examine(there(uploaded).image, chosen(label)).made)
 
-    def cover(self, name: Half | None, uploaded: Upload) -> Values:
+    def cover(self, name: Half | None, uploaded: Upload | None) -> Values:
         """Hide half of the picture, or nothing."""
+        uploaded = there(uploaded)
         height, width = uploaded.image.shape[1:]
         covered = half(name, height, width) if name else torch.zeros(height, width, dtype=torch.bool)
         hidden = "".join(map(str, covered.int().flatten().tolist()))
@@ -106,14 +107,15 @@ class PictureTab:
         return {self.painter: {**value, "hidden": hidden}, self.hidden: hidden}
 
     def complete(
-        self, uploaded: Upload, hidden: str, label: int, count: int, seed: float, *choice: Any
+        self, uploaded: Upload | None, hidden: str, label: int, count: int, seed: float, *choice: Any
     ) -> Iterator[Values]:
         """Draw completions, the likeliest first once they are done."""
+        uploaded, label = there(uploaded), chosen(label)
         covered = mask_of(hidden, uploaded.image)
-        sampling = self.studio.sampling(seed, *choice)
-        labels = self.studio.untold(chosen(label), count)
+        sampling = self.studio.sampling(seed, *choice, told=label is not None)
+        labels = self.studio.told(label, count)
         steps = self.studio.complete(uploaded.image, covered, labels, count, sampling)
-        settings = settings_of(sampling, self.studio.class_name(chosen(label)))
+        settings = {"class": self.studio.class_name(label), **settings_of(sampling)}
 
         def finish(made: Made) -> tuple[Made, list[str]]:
             made = made.sorted()

@@ -117,14 +117,23 @@ class Studio:
         return self.networks.null_label is not None
 
     def sampling(
-        self, seed: float, temperature: float, top_p: float, guidance: float, method: str
+        self,
+        seed: float,
+        temperature: float,
+        top_p: float,
+        guidance: float,
+        method: str,
+        *,
+        told: bool = True,
     ) -> Sampling:
-        """How codes are drawn; top-k and the precision are the run's.
+        """How codes are drawn; top-k and the precision are the run's, and without a class that is `told`
+        there is no guidance.
 
         Raises:
             UserError: a number out of its range.
         """
-        choice = Choice(temperature, self.defaults.top_k, top_p, guidance if self.takes_guidance else 1.0)
+        guidance = guidance if self.takes_guidance and told else 1.0
+        choice = Choice(temperature, self.defaults.top_k, top_p, guidance)
         return Sampling(_whole(seed, "the seed"), choice, self.defaults.precision, method=method)
 
     def labels(self, label: int | None, count: int) -> Tensor | None:
@@ -133,14 +142,17 @@ class Studio:
         Raises:
             UserError: so many are not drawn at once.
         """
-        if not 1 <= count <= MOST:
-            raise UserError(f"{count} pictures were asked for; it takes 1 to {MOST} at once")
+        _refuse_many(count)
         numbers = torch.arange(count)
         return self.networks.labels_for(numbers) if label is None else torch.full_like(numbers, label)
 
-    def untold(self, label: int | None, count: int) -> Tensor | None:
-        """The class of each of `count` pictures, or for None that none is told; raises as
-        `Generator.complete`."""
+    def told(self, label: int | None, count: int) -> Tensor | None:
+        """The class that each of `count` pictures is held to be of, or for None that none is told.
+
+        Raises:
+            UserError: so many are not drawn at once, or the prior must be told one.
+        """
+        _refuse_many(count)
         return self.generator.numbers_of(label, count)
 
     def draw(self, labels: Tensor | None, count: int, sampling: Sampling) -> Iterator[Codes]:
@@ -275,9 +287,9 @@ class Studio:
 
     def examine(self, image: Tensor, label: int | None) -> Examined:
         """The codes of a picture uint8 [C, H, W], what they give back, and what they cost under the prior,
-        told the class or, for None, none; raises as `untold`."""
+        told the class or, for None, none; raises as `told`."""
         codes = self.tokenizer.codes_of(image[None], precision=self.defaults.precision)
-        labels = self.untold(label, 1)
+        labels = self.told(label, 1)
         made = self.made(codes, labels, {"encoded": True, "class": self.class_name(label)})
         error = (made.images[0].double() - image.double()).square().mean().item()
         return Examined(
@@ -292,6 +304,10 @@ class Studio:
             -log2_prob_of_places(prior, here[: level + 1], labels, precision=self.defaults.precision)[0]
             for level, prior in enumerate(self.networks.priors)
         )
+
+    def class_of(self, made: Made) -> str | None:
+        """The name of the class that one picture was drawn or measured with; None for none."""
+        return None if made.labels is None else self.class_name(made.labels.item())
 
     def class_name(self, label: int | None) -> str | None:
         """The name of a class; None for none, and for the label that says none."""
@@ -313,24 +329,24 @@ def paced(steps: Iterator[Codes], seconds: float) -> Iterator[Codes]:
         yield waiting
 
 
-def settings_of(sampling: Sampling, label: str | None) -> dict[str, Any]:
-    """What pictures are a function of besides the run, as plain values."""
-    choice = {name: value for name, value in vars(sampling.choice).items()}
-    return {"seed": sampling.seed, "class": label, **choice, "precision": sampling.precision}
+def settings_of(sampling: Sampling) -> dict[str, Any]:
+    """What pictures are a function of besides the run and their class, as plain values."""
+    return {"seed": sampling.seed, **vars(sampling.choice), "precision": sampling.precision}
 
 
 def redrawn(made: Made, level: int, place: Place, sampling: Sampling) -> dict[str, Any]:
     """The settings of a picture whose codes after a place are drawn anew."""
-    change = {
-        "level": level,
-        "redrawn_after": list(place),
-        **settings_of(sampling, made.settings.get("class")),
-    }
+    change = {"level": level, "redrawn_after": list(place), **settings_of(sampling)}
     return _and_then(made.settings, change)
 
 
 def _and_then(settings: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "changes": [*settings.get("changes", ()), change]}
+
+
+def _refuse_many(count: int) -> None:
+    if not 1 <= count <= MOST:
+        raise UserError(f"{count} pictures were asked for; it takes 1 to {MOST} at once")
 
 
 def _whole(number: float, name: str) -> int:

@@ -278,7 +278,7 @@ class Generator:
         )
 
     def known_codes(
-        self, image: np.ndarray, mask: np.ndarray, *, precision: Precision | None = None
+        self, image: np.ndarray | Tensor, mask: np.ndarray | Tensor, *, precision: Precision | None = None
     ) -> Arrays:
         """The codes that `complete` keeps of a picture: int64 [1, h, w], of several levels a tuple of them,
         and -1 where one is to be drawn.

@@ -21,7 +21,7 @@ def drawn(studio: Studio, count: int = 4, seed: int = 3, method: str = "auto") -
     sampling = studio.sampling(seed, 0.9, 0.95, 1.5, method)
     labels = studio.labels(None, count)
     *_, codes = studio.draw(labels, count, sampling)
-    return studio.made(codes, labels, settings_of(sampling, None))
+    return studio.made(codes, labels, settings_of(sampling))
 
 
 def png(image: Image.Image, **settings) -> bytes:

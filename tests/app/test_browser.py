@@ -80,6 +80,16 @@ def fill(driver, label: str, value: object) -> None:
     field.send_keys(str(value), Keys.TAB)
 
 
+def choose(driver, label: str, name: str) -> None:
+    """Choose from the list with this label."""
+    from selenium.webdriver.common.keys import Keys
+
+    field = driver.find_element("css selector", f"input[aria-label='{label}']")
+    press(driver, field)
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(name, Keys.ENTER)
+
+
 def draw(driver, count: int, seed: int) -> None:
     fill(driver, "Number", count)
     fill(driver, "Seed", seed)
@@ -164,9 +174,14 @@ def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, genera
 
     digit = generator.sample(1, labels=3, seed=5)[0, :, :, 0]
     Image.fromarray(digit).resize((140, 140)).save(tmp_path / "digit.png")
+    press(page, tab(page, "Your picture"))
+    choose(page, "Its class", "5")  # before there is a picture
+    choose(page, "Its class", "not told")
     upload(page, tmp_path / "digit.png")
     said = wait_for(lambda: "PSNR" in (text := page.find_element("id", "examined").text) and text)
     assert "140 x 140 pixels" in said and " bits" in said and len(elements(page, "#examined img")) == 4
+    choose(page, "Its class", "3")
+    wait_for(lambda: (text := page.find_element("id", "examined").text) != said and "PSNR" in text)
     press(page, button(page, "nothing"))
     press(page, button(page, "Complete"))
     assert "nothing is hidden" in refusal(page)

@@ -81,7 +81,7 @@ def test_a_change_is_of_one_code_and_is_written_down(studio):
     bits = -studio.networks.log2_prob(changed.codes, made.labels, batch_size=1)
     assert torch.equal(changed.bits, bits)
     again = redrawn(changed, 0, (0, 0), studio.sampling(9, 1, 1, 1, "auto"))
-    assert [sorted(change)[0] for change in again["changes"]] == ["code", "class"]
+    assert [sorted(change)[0] for change in again["changes"]] == ["code", "guidance"]
     assert "changes" not in made.settings and json.dumps(again)
     with pytest.raises(UserError, match="from 0 to 6"):
         studio.with_code(made, 0, (0, 0), 7)
@@ -146,7 +146,7 @@ def test_completions_are_those_of_the_generator(one, two, plain):
     hidden = torch.zeros(SIZE, dtype=torch.bool)
     hidden[9:] = True
     for studio in (one, two, plain):
-        labels = studio.untold(1 if studio.label_names else None, 5)
+        labels = studio.told(1 if studio.label_names else None, 5)
         sampling = studio.sampling(2, 0.9, 1, 1, "auto")
         *_, codes = studio.complete(IMAGE, hidden, labels, 5, sampling)
         made = studio.made(codes, labels, {}).sorted()
@@ -188,8 +188,9 @@ def test_uploads_are_read_or_refused_in_words(one, monkeypatch):
 
 def test_numbers_that_make_no_sense_are_refused(one):
     for count in (0, 65):
-        with pytest.raises(UserError, match="it takes 1 to 64 at once"):
-            one.labels(None, count)
+        for refusing in (one.labels, one.told):
+            with pytest.raises(UserError, match="it takes 1 to 64 at once"):
+                refusing(None, count)
     for seed in (None, 1.5, -1, float("nan"), float("inf"), 2**63):
         with pytest.raises(UserError, match="the seed is"):
             one.sampling(seed, 1, 1, 1, "auto")
