@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.app.studios import IMAGE, SIZE, drawn, png, studio_of
 from tests.conftest import colour
+from tests.pretend_device import pretend
 from tests.sampling.tiny import tiny_generator
 from vqprior.app import studio as studio_module
 from vqprior.app.saved import save_npz, save_png
@@ -228,6 +229,33 @@ def test_a_class_that_says_none_is_none_in_files(one, tmp_path):
     save_npz(tmp_path / "a.npz", one.examine(IMAGE, None).made, one.levels, one.label_names)
     with np.load(tmp_path / "a.npz") as arrays:
         assert arrays["labels"].tolist() == [-1]
+
+
+def used(studio: Studio) -> list[torch.Tensor]:
+    """What each of its functions gives."""
+    hidden, results = torch.zeros(SIZE, dtype=torch.bool), []
+    hidden[9:] = True
+    for method in ("auto", "parallel"):
+        made = drawn(studio, method=method)
+        results += [*made.codes, made.images, made.bits, studio.so_far(made.codes)]
+        sampling = studio.sampling(5, 1, 1, 2, method)
+        *_, codes = studio.redraw(made.one(1), 0, (1, 1), sampling)
+        *_, completed = studio.complete(IMAGE, hidden, studio.told(1, 3), 3, sampling)
+        results += [*codes, *completed]
+    found = studio.examine(IMAGE, None)
+    results += [found.made.images, *found.bits]
+    results += [one.image for one in studio.candidates(found.made, 0, (1, 1))]
+    return [result.cpu() for result in results]
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_gpu_gives_what_the_cpu_gives(two, kind):
+    with pretend(kind):
+        generator = tiny_generator(size=SIZE, levels=2)
+        for network in (generator.networks.vqvae, *generator.networks.priors):
+            network.to(f"{kind}:0")
+        on_gpu = used(studio_of(generator))
+    assert all(torch.equal(a, b) for a, b in zip(on_gpu, used(two), strict=True))
 
 
 def test_steps_are_left_out_but_never_the_last(monkeypatch):
