@@ -18,6 +18,7 @@ from vqprior.sampling.decoding import colours
 
 from .studio import Candidate, Examined, Place, Upload
 
+ENLARGED = 128  # pixels: a picture as wide is no longer enlarged everywhere
 NUMBERED = 16  # columns of a map at most, whose squares have room for their numbers
 HEAT = torch.tensor([[16, 18, 60], [88, 28, 120], [190, 55, 84], [244, 136, 49], [250, 230, 120]])
 """Colours of the least to the most bits, dark to light."""
@@ -33,8 +34,9 @@ def data_url(image: Tensor) -> str:
 
 
 def picture(image: Tensor, alt: str) -> str:
-    """A picture as it is, enlarged by the browser without smoothing."""
-    return f'<img class="pixels" src="{data_url(image)}" alt="{escape(alt)}">'
+    """A picture as it is, which the browser enlarges without smoothing, and makes smaller with."""
+    kind = "pixels" if image.shape[2] < ENLARGED else "pixels many"
+    return f'<img class="{kind}" src="{data_url(image)}" alt="{escape(alt)}">'
 
 
 def marked(image: Tensor, square: tuple[slice, slice] | None) -> str:
@@ -80,7 +82,8 @@ def code_map(codes: Tensor, level: Level, chosen: Place | None) -> str:
         )
     style = f"--columns:{width};--rows:{codes.shape[0]}"
     label = f"{codes.shape[0]} by {width} codes"
-    return f'<div class="codes" role="group" aria-label="{label}" style="{style}">{"".join(cells)}</div>'
+    kind = "codes" if width <= NUMBERED else "codes dense"
+    return f'<div class="{kind}" role="group" aria-label="{label}" style="{style}">{"".join(cells)}</div>'
 
 
 def candidates(found: Sequence[Candidate], current: int) -> str:
@@ -96,7 +99,7 @@ def candidates(found: Sequence[Candidate], current: int) -> str:
 
 
 def _percent(p: float) -> str:
-    return f"{100 * p:.0f} %" if p >= 0.01 else "< 1 %"
+    return f"{100 * p:.0f} %" if p >= 0.01 else "&lt; 1 %"
 
 
 def heat(bits: Tensor, most: float) -> Tensor:
