@@ -108,10 +108,12 @@ def upload(driver, path) -> None:
 
 def refusal(driver) -> str:
     """What the page says against something, which is then closed."""
-    said = wait_for(lambda: elements(driver, "[data-testid=toast-text]"))[0].text
-    press(driver, driver.find_element("css selector", "[data-testid=toast-close]"))
-    wait_for(lambda: not elements(driver, "[data-testid=toast-text]"))
-    return said
+    said = "const all = [...document.querySelectorAll('[data-testid=toast-text]')];"
+    said += "return all.map((one) => one.textContent).join()"
+    words = wait_for(lambda: driver.execute_script(said))
+    driver.execute_script("document.querySelector('[data-testid=toast-close]').click()")
+    wait_for(lambda: not driver.execute_script(said))
+    return words
 
 
 def downloaded(driver, folder, kind: str):
@@ -193,7 +195,7 @@ def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, genera
     wait_for(lambda: len(cells(page, "completions")) == 12 and button(page, "Download npz"))
     with np.load(downloaded(page, tmp_path, "npz")) as arrays:
         settings = json.loads(str(arrays["settings"]))
-        assert settings["hidden"].count("1") > 16 and (np.diff(arrays["bits"]) >= 0).all()
+        assert settings["hidden"].count("1") >= 16 and (np.diff(arrays["bits"]) >= 0).all()
     cells(page, "completions")[0].click()
     wait_for(lambda: cells(page, "codes"))
 
