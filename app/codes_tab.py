@@ -10,8 +10,9 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.codes import Codes
 
 from . import html
+from .made import Made, Place, redrawn
 from .parts import CHOOSE, FRAME, QUIETLY, Downloads, Gallery, Values, spoken, there
-from .studio import Made, Place, Studio, paced, redrawn
+from .studio import Studio, paced
 
 
 class Opened(NamedTuple):

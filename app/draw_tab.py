@@ -5,8 +5,9 @@ from typing import Any
 
 import gradio as gr
 
+from .made import settings_of
 from .parts import QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, spoken
-from .studio import MOST, Studio, settings_of
+from .studio import MOST, Studio
 
 HINT = "Press Draw. Then choose a picture to see its codes and change them."
 
@@ -26,16 +27,9 @@ class DrawTab:
                     stop = gr.Button("Stop", min_width=100)
                 with gr.Accordion("How codes are chosen"):
                     self.choice = [
-                        gr.Slider(0.1, 2, defaults.temperature, step=0.05, label="Temperature"),
-                        gr.Slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p"),
-                        gr.Slider(
-                            0,
-                            6,
-                            defaults.guidance,
-                            step=0.25,
-                            label="Guidance",
-                            visible=studio.takes_guidance,
-                        ),
+                        slider("Temperature", 0.1, 2, defaults.temperature, 0.05),
+                        slider("Top-p", 0.05, 1, defaults.top_p, 0.05),
+                        slider("Guidance", 0, 6, defaults.guidance, 0.25, visible=studio.takes_guidance),
                         gr.Radio(
                             [("row by row", "auto"), ("settling from noise", "parallel")],
                             value="auto",
@@ -57,3 +51,11 @@ class DrawTab:
         labels = self.studio.labels(chosen(label), count)
         settings = {"class": self.studio.class_name(chosen(label)), **settings_of(sampling)}
         yield from self.gallery.appear(self.studio.draw(labels, count, sampling), count, labels, settings)
+
+
+def slider(
+    label: str, least: float, most: float, value: float, step: float, *, visible: bool = True
+) -> gr.Slider:
+    """A slider that begins at the run's own value, wherever that lies."""
+    ends = min(least, value), max(most, value)
+    return gr.Slider(*ends, value, step=step, label=label, visible=visible)

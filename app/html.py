@@ -16,7 +16,9 @@ from torch import Tensor
 from vqprior.runtime.codes import Level
 from vqprior.sampling.decoding import colours
 
-from .studio import Candidate, Examined, Place, Upload
+from .made import Place
+from .studio import Candidate, Examined
+from .upload import Upload
 
 ENLARGED = 128  # pixels: a picture as wide is no longer enlarged everywhere
 NUMBERED = 16  # columns of a map at most, whose squares have room for their numbers

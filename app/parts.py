@@ -15,8 +15,9 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.codes import Codes
 
 from . import html
+from .made import Made
 from .saved import save_npz, save_png
-from .studio import Made, Studio, paced
+from .studio import Studio, paced
 
 HERE = Path(__file__).parent
 CHOOSE, PAINT, CSS = ((HERE / name).read_text() for name in ("choose.js", "paint.js", "page.css"))

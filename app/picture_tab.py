@@ -15,8 +15,10 @@ from vqprior.sampling.masks import half
 
 from . import html
 from .codes_tab import CodesTab
+from .made import Made, settings_of
 from .parts import PAINT, QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, spoken, there
-from .studio import MOST, Made, Studio, Upload, settings_of
+from .studio import MOST, Studio
+from .upload import Upload, read_upload
 
 HINT = "Upload a picture: its codes, what they give back, and what they cost under the prior."
 SETTINGS = "Its class is the one above; temperature, top-p and guidance are those of the tab Draw."
@@ -76,7 +78,7 @@ class PictureTab:
 
     def upload(self, file: str, label: int) -> Values:
         """Look at a visitor's picture."""
-        uploaded = self.studio.upload(Path(file).read_bytes(), Path(file).name)
+        uploaded = read_upload(Path(file).read_bytes(), Path(file).name, self.studio.data)
         return {
             self.uploaded: uploaded,
             self.open_button: gr.update(visible=True),

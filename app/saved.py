@@ -11,7 +11,7 @@ from vqprior.runtime.codes import Level
 from vqprior.runtime.pictures import tiled
 from vqprior.sampling.arguments import by_level
 
-from .studio import Made
+from .made import Made
 
 COLUMNS = 8  # of the PNG, at most
 

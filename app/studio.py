@@ -16,47 +16,19 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
-from vqprior.runtime.codes import Codes, Level, codes_onto, picked
-from vqprior.runtime.data.decode import decode, facts
-from vqprior.runtime.data.transform import least_size
+from vqprior.runtime.codes import Codes, Level, codes_onto
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.transfer import onto
 from vqprior.sampling.arguments import as_codes, as_levels
 from vqprior.sampling.choice import Choice, Sampling
-from vqprior.sampling.complete import prepared
 from vqprior.sampling.decoding import Imported, colours
 from vqprior.sampling.generator import Generator
 from vqprior.stage2_prior.measure import log2_prob_of_places
 
+from .made import Made, Place, and_then
+
 MOST = 64  # pictures at once
-PIXELS = 50_000_000  # of an upload, at most: several visitors share the memory
 BEYOND = 4  # codes on each side of a place, that a candidate is shown with
-Place = tuple[int, int]
-"""Row and column in a code map."""
-
-
-class Made(NamedTuple):
-    """Pictures, and all that they were made of."""
-
-    codes: Codes  # of all levels, [N, h, w] on the CPU
-    images: Tensor  # uint8 [N, C, H, W]
-    labels: Tensor | None  # [N]; None where no class was told
-    bits: Tensor  # fp64 [N], what the codes cost under the prior
-    settings: dict[str, Any]  # plain values, which files are given
-
-    def one(self, index: int) -> Self:
-        """One of them alone."""
-        at = slice(index, index + 1)
-        labels = None if self.labels is None else self.labels[at]
-        settings = {**self.settings, "picture": index}
-        return type(self)(picked(self.codes, at), self.images[at], labels, self.bits[at], settings)
-
-    def sorted(self) -> Self:
-        """The likeliest first; `draws` of the settings says the number of each among all draws."""
-        order = self.bits.argsort(stable=True)
-        labels = None if self.labels is None else self.labels[order]
-        settings = {**self.settings, "draws": order.tolist()}
-        return type(self)(picked(self.codes, order), self.images[order], labels, self.bits[order], settings)
 
 
 class Candidate(NamedTuple):
@@ -65,13 +37,6 @@ class Candidate(NamedTuple):
     code: int
     p: float  # of it, given all codes before it
     image: Tensor  # uint8 [C, H', W'], the surroundings of the place with it
-
-
-class Upload(NamedTuple):
-    """A visitor's picture."""
-
-    image: Tensor  # uint8 [C, H, W], as the networks see it
-    about: str  # what was found and what became of it
 
 
 class Examined(NamedTuple):
@@ -200,7 +165,7 @@ class Studio:
         codes[level][0, *place] = code
         as_codes(tuple(codes), self.levels)
         change = {"level": level, "place": list(place), "code": code}
-        return self.made(tuple(codes), made.labels, _and_then(made.settings, change))
+        return self.made(tuple(codes), made.labels, and_then(made.settings, change))
 
     @torch.no_grad()
     def candidates(self, made: Made, level: int, place: Place, count: int = 10) -> list[Candidate]:
@@ -264,27 +229,6 @@ class Studio:
             shown = torch.where((squares >= 0)[:, None], opaque, shown)
         return shown
 
-    def upload(self, content: bytes, name: str) -> Upload:
-        """A visitor's file as the networks see pictures, cut and resized like the run's.
-
-        Raises:
-            UserError: it is empty, damaged, no picture or too large.
-        """
-        found = facts(content, name)
-        if found.width * found.height > PIXELS:
-            raise UserError(
-                f"{name} has {found.width:,} x {found.height:,} pixels; {PIXELS:,} in all are the most that "
-                "this page reads: make it smaller first"
-            )
-        image = prepared(decode(content, name, least=least_size(self.data)), self.data)
-        words = [f"{name}: {found.format}, {found.width:,} x {found.height:,} pixels of {found.kind}"]
-        height, width = self.data.size
-        if (found.height, found.width) != self.data.size:
-            words.append(f"cut and resized to {width} x {height}")
-        if found.frames > 1:
-            words.append(f"the first of its {found.frames} frames")
-        return Upload(image, ", ".join(words))
-
     def examine(self, image: Tensor, label: int | None) -> Examined:
         """The codes of a picture uint8 [C, H, W], what they give back, and what they cost under the prior,
         told the class or, for None, none; raises as `told`."""
@@ -327,21 +271,6 @@ def paced(steps: Iterator[Codes], seconds: float) -> Iterator[Codes]:
             due = ended + max(seconds, 4 * (ended - begun))
     if waiting is not None:
         yield waiting
-
-
-def settings_of(sampling: Sampling) -> dict[str, Any]:
-    """What pictures are a function of besides the run and their class, as plain values."""
-    return {"seed": sampling.seed, **vars(sampling.choice), "precision": sampling.precision}
-
-
-def redrawn(made: Made, level: int, place: Place, sampling: Sampling) -> dict[str, Any]:
-    """The settings of a picture whose codes after a place are drawn anew."""
-    change = {"level": level, "redrawn_after": list(place), **settings_of(sampling)}
-    return _and_then(made.settings, change)
-
-
-def _and_then(settings: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    return {**settings, "changes": [*settings.get("changes", ()), change]}
 
 
 def _refuse_many(count: int) -> None:

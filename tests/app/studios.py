@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from vqprior import Generator
-from vqprior.app.studio import Made, Studio, settings_of
+from vqprior.app.made import Made, settings_of
+from vqprior.app.studio import Studio
 from vqprior.configs.schema import Data
 
 SIZE = (16, 24)

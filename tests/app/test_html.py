@@ -10,7 +10,8 @@ from PIL import Image
 
 from tests.app.studios import IMAGE, drawn
 from vqprior.app import html
-from vqprior.app.studio import Candidate, Upload
+from vqprior.app.studio import Candidate
+from vqprior.app.upload import Upload
 from vqprior.runtime.codes import Level
 from vqprior.sampling.decoding import colours
 

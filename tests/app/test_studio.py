@@ -12,8 +12,10 @@ from tests.conftest import colour
 from tests.pretend_device import pretend
 from tests.sampling.tiny import tiny_generator
 from vqprior.app import studio as studio_module
+from vqprior.app.made import redrawn
 from vqprior.app.saved import save_npz, save_png
-from vqprior.app.studio import Studio, paced, redrawn
+from vqprior.app.studio import Studio, paced
+from vqprior.app.upload import read_upload
 from vqprior.configs.errors import UserError
 from vqprior.runtime.codes import Level
 from vqprior.sampling.decoding import colours
@@ -162,18 +164,18 @@ def test_completions_are_those_of_the_generator(one, two, plain):
 
 
 def test_uploads_are_read_or_refused_in_words(one, monkeypatch):
-    whole = one.upload(png(colour(1, 16, 24)), "fits.png")
+    whole = read_upload(png(colour(1, 16, 24)), "fits.png", one.data)
     assert whole.image.shape == (3, *SIZE) and whole.about == "fits.png: PNG, 24 x 16 pixels of 8 bits"
     assert np.array_equal(whole.image.permute(1, 2, 0), colour(1, 16, 24))
-    wide = one.upload(png(colour(2, 10, 20_000)), "wide.png")
+    wide = read_upload(png(colour(2, 10, 20_000)), "wide.png", one.data)
     assert "20,000 x 10" in wide.about and "cut and resized to 24 x 16" in wide.about
     frames = [colour(index, 16, 24) for index in range(3)]
-    animated = one.upload(png(frames[0], save_all=True, append_images=frames[1:]), "moving.png")
+    animated = read_upload(png(frames[0], save_all=True, append_images=frames[1:]), "moving.png", one.data)
     assert "the first of its 3 frames" in animated.about and np.array_equal(
         animated.image.permute(1, 2, 0), frames[0]
     )
     deep = Image.fromarray((np.arange(16 * 24).reshape(16, 24) * 100).astype(np.uint16))
-    assert "16 bits" in one.upload(png(deep), "scan.png").about
+    assert "16 bits" in read_upload(png(deep), "scan.png", one.data).about
     refused = {
         "empty": b"",
         "not a picture": b"Dear editor, this is no picture",
@@ -181,10 +183,10 @@ def test_uploads_are_read_or_refused_in_words(one, monkeypatch):
     }
     for words, content in refused.items():
         with pytest.raises(UserError, match=rf"bad\.png cannot be read as an image.*|{words}"):
-            one.upload(content, "bad.png")
-    monkeypatch.setattr(studio_module, "PIXELS", 1000)
+            read_upload(content, "bad.png", one.data)
+    monkeypatch.setattr("vqprior.app.upload.PIXELS", 1000)
     with pytest.raises(UserError, match=r"large\.png has 41 x 41 pixels; 1,000 in all are the most"):
-        one.upload(png(colour(4, 41, 41)), "large.png")
+        read_upload(png(colour(4, 41, 41)), "large.png", one.data)
 
 
 def test_numbers_that_make_no_sense_are_refused(one):
