@@ -235,6 +235,21 @@ class ImportCodes:
 
 
 @dataclass(frozen=True)
+class App:
+    """Where the page is shown."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; as it is, nobody but this machine reaches the page. 0.0.0.0 lets everybody in who
+    can reach this machine: there is no password."""
+    port: int = 7860
+    """Port; 0 takes a free one, which is printed."""
+
+    def __post_init__(self):
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"port is {self.port}; it is between 0 and 65535")
+
+
+@dataclass(frozen=True)
 class Listing:
     """The runs in a FOLDER (runs without it), and those one folder below, with their state, the steps of each
     stage (of several levels of codes coarse to fine), and the figures of `evaluate`."""

@@ -49,14 +49,14 @@ def complete(settings: Complete, run: RunDir) -> Path:
     photo = read_picture(settings.image, "image")
     try:
         data = _with_range(data, photo, settings.image)
-        original = _prepared(photo, data)
+        original = prepared(photo, data)
     except UserError as error:
         raise UserError(f"{settings.image}, which --image names: {error}") from error
     whole = _whole(photo, data)  # [C, H', W'], the size of the photo
     mask = _mask(settings, *whole.shape[1:])
     # A pixel that is partly covered is hidden; resizing spreads what was painted a little beyond, and nothing
     # hidden
-    seen, hidden = _prepared(_picture(fill(whole, mask)), data), _covered(mask, data)
+    seen, hidden = prepared(_picture(fill(whole, mask)), data), _covered(mask, data)
 
     generator = Generator.from_run(run.path)
     label = label_of_text(settings.label, generator.label_names) if settings.label else None
@@ -142,7 +142,7 @@ def _picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy())
 
 
-def _prepared(photo: Decoded, data: Data) -> Tensor:
+def prepared(photo: Decoded, data: Data) -> Tensor:
     """The photo as the networks see it, uint8 [C, H, W]."""
     return central(torch.tensor(prepare(photo, data))[None], data)[0]
 

@@ -263,17 +263,14 @@ class Generator:
         picture = as_images(as_tensor(image)[None], vqvae)[0]  # [C, H, W]
         hidden = as_mask(mask, vqvae)
         settings = self._settings(batch_size=batch_size, precision=precision, method=method)
-        chosen = self._labels(labels, draws)
+        chosen = self.numbers_of(labels, draws)
         guidance = 1.0 if labels is None else guidance
         choice = self._choice(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
 
         # Draw the codes that the mask covers anything of, and keep the others
-        is_known = tuple(~hidden_codes(hidden, level) for level in vqvae.levels)  # each [h, w]
-        seen = self.tokenizer.codes_of(fill(picture, hidden)[None], precision=settings.precision)
-        known = tuple(
-            torch.where(known_there, of_level, -1).expand(draws, -1, -1)
-            for known_there, of_level in zip(is_known, seen, strict=True)
-        )
+        of_picture = self._known(picture, hidden, settings.precision)
+        is_known = tuple(of_level[0] >= 0 for of_level in of_picture)  # each [h, w]
+        known = tuple(of_level.expand(draws, -1, -1) for of_level in of_picture)
         sampling = Sampling(seed, choice, settings.precision, batch_size, settings.method)
         numbers = torch.arange(draws)
         drawn = self.networks.codes(numbers, chosen, sampling, known)
@@ -295,6 +292,26 @@ class Generator:
             best.numpy(),
             as_arrays(is_known),
         )
+
+    def known_codes(
+        self, image: np.ndarray | Tensor, mask: np.ndarray | Tensor, *, precision: Precision | None = None
+    ) -> Arrays:
+        """The codes that `complete` keeps of a picture: int64 [1, h, w], of several levels a tuple of them,
+        and -1 where one is to be drawn.
+
+        Args:
+            image, mask, precision: as for `complete`; raises as that does.
+        """
+        picture = as_images(as_tensor(image)[None], self.networks.vqvae)[0]
+        settings = self._settings(precision=precision)
+        return as_arrays(self._known(picture, as_mask(mask, self.networks.vqvae), settings.precision))
+
+    def _known(self, picture: Tensor, hidden: Tensor, precision: Precision) -> Codes:
+        """The codes [1, h, w] of a picture [C, H, W] with hidden pixels [H, W]; -1 where any is in a code's
+        own square."""
+        seen = self.tokenizer.codes_of(fill(picture, hidden)[None], precision=precision)
+        pairs = zip(seen, self.networks.vqvae.levels, strict=True)
+        return tuple(of_level.masked_fill(hidden_codes(hidden, level), -1) for of_level, level in pairs)
 
     def log2_prob(
         self,
@@ -324,7 +341,7 @@ class Generator:
         """
         settings = self._settings(batch_size=batch_size, precision=precision)
         codes = self._codes(given, settings)
-        labels = self._labels(labels, len(codes[0]))
+        labels = self.numbers_of(labels, len(codes[0]))
         passes = dict(batch_size=settings.batch_size, precision=settings.precision)
         return self.networks.log2_prob(codes, labels, **passes).numpy()
 
@@ -470,9 +487,13 @@ class Generator:
         self.networks.check_guidance(choice.guidance)
         return choice
 
-    def _labels(self, labels: Labels | None, count: int) -> Tensor | None:
+    def numbers_of(self, labels: Labels | None, count: int) -> Tensor | None:
         """The numbers [N] of classes; where none is given the one that says so, and None for an unconditional
-        prior."""
+        prior.
+
+        Raises:
+            UserError: an unknown class, or none for a prior that was always told it.
+        """
         if labels is not None:
             return label_numbers(labels, count, self.label_names)
         if not self.label_names:

@@ -1,6 +1,7 @@
 """The two networks of a run, loaded once, and passes of many maps through them in chunks of one size."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -159,6 +160,36 @@ class Networks:
                 self._draw_in_order(codes, images, labels, sampling, known)
         return codes
 
+    @torch.no_grad()
+    def growing(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        sampling: Sampling,
+        known: Codes | None = None,
+    ) -> Iterator[Codes]:
+        """The codes that `codes` gives, while they are drawn: after each row, or each round of the parallel
+        method; all images at once, whatever the batch size.
+
+        Levels that are not begun are missing, and -1 stands where no code is drawn yet; what a round gives
+        are guesses until the level has settled. The tensors are written to again: they are good until the
+        next.
+
+        Args:
+            images, labels, sampling, known: as for `codes`; raises as that does.
+        """
+        self.check_guidance(sampling.choice.guidance)
+        given = (images, labels, sampling, known)
+        together = torch.arange(len(images))
+        parallel = sampling.method == "parallel"
+        steps = self._settling(*given) if parallel else self._in_order(together, *given)
+        while True:
+            with convolutions(self.device, sampling.precision):  # given back before the caller goes on
+                codes = next(steps, None)
+            if codes is None:
+                return
+            yield codes
+
     def _draw_in_order(
         self,
         codes: Codes,
@@ -169,16 +200,28 @@ class Networks:
     ) -> None:
         """Fill the codes one place after the other, in chunks of one padded size."""
         for chunk in chunks(len(images), sampling.batch_size):
-            at = chunk.padded
-            given = None if labels is None else onto(labels[at], self.device)
-            known_here = None if known is None else codes_onto(picked(known, at), self.device)
-            choice = sampling.choice.of_maps(at, self.device)
-            above: Codes = ()
-            for level, of_level in enumerate(codes):
-                of_known = None if known_here is None else known_here[level]
-                drawn = self._maps(level, images[at], given, above, sampling, choice, of_known)
-                of_level[chunk.items[0] : chunk.items[-1] + 1] = chunk.own(drawn)
-                above = (*above, drawn)
+            *_, drawn = self._in_order(chunk.padded, images, labels, sampling, known)
+            for of_level, of_chunk in zip(codes, drawn, strict=True):
+                of_level[chunk.items[0] : chunk.items[-1] + 1] = chunk.own(of_chunk)
+
+    def _in_order(
+        self,
+        at: Tensor,
+        images: Tensor,
+        labels: Tensor | None,
+        sampling: Sampling,
+        known: Codes | None,
+    ) -> Iterator[Codes]:
+        """The codes at these places [B] among the images, after each row; see `growing`."""
+        given = None if labels is None else onto(labels[at], self.device)
+        kept = None if known is None else codes_onto(picked(known, at), self.device)
+        choice = sampling.choice.of_maps(at, self.device)
+        above: Codes = ()
+        for level in range(len(self.priors)):
+            of_known = None if kept is None else kept[level]
+            for maps in self._maps(level, images[at], given, above, sampling, choice, of_known):
+                yield (*above, maps)
+            above = (*above, maps)
 
     def _maps(
         self,
@@ -189,10 +232,11 @@ class Networks:
         sampling: Sampling,
         choice: Choice,
         known: Tensor | None,
-    ) -> Tensor:
-        """One level's maps [B, h, w] of the images with these numbers [B], given the levels above."""
+    ) -> Iterator[Tensor]:
+        """One level's maps [B, h, w] of the images with these numbers [B], given the levels above, after each
+        row: -1 below it."""
         prior = self.priors[level]
-        maps = torch.empty(len(images), *prior.level.size, dtype=torch.int64, device=self.device)
+        maps = torch.full((len(images), *prior.level.size), -1, device=self.device)
         passes = dict(maps=len(images), dtype=AUTOCAST.get(sampling.precision))
         with self._spares[level].lent() as workspace:
             noise = self._noise(level, sampling.seed, images, workspace)
@@ -200,7 +244,7 @@ class Networks:
             cache = workspace.cache(prior, labels, above, choice, in_full=in_full, **passes)
             for i, row in enumerate(rows(cache, noise, choice, workspace.rows, prior.level.height, known)):
                 maps[:, i] = row
-        return maps
+                yield maps
 
     def _settle(
         self,
@@ -215,6 +259,24 @@ class Networks:
             settled_maps(
                 self.rounds(level, images, labels, sampling, codes[:level], known), len(images), of_level
             )
+
+    def _settling(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        sampling: Sampling,
+        known: Codes | None,
+    ) -> Iterator[Codes]:
+        """The codes of the images with these numbers [N], a slot each, after each round; see `growing`."""
+        together = replace(sampling, batch_size=len(images))
+        above: Codes = ()
+        for level, prior in enumerate(self.priors):
+            maps = torch.full((len(images), *prior.level.size), -1, device=self.device)
+            for slots, guesses, _ in self.rounds(level, images, labels, together, above, known):
+                working = onto(slots >= 0, self.device)
+                maps[working] = guesses[working]
+                yield (*above, maps)
+            above = (*above, maps)
 
     def rounds(
         self,

@@ -31,14 +31,14 @@ def pictures_in(root: Path, command: str) -> Pictures:
     """
     if not root.is_dir():
         raise UserError(f"--pictures is {str(root)!r}, which is not a folder; give a folder of images")
-    found = walk(root)
-    left_out = ", ".join(f"{count:,} {kind}" for kind, count in found.left_out.items())
-    if not found.names:
+    walked = walk(root)
+    left_out = ", ".join(f"{count:,} {kind}" for kind, count in walked.left_out.items())
+    if not walked.names:
         there = f" (there are {left_out})" if left_out else ""
         raise UserError(f"no images are under {printable(str(root))}{there}; give another folder, --pictures")
     if left_out:
-        say(f"{command}: {len(found.names):,} pictures in {printable(str(root))}; left out: {left_out}")
-    return Pictures(FileReader(root, found.names), [printable(name) for name in found.names], None)
+        say(f"{command}: {len(walked.names):,} pictures in {printable(str(root))}; left out: {left_out}")
+    return Pictures(FileReader(root, walked.names), [printable(name) for name in walked.names], None)
 
 
 def content_of(pictures: Pictures) -> str:
@@ -72,11 +72,11 @@ def read_chunk(
         UserError: as `_read`.
     """
     read = lambda place: _read(pictures, place, data, settings.on_error, listing)
-    found = [*pool(data.workers).map(read, places.tolist())]
+    seen = [*pool(data.workers).map(read, places.tolist())]
     blank = torch.zeros(data.channels, *data.size, dtype=torch.uint8)
-    images = torch.stack([blank if image is None else image for image in found])
+    images = torch.stack([blank if image is None else image for image in seen])
     padded = images[Chunk.of(torch.arange(len(places)), size).padded]
-    return padded, torch.tensor([image is not None for image in found])
+    return padded, torch.tensor([image is not None for image in seen])
 
 
 def names_of(pictures: Pictures, readable: np.ndarray, unfinished: Unfinished) -> list[str]:

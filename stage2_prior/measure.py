@@ -88,10 +88,9 @@ def log2_prob(prior: Prior, codes: Codes, labels: Tensor | None, *, precision: P
     Args:
         codes: of the levels down to the prior's, on its device, as labels [B] are.
     """
-    return log2_prob_of_places(prior, codes, labels, precision=precision).sum((1, 2))
+    return _log_prob_of_places(prior, codes, labels, precision).sum((1, 2)) / math.log(2)
 
 
-@torch.no_grad()
 def log2_prob_of_places(
     prior: Prior,
     codes: Codes,
@@ -100,11 +99,17 @@ def log2_prob_of_places(
     precision: Precision = "no",
 ) -> Tensor:
     """The summands of `log2_prob`: that of each code given those before it, [B, h, w] fp64 on the CPU."""
+    return _log_prob_of_places(prior, codes, labels, precision) / math.log(2)
+
+
+@torch.no_grad()
+def _log_prob_of_places(prior: Prior, codes: Codes, labels: Tensor | None, precision: Precision) -> Tensor:
+    """The same in nats."""
     *above, own = codes
     with autocast(prior.device, precision):
         logits = prior(own, labels, tuple(above))
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)  # [B, K, h, w]
-    return log_p.gather(1, own[:, None])[:, 0].cpu().double() / math.log(2)
+    return log_p.gather(1, own[:, None])[:, 0].cpu().double()
 
 
 def log2_prob_of_levels(

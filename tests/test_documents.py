@@ -49,6 +49,7 @@ NOT_RUN = {
     "vqprior run mnist5k --tracker": "needs an account or a server",
     "vqprior encode digits": "needs MNIST itself, whose fingerprint the weights carry",
     "vqprior evaluate digits": "the same",
+    "vqprior app": "it serves until it is told to stop",
 }
 """Beginnings of command lines that are not run. They are parsed all the same, by their launcher and by
 vqprior."""
@@ -232,6 +233,7 @@ def parse_only(command: str, words: list[str], monkeypatch) -> None:
                 for name in table:
                     patch.setitem(table, name, nothing)
             patch.setattr("vqprior.sampling.generate.generate", nothing)
+            patch.setattr("vqprior.app.serve.serve", nothing)
             for name in ("complete", "export", "import_codes", "score"):
                 patch.setattr(pipeline, name, nothing)
             assert call(words[1:]) == 0, command

@@ -1,5 +1,5 @@
-"""Imports point one way: configs <- runtime <- {stage1_vqvae, stage2_prior} <- sampling <- evaluation <-
-vqprior."""
+"""Imports point one way: configs <- runtime <- {stage1_vqvae, stage2_prior} <- sampling <- {evaluation,
+app} <- vqprior."""
 
 import ast
 from pathlib import Path
@@ -14,7 +14,8 @@ ALLOWED = {
     "stage2_prior": {"configs", "runtime"},
     "sampling": {"configs", "runtime", "stage1_vqvae", "stage2_prior"},
     "evaluation": {"configs", "runtime", "stage1_vqvae", "stage2_prior", "sampling"},
-    "vqprior": {"configs", "runtime", "stage1_vqvae", "stage2_prior", "sampling", "evaluation"},
+    "app": {"configs", "runtime", "stage1_vqvae", "stage2_prior", "sampling"},
+    "vqprior": {"configs", "runtime", "stage1_vqvae", "stage2_prior", "sampling", "evaluation", "app"},
 }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vqprior import brief, configs
 from vqprior.configs import Config
 from vqprior.configs.commands import (
+    App,
     Check,
     Complete,
     Doctor,
@@ -135,6 +136,17 @@ def _export(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.export(stored, settings)
 
 
+def _app(name: str, target: str | None, flags: list[str]) -> None:
+    """`app` has settings of its own."""
+    stored = _stored(target)
+    settings = configs.parse_options(App, flags, prog=f"vqprior {name} {target or 'RUN'}")
+    _need_target(name, target)
+    run = need_run(stored)
+    from vqprior.app.serve import serve
+
+    serve(settings, run)
+
+
 def _import_codes(name: str, target: str | None, flags: list[str]) -> None:
     """`import-codes` takes a file in place of a run."""
     settings = configs.parse_options(ImportCodes, flags, prog=f"vqprior {name} {target or 'FILE'}")
@@ -176,6 +188,7 @@ COMMANDS = {
     "score": Command("how unusual each of --pictures FOLDER is, and where", _score),
     "evaluate": Command("measure a run, from reconstructions to samples, into metrics.json", _evaluate),
     "report": Command("one HTML file with the pictures, figures and curves of a run", _evaluate),
+    "app": Command("a page in the browser: draw, change codes, complete pictures", _app),
     "import-codes": Command("codes of another tokenizer, or of anything, -> a run to train", _import_codes),
     "export": Command("a small folder to share: what sampling needs of a run", _export),
     "ls": Command("the runs in a FOLDER (runs without it): state, steps and figures", _list),

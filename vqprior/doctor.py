@@ -28,6 +28,7 @@ EXTRAS = {
     "onnx": "vqprior export --onnx True",
     "report": "vqprior report",
     "wandb": "--tracker wandb",
+    "app": "vqprior app",
 }
 """What each extra is for; that of developers is left out."""
 

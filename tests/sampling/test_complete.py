@@ -51,6 +51,12 @@ def test_a_known_code_is_that_of_the_picture_where_the_encoder_sees_nothing_hidd
     assert done.known.sum() == 19 and np.array_equal(done.codes[0, 0, :3], whole[0, :3])
 
 
+def test_known_codes_are_those_that_completions_keep(generator):
+    known, done = generator.known_codes(IMAGE, BLOT)[0], generator.complete(IMAGE, BLOT, n=3)
+    assert np.array_equal(known >= 0, done.known) and (known[~done.known] == -1).all()
+    assert (done.codes[:, done.known] == known[done.known]).all()
+
+
 def test_a_mask_that_covers_nothing_gives_the_picture_back(generator):
     done = generator.complete(IMAGE, NOTHING, n=3, labels="b")
     assert done.known.all() and (done.images == IMAGE).all()

@@ -128,7 +128,7 @@ def test_two_levels_settle_one_after_the_other():
                 settled_maps(both.rounds(level, images, images, sampling, maps), 3, codes)
             else:
                 sampling = Sampling(batch_size=3, method=method)
-                codes = both._maps(level, images, images, maps, sampling, Choice(), None)
+                *_, codes = both._maps(level, images, images, maps, sampling, Choice(), None)
             maps = (*maps, codes)
         found.append(maps)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

@@ -1,0 +1,249 @@
+"""The real page on real weights, as a browser shows it."""
+
+import json
+import socket
+import time
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.screenshots import app, asked_for, browser, button, elements, missing, press, tab, wait_for
+from tests.launch import ROOT
+from vqprior import Generator
+
+pytest.importorskip("gradio")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
+RUN = ROOT / "models" / "mnist"
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return Generator.from_run(RUN, "cpu")
+
+
+@pytest.fixture(scope="module")
+def outside() -> socket.socket:
+    """What stands for all other machines: whoever connects to it would have left this one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def address(outside):
+    proxy = "http://{}:{}".format(*outside.getsockname())
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            patch.setenv(name, proxy)
+        patch.setenv("no_proxy", "127.0.0.1,localhost")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with app(RUN) as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    with browser() as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(driver, address):
+    """The page, loaded anew; nothing is asked of another machine and no error is said while it is used."""
+    driver.get(address)
+    wait_for(lambda: button(driver, "Draw"))
+    yield driver
+    said = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not said, said
+    hosts = {urlparse(url).netloc for url in asked_for(driver) if not url.startswith(("data:", "blob:"))}
+    assert hosts == {urlparse(address).netloc}
+
+
+def cells(driver, part: str) -> list:
+    """The pictures to choose from, or the codes, in a part of the page, as far as they are seen."""
+    found = (
+        f"return [...document.querySelectorAll('#{part} [data-choice]')].filter((one) => one.offsetParent)"
+    )
+    return driver.execute_script(found)
+
+
+def fill(driver, label: str, value: object) -> None:
+    """Type into the field with this label."""
+    from selenium.webdriver.common.keys import Keys
+
+    xpath = f"//label[.//*[normalize-space(text())='{label}']]//input"
+    xpath += f" | //input[@aria-label='number input for {label}']"
+    field = next(one for one in driver.find_elements("xpath", xpath) if one.is_displayed())
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(str(value), Keys.TAB)
+
+
+def choose(driver, label: str, name: str) -> None:
+    """Choose from the list with this label."""
+    from selenium.webdriver.common.keys import Keys
+
+    field = driver.find_element("css selector", f"input[aria-label='{label}']")
+    press(driver, field)
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(name, Keys.ENTER)
+
+
+def draw(driver, count: int, seed: int) -> None:
+    fill(driver, "Number", count)
+    fill(driver, "Seed", seed)
+    driver.execute_script("document.querySelector('#drawn .cells')?.remove()")  # of an earlier call
+    press(driver, button(driver, "Draw"))
+    wait_for(lambda: len(cells(driver, "drawn")) == count and button(driver, "Download npz"))
+
+
+def upload(driver, path) -> None:
+    press(driver, tab(driver, "Your picture"))
+    for clear in elements(driver, "#upload button[aria-label='Clear']"):
+        clear.click()
+    field = wait_for(lambda: elements(driver, "#upload input[type=file]"))[0]
+    field.send_keys(str(path))
+
+
+def refusal(driver) -> str:
+    """What the page says against something, which is then closed."""
+    said = "const all = [...document.querySelectorAll('[data-testid=toast-text]')];"
+    said += "return all.map((one) => one.textContent).join()"
+    words = wait_for(lambda: driver.execute_script(said))
+    driver.execute_script("document.querySelector('[data-testid=toast-close]').click()")
+    wait_for(lambda: not driver.execute_script(said))
+    return words
+
+
+def downloaded(driver, folder, kind: str):
+    """The file that a button gives."""
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
+    press(driver, button(driver, f"Download {kind}"))
+    return wait_for(lambda: [*folder.glob(f"*.{kind.lower()}")])[0]
+
+
+def test_pictures_are_drawn_downloaded_and_those_of_sample(page, tmp_path, generator):
+    draw(page, 5, 7)
+    with np.load(downloaded(page, tmp_path, "npz")) as arrays:
+        settings = json.loads(str(arrays["settings"]))
+        assert settings["seed"] == 7 and arrays["labels"].tolist() == [0, 1, 2, 3, 4]
+        expected = generator.sample(5, seed=7, guidance=settings["guidance"], batch_size=5)
+        assert np.abs(arrays["images"].astype(int) - expected).max() <= 1  # as threads round
+    with Image.open(downloaded(page, tmp_path, "PNG")) as picture:
+        assert json.loads(picture.text["vqprior"]) == settings
+
+
+def test_settling_from_noise_ends_in_the_same_pictures(page):
+    draw(page, 3, 2)
+    sources = "return [...document.querySelectorAll('#drawn img')].map((one) => one.src)"
+    by_row = page.execute_script(sources)
+    press(page, page.find_element("xpath", "//label[contains(., 'settling from noise')]"))
+    draw(page, 3, 2)
+    assert page.execute_script(sources) == by_row
+
+
+def test_codes_are_looked_at_changed_and_drawn_anew_by_keyboard_too(page):
+    from selenium.webdriver.common.keys import Keys
+
+    draw(page, 4, 0)
+    cells(page, "drawn")[3].send_keys(Keys.ENTER)
+    codes = wait_for(lambda: cells(page, "codes"))
+    assert len(codes) == 49 and button(page, "Draw the rest anew") is None  # no place yet
+    codes[0].send_keys(Keys.ARROW_RIGHT)
+    page.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    page.switch_to.active_element.send_keys(Keys.ENTER)
+    wait_for(lambda: "Row 1, column 1" in page.find_element("tag name", "body").text)
+    wait_for(lambda: page.switch_to.active_element.get_attribute("data-choice") == "8")  # the focus stays
+    numbers = lambda: [one.text for one in cells(page, "codes")]
+    before, other = numbers(), wait_for(lambda: cells(page, "candidates"))[1]
+    code = other.get_attribute("data-choice")
+    if before[8] == code:
+        other = cells(page, "candidates")[0]
+        code = other.get_attribute("data-choice")
+    press(page, other)
+    wait_for(lambda: numbers()[8] == code)
+    assert [*numbers()[:8], *numbers()[9:]] == [*before[:8], *before[9:]]
+    press(page, button(page, "Draw the rest anew"))
+    wait_for(lambda: numbers()[9:] != before[9:])
+    assert numbers()[:9] == [*before[:8], code]
+    press(page, button(page, "Undo"))
+    wait_for(lambda: numbers()[9:] == before[9:])
+
+
+def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, generator):
+    from selenium.webdriver.common.keys import Keys
+
+    digit = generator.sample(1, labels=3, seed=5)[0, :, :, 0]
+    Image.fromarray(digit).resize((140, 140)).save(tmp_path / "digit.png")
+    press(page, tab(page, "Your picture"))
+    choose(page, "Its class", "5")  # before there is a picture
+    choose(page, "Its class", "not told")
+    upload(page, tmp_path / "digit.png")
+    said = wait_for(lambda: "PSNR" in (text := page.find_element("id", "examined").text) and text)
+    assert "140 x 140 pixels" in said and " bits" in said and len(elements(page, "#examined img")) == 4
+    choose(page, "Its class", "3")
+    wait_for(lambda: (text := page.find_element("id", "examined").text) != said and "PSNR" in text)
+    press(page, button(page, "nothing"))
+    press(page, button(page, "Complete"))
+    assert "nothing is hidden" in refusal(page)
+    canvas = page.find_element("css selector", "#painter canvas")
+    for keys in (Keys.ARROW_DOWN, " ", Keys.ARROW_RIGHT, " "):
+        canvas.send_keys(keys)
+    time.sleep(1)
+    press(page, button(page, "Complete"))
+    wait_for(lambda: len(cells(page, "completions")) == 12 and button(page, "Download npz"))
+    with np.load(downloaded(page, tmp_path, "npz")) as arrays:
+        settings = json.loads(str(arrays["settings"]))
+        assert settings["hidden"].count("1") >= 16 and (np.diff(arrays["bits"]) >= 0).all()
+    cells(page, "completions")[0].click()
+    wait_for(lambda: cells(page, "codes"))
+
+
+def test_bad_uploads_are_words_and_the_page_goes_on(page, tmp_path):
+    (tmp_path / "text.png").write_text("Dear editor")
+    (tmp_path / "empty.png").touch()
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    words = {"text.png": "not a picture", "empty.png": "empty", "huge.png": "make it smaller"}
+    for name, expected in words.items():
+        upload(page, tmp_path / name)
+        assert expected in refusal(page)
+    frames = [Image.new("L", (28, 28), shade) for shade in (0, 90, 180)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    upload(page, tmp_path / "moving.gif")
+    wait_for(lambda: "first of its 3 frames" in page.find_element("id", "examined").text)
+
+
+def test_two_visitors_get_their_own_pictures(page, address):
+    first = page.current_window_handle
+    draw(page, 2, 1)
+    page.switch_to.new_window("tab")
+    page.get(address)
+    wait_for(lambda: button(page, "Draw"))
+    draw(page, 3, 8)
+    second = page.execute_script("return document.querySelector('#drawn').innerHTML")
+    page.close()
+    page.switch_to.window(first)
+    assert page.execute_script("return document.querySelector('#drawn').innerHTML") != second
+    cells(page, "drawn")[1].click()
+    wait_for(lambda: cells(page, "codes"))
+    assert "class 1" in page.find_element("id", "opened").text
+
+
+def test_a_telephone_needs_no_scrolling_sideways(page):
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", dict(width=390, height=844, deviceScaleFactor=1, mobile=True)
+    )
+    try:
+        draw(page, 4, 0)
+        for name in ("Codes", "Your picture", "Draw"):
+            press(page, tab(page, name))
+            assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_nothing_left_this_machine(page, outside):
+    """After all of the above: neither the browser (see `page`) nor the server asked another machine."""
+    with pytest.raises(BlockingIOError):
+        outside.accept()

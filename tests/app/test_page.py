@@ -1,0 +1,153 @@
+"""What the tabs of the page do, without a browser."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from tests.app.studios import IMAGE, png, studio_of  # noqa: E402
+from tests.conftest import colour  # noqa: E402
+from tests.sampling.tiny import tiny_generator  # noqa: E402
+from vqprior.app.codes_tab import CodesTab  # noqa: E402
+from vqprior.app.draw_tab import DrawTab  # noqa: E402
+from vqprior.app.page import build  # noqa: E402
+from vqprior.app.parts import NOTHING, spoken  # noqa: E402
+from vqprior.app.picture_tab import PictureTab, mask_of  # noqa: E402
+from vqprior.configs.errors import UserError  # noqa: E402
+
+CHOICE = (1.0, 1.0, 1.0, "auto")
+
+
+class Tabs:
+    """The tabs of a page."""
+
+    def __init__(self, studio):
+        with gr.Blocks():
+            tabs = gr.Tabs()
+            self.draw = DrawTab(studio)
+            self.codes = CodesTab(studio, self.draw.choice, tabs)
+            if studio.takes_pictures:
+                self.picture = PictureTab(studio, self.draw.choice, self.codes)
+
+
+def choosing(number: int) -> SimpleNamespace:
+    """What a click on a button reports."""
+    return SimpleNamespace(choice=number)
+
+
+def last(steps) -> dict:
+    """What a handler shows in the end; each value as it was when it was shown."""
+    shown = {}
+    for values in steps:
+        shown |= values
+    return shown
+
+
+def test_the_page_of_every_kind_of_run_is_built(studio):
+    config = build(studio).get_config_file()
+    labels = [part["props"].get("label") for part in config["components"] if part["type"] == "tabitem"]
+    assert labels == ["Draw", "Codes", "Your picture"][: 3 if studio.takes_pictures else 2]
+    said = "".join(str(part["props"].get("value")) for part in config["components"])
+    assert ("There is no VQ-VAE" in said) == (not studio.takes_pictures)
+    visible = {
+        part["props"]["label"]: part["props"]["visible"]
+        for part in config["components"]
+        if "label" in part["props"]
+    }
+    assert visible["Class"] == bool(studio.label_names) and visible["Guidance"] == studio.takes_guidance
+    assert not any(dependency["api_visibility"] == "public" for dependency in config["dependencies"])
+
+
+def test_draw_open_change_redraw_undo(studio):
+    tabs = Tabs(studio)
+    gallery = last(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))
+    made = gallery[tabs.draw.gallery.made]
+    assert gallery[tabs.draw.gallery.pictures].count("data-choice") == 3
+    opened = last(tabs.codes.choose_picture(made, choosing(2)))[tabs.codes.opened]
+    assert opened.made.images.equal(made.images[2:]) and opened.place is None
+    place = last(tabs.codes.choose_place(opened, choosing(7)))
+    width = studio.levels[-1].width
+    assert (
+        place[tabs.codes.opened].place == divmod(7, width) and "data-choice" in place[tabs.codes.candidates]
+    )
+    opened = place[tabs.codes.opened]
+    there = opened.made.codes[-1][0, *opened.place].item()
+    changed = last(tabs.codes.choose_code(opened, choosing((there + 1) % 7)))[tabs.codes.opened]
+    assert changed.made.codes[-1][0, *opened.place] == (there + 1) % 7
+    redrawn = last(tabs.codes.redraw(changed, 4, *CHOICE))
+    assert redrawn[tabs.codes.seed] == 5 and len(redrawn[tabs.codes.opened].past) == 2
+    undone = last(tabs.codes.undo(redrawn[tabs.codes.opened]))[tabs.codes.opened]
+    assert undone.made.codes[-1].equal(changed.made.codes[-1])
+    coarse = last(tabs.codes.choose_level(undone, 0))[tabs.codes.opened]
+    assert (coarse.level, coarse.place) == (0, None)
+
+
+def test_unfinished_pictures_are_not_opened(one):
+    tabs = Tabs(one)
+    begun = next(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))
+    assert begun[tabs.draw.gallery.made] is None
+    with pytest.raises(UserError, match="not finished"):
+        last(tabs.codes.choose_picture(None, choosing(0)))
+
+
+def test_two_visitors_who_draw_in_turn_get_their_own(one):
+    tabs = Tabs(one)
+    both = [tabs.draw.draw(label, 2, seed, *CHOICE) for label, seed in ((0, 1), (2, 5))]
+    shown = [{}, {}]
+    for pair in zip(*both, strict=False):
+        shown = [before | values for before, values in zip(shown, pair, strict=True)]
+    shown = [before | last(rest) for before, rest in zip(shown, both, strict=True)]
+    for values, label, seed in zip(shown, (0, 2), (1, 5), strict=True):
+        expected = one.generator.sample(2, labels=label, seed=seed, guidance=1.0, batch_size=2)
+        assert np.array_equal(values[tabs.draw.gallery.made].images.permute(0, 2, 3, 1), expected)
+
+
+def test_a_picture_is_examined_covered_and_completed(two, tmp_path):
+    tab = Tabs(two).picture
+    (tmp_path / "mine.png").write_bytes(png(colour(1, 16, 24)))
+    shown = tab.upload(str(tmp_path / "mine.png"), 1)
+    uploaded, hidden = shown[tab.uploaded], shown[tab.hidden]
+    assert "mine.png" in shown[tab.examined] and "PSNR" in shown[tab.examined]
+    assert hidden == "0" * 8 * 24 + "1" * 8 * 24 and shown[tab.painter]["square"] == 4
+    done = last(tab.complete(uploaded, hidden, NOTHING, 3, 0, *CHOICE))[tab.gallery.made]
+    assert (done.images[:, :, :8] == uploaded.image[:, :8]).all() and (done.bits.diff() >= 0).all()
+    assert done.images[:, :, 8:].equal(two.tokenizer.images_of(done.codes)[:, :, 8:])
+    bits = -two.generator.log2_prob(tuple(of_level.numpy() for of_level in done.codes))
+    assert np.allclose(done.bits, bits)
+    assert json.dumps(done.settings) and done.settings["completes"].startswith("mine.png")
+    opened = last(tab.open(uploaded, 1))[tab.codes.opened]
+    assert opened.made.settings["class"] == "b"
+
+
+@pytest.mark.parametrize("hidden", ["", "0" * 16 * 24, "1" * 7])
+def test_a_mask_that_hides_nothing_or_does_not_fit_is_refused(hidden):
+    with pytest.raises(UserError, match="nothing is hidden"):
+        mask_of(hidden, IMAGE)
+
+
+def test_a_prior_that_must_be_told_the_class_is_not_offered_none():
+    told = studio_of(tiny_generator(size=(16, 24), label_dropout=0))
+    parts = build(told).get_config_file()["components"]
+    (classes,) = (part["props"] for part in parts if part["props"].get("label") == "Its class")
+    assert [name for name, _ in classes["choices"]] == ["a", "b", "c"] and classes["value"] == 0
+
+
+def test_errors_of_users_become_words_and_others_stay():
+    def refuse(words):
+        raise UserError(words)
+
+    def refuse_later(words):
+        yield 1
+        raise UserError(words)
+
+    with pytest.raises(gr.Error, match="too wide"):
+        spoken(refuse)("too wide")
+    steps = spoken(refuse_later)("too wide")
+    assert next(steps) == 1
+    with pytest.raises(gr.Error, match="too wide"):
+        next(steps)
+    with pytest.raises(ZeroDivisionError):
+        spoken(lambda: 1 / 0)()
