@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GB = 10**9
 EXTRAS = {
+    "app": "vqprior app",
     "demo": "the digits of mnist5k",
     "data": "Parquet files, hub data sets, CelebA",
     "eval": "FID and other features",
@@ -28,7 +29,6 @@ EXTRAS = {
     "onnx": "vqprior export --onnx True",
     "report": "vqprior report",
     "wandb": "--tracker wandb",
-    "app": "vqprior app",
 }
 """What each extra is for; that of developers is left out."""
 
