@@ -36,7 +36,7 @@ from vqprior.runtime.data.source import Pictures, printable
 from vqprior.runtime.data.split import decoded
 from vqprior.runtime.data.transform import central, prepare
 from vqprior.runtime.files import write_array, write_file
-from vqprior.runtime.lineage import codes_origin
+from vqprior.runtime.lineage import codes_origin, encodes_as
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.processes import each_in_turn, on_main, say
 from vqprior.runtime.run_dir import RunDir
@@ -126,7 +126,7 @@ def _record(
     origin = codes_origin(run)
     record = asdict(settings) | {
         "out": None,
-        "vqvae": vqvae_of(run, warn=say).fingerprint,
+        "vqvae": encodes_as(vqvae_of(run, warn=say))["vqvae"],
         "precision": tokenizer.precision,
         "batch": tokenizer.batch_size,
         "data": data.binding(),
