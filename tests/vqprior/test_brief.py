@@ -60,7 +60,7 @@ def test_values_are_those_of_the_preset_or_the_run(command, finished_run):
 
 def test_what_a_word_may_be_is_shown(command):
     words = " ".join(command("run", "--help")[1].split())
-    assert "gated_pixelcnn | pixelsnail | transformer" in words and "ema | gradient | fsq" in words
+    assert "gated_pixelcnn | pixelsnail | transformer" in words and "ema | gradient | simvq" in words
 
 
 @pytest.mark.parametrize("name", ["run", "sample", "export", "ls"])
