@@ -35,7 +35,7 @@ from vqprior.runtime.run_dir import RunDir
 from .classification import Labelled, train_classifier
 
 RECIPE = 1  # of the classifier and its training: one of another recipe, in a run, is trained anew
-WIDTHS, GROUP = (24, 48, 96, 192), 8  # channels of its stages, and of what is normalised together
+WIDTHS, GROUP = (16, 32, 64, 128), 8  # channels of its stages, and of what is normalised together
 SMALL = 1e-10  # under a square root, whose slope at zero is infinite
 LEAST_VGG = 16  # pixels of a side, which VGG-16 halves four times
 
