@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqprior.runtime import interrupt
+from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.loader import Order, batch_positions
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.progress import bar
@@ -63,12 +65,17 @@ def train_classifier(
     Args:
         build: makes the network, images [B, C, H, W] in [0, 1] -> logits [B, classes].
         data: what it learns from; the order of the batches is that of training a stage.
+
+    Raises:
+        Interrupted: the command was told to stop; nothing is left of the steps so far.
     """
     torch.manual_seed(seed_of(seed, 0))
     model = build().to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY)
     order = Order(len(data.labels), seed)
     for step in bar(range(steps), "classifier", unit="step"):
+        if signal := interrupt.requested():
+            raise Interrupted(signal)
         optimizer.param_groups[0]["lr"] = rate_at(step, steps)
         positions = batch_positions(step, BATCH, slice(None))
         indices = order.at(positions)

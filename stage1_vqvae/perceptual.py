@@ -27,6 +27,7 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.checkpoint import Checkpoint, Tensors, fingerprint_of
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
+from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.kept import Kept
 from vqprior.runtime.processes import main_first, on_main, say
 from vqprior.runtime.randomness import Stream, seed_of
@@ -138,6 +139,7 @@ def perceptual_of(config: Config, run: RunDir, data: DataSet, device: torch.devi
     Raises:
         UserError: there are no classes to learn, or a file is missing, does not fit, or is not one of
             tensors.
+        Interrupted: the command was told to stop while a classifier was trained.
     """
     settings = config.stage1.features
     if not config.stage1.perceptual:
@@ -177,18 +179,24 @@ def _trained(config: Config, run: RunDir, data: DataSet, device: torch.device) -
     recipe = {"recipe": RECIPE, "steps": steps, "seed": config.seed, "data": data.fingerprint}
     file = Kept(run.path, "perceptual", ".safetensors", recipe)
 
-    def train() -> None:
+    def train() -> int:
+        """The signal that it was stopped by, 0 for none."""
         file.make_room()
         classes = len(data.label_names)
         say(f"stage 1: train a classifier of {classes} classes to compare pictures in, {steps} steps")
         build = partial(ClassifierStages, config.data.channels, classes)
         labelled = Labelled(data.train.images, data.train.labels)
-        model = train_classifier(build, labelled, steps=steps, seed=seed, device=device)
+        try:
+            model = train_classifier(build, labelled, steps=steps, seed=seed, device=device)
+        except Interrupted as told:
+            say("stage 1: stopped as told before its first step; the same command begins again")
+            return told.code - 128
         tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
         write_file(file.path, partial(save_file, tensors))
+        return 0
 
-    if not on_main(file.path.is_file):
-        on_main(train)
+    if not on_main(file.path.is_file) and (signal := on_main(train)):
+        raise Interrupted(signal)
     return _tensors(file.path)
 
 

@@ -15,7 +15,7 @@ from tests.conftest import LFQ, RESIDUAL, SHARPER, TINY, write_pictures
 from tests.launch import run_processes
 from vqprior import Generator, Tokenizer
 from vqprior.cli import main
-from vqprior.runtime import checkpoint, lock
+from vqprior.runtime import checkpoint, interrupt, lock
 from vqprior.stage1_vqvae.vqvae import VQVAE
 
 PERCEPTUAL = SHARPER[:4]
@@ -124,6 +124,24 @@ def test_it_resumes_bit_for_bit_without_the_other_run(finished_run, sharpen, com
     found = {path.name: path.read_bytes() for path in (sharp / "stage1" / "step-00000004").iterdir()}
     assert found == whole and len(kept) == 1
     assert [path.stat().st_mtime_ns for path in sharp.glob("perceptual-*")] == kept
+
+
+def test_a_signal_ends_the_training_of_the_classifier(finished_run, command, tmp_path, monkeypatch):
+    begin = [
+        "train-vqvae",
+        "folder",
+        *TINY,
+        *PERCEPTUAL,
+        "--data.root",
+        finished_run.parent / "pictures",
+        "--out",
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt, "requested", lambda: 15)
+        code, printed = command(*begin, tmp_path / "run")
+    assert code == 143 and "the same command begins again" in printed
+    assert not [*(tmp_path / "run").glob("perceptual-*")]
+    assert command(*begin, tmp_path / "run")[0] == 0
 
 
 @pytest.mark.slow
