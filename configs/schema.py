@@ -291,7 +291,7 @@ class Adversary:
 
     start: float = 0.25
     """Share of the steps after which the decoder hears it; it learns from the first step on."""
-    width: int = 64
+    width: int = 32
     """Channels after its first layer; each further one has twice as many."""
     learning_rate: float = 2e-4
     """Peak learning rate of its AdamW; it rises and falls as that of stage one."""
@@ -447,13 +447,7 @@ class Stage1(Training):
             )
 
     def _refuse_idle(self) -> None:
-        """Refuse settings that the quantizer, or a term of the loss that is off, has no use for."""
-        for section, weight in (("features", "perceptual"), ("adversary", "adversarial")):
-            if not getattr(self, weight) and getattr(self, section) != getattr(Stage1, section):
-                raise ValueError(
-                    f"stage1.{section} has settings, which stage1.{weight} takes, and that is 0; leave them "
-                    f"out, or type --stage1.{weight} WEIGHT"
-                )
+        """Refuse settings that the quantizer has no use for."""
         for name, kinds in KINDS_WITH.items():
             value = attrgetter(name)(self)
             if self.quantizer not in kinds and value != attrgetter(name)(Stage1):
@@ -461,6 +455,17 @@ class Stage1(Training):
                     f"stage1.{name} is {value}, for which stage1.quantizer {self.quantizer} has no use; "
                     f"leave it out, or type --stage1.quantizer {kinds[0]}"
                 )
+
+    def idle(self) -> list[str]:
+        """What is to be said of sections that have settings and no weight: they are not refused, so that runs
+        stay readable whatever the defaults are."""
+        weights = (("features", "perceptual"), ("adversary", "adversarial"))
+        idle = [
+            (section, weight)
+            for section, weight in weights
+            if not getattr(self, weight) and getattr(self, section) != getattr(Stage1, section)
+        ]
+        return [f"stage1.{section} says nothing while stage1.{weight} is 0" for section, weight in idle]
 
     @property
     def vectors_per_position(self) -> int:

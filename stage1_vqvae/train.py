@@ -148,6 +148,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     progress.say(f"stage 1: {count_parameters(model):,} parameters, {len(data.train):,} images, on {device}")
     vectors = f"{quantizers[0].D} numbers each, quantizer {settings.quantizer}"
     progress.say(f"stage 1: {in_words(model.levels)}, of {vectors}")
+    for words in settings.idle():
+        progress.say(f"stage 1: {words}")
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 

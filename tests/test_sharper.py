@@ -158,6 +158,13 @@ def test_a_sharper_decoder_is_sharpened_and_shared(finished_run, sharpen, comman
     assert np.array_equal(shared, Generator.from_run(sharp).sample(3))
 
 
+def test_settings_of_a_term_that_is_off_are_said(finished_run, command, tmp_path):
+    begin = ["train-vqvae", "folder", *TINY, "--data.root", finished_run.parent / "pictures"]
+    code, printed = command(*begin, *SHARPER[2:4], "--stage1.adversary.start", 0.5, "--out", tmp_path / "run")
+    assert code == 0 and "stage1.features says nothing while stage1.perceptual is 0" in printed
+    assert "stage1.adversary says nothing while stage1.adversarial is 0" in printed
+
+
 def test_of_other_pictures_nothing_is_taken_over(finished_run, sharpen, tmp_path):
     write_pictures(tmp_path / "others", 17)
     sharp = sharpen(finished_run, "--data.root", tmp_path / "others")
@@ -193,7 +200,6 @@ def test_what_a_decoder_alone_needs_is_said(finished_run, command, tmp_path):
         "which takes stage one over as it is": ["--stage1.init", finished_run, *DECODER, "--stage1.steps", 0],
         "needs a folder for the new run": ["--stage1.init", finished_run, *DECODER],
         "is not a run directory": ["folder", "--stage1.init", "NOWHERE", *DECODER],
-        "type --stage1.perceptual WEIGHT": ["folder", "--stage1.features.steps", "3"],
         "which is a part of lpips": ["folder", "--stage1.features.heads", "x", "--stage1.perceptual", "1"],
     }
     for words, flags in cases.items():

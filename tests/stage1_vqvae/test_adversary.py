@@ -126,7 +126,6 @@ def test_it_learns_to_tell_pictures_from_reconstructions():
         (["--precision", "fp16"], "take --precision bf16"),
         (["--stage1.adversary.start", "1"], "it is a share in"),
         (["--stage1.adversary.width", "20"], "a multiple of 16"),
-        (["--stage1.adversarial", "0"], "type --stage1.adversarial WEIGHT"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(flags, words, capsys):

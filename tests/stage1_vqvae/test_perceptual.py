@@ -78,7 +78,7 @@ def test_the_file_s_kind_makes_no_difference_and_other_weights_have_another_fing
 
 def of_classifier() -> Perceptual:
     torch.manual_seed(0)
-    return Perceptual(ClassifierStages(3, 2).eval().requires_grad_(False).stages, [0.25] * 4, "")
+    return Perceptual(ClassifierStages(3, 2).eval().requires_grad_(False).stages, None, "")
 
 
 def test_it_is_the_equation_and_moves_the_reconstruction_alone():
