@@ -70,7 +70,8 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def lecam(real: Tensor, fake: Tensor, averages: Tensor) -> Tensor:
-    """LeCam, Equation 4, []: logits are not to run away from the averages [2] of the other side."""
+    """What LeCam adds, [], in the form of its authors' code: logits are not to run away from the averages [2]
+    of the other side."""
     return F.relu(real - averages[1]).square().mean() + F.relu(averages[0] - fake).square().mean()
 
 
