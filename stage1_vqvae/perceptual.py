@@ -112,7 +112,7 @@ class Perceptual:
 
     Args:
         stages: gives the features.
-        heads: w_l, [c, 1, 1] for each of the L stages; without them all weights are 1 / L.
+        heads: w_l, [c, 1, 1] for each of the L stages; without them all weights are 1.
         fingerprint: of all that was learnt.
     """
 
@@ -123,8 +123,7 @@ class Perceptual:
         """[B] distances of images [B, C, H, W] in [0, 1]; in at least fp32, under autocast too."""
         with torch.autocast(x.device.type, enabled=False):
             f, g = self.stages(x), self.stages(y)
-            distances = map(_distance, f, g, self.heads or [None] * len(f))
-            return total(distances) if self.heads else total(distances) / len(f)
+            return total(map(_distance, f, g, self.heads or [None] * len(f)))
 
 
 def _distance(f: Tensor, g: Tensor, w: Tensor | None) -> Tensor:

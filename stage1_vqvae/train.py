@@ -129,7 +129,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     likelihood, quantizers = model.likelihood, model.quantizers
     moves, pools = (learns_codes and does for does in (quantizers[0].moves, quantizers[0].pools))
     weights = dict(beta=settings.beta, entropy=settings.lfq.entropy)
-    weights |= dict(perceptual=settings.perceptual, distance=perceptual)
+    weights |= dict(perceptual=settings.perceptual, distance=perceptual, adversarial=settings.adversarial)
     weights |= dict(likelihood=likelihood, variance=data_variance(data))
     if quantizers[0].starts_on_vectors and not resumed and not source:
         chance = generator(config.seed, Stream.KMEANS)

@@ -261,6 +261,9 @@ def test_the_adversary_is_heard_from_its_start_and_seen_in_the_curves(sharper):
     assert steps("stage1_loss/adversarial") == [2, 3, 4]
     for name in ("logits_real", "logits_fake", "loss", "lecam", "gradient_norm"):
         assert steps(f"stage1_adversary/{name}") == [1, 2, 3, 4]
+    value = lambda tag: [event.value for event in events.Scalars(tag)]
+    of_decoder, logits = value("stage1_loss/adversarial"), value("stage1_adversary/logits_fake")[1:]
+    assert of_decoder == pytest.approx([-0.1 * logit for logit in logits]) and min(map(abs, logits)) > 1e-4
     best = checkpoint.best(run / "stage1")
     assert best.step == 4 and best.meta["chosen"].startswith("as the latest")
     averages = best.tensors("adversary")["averages"]

@@ -90,7 +90,7 @@ def test_it_is_the_equation_and_moves_the_reconstruction_alone():
         expected = torch.zeros(5)
         for f, g in zip(network.stages(x), network.stages(y), strict=True):
             unit = lambda a: torch.nan_to_num(a / a.norm(dim=1, keepdim=True))
-            expected += 0.25 * (unit(f) - unit(g)).square().sum(1).mean((1, 2))
+            expected += (unit(f) - unit(g)).square().sum(1).mean((1, 2))
     assert torch.allclose(found, expected, rtol=1e-3)
     found.sum().backward()
     assert y.grad.abs().sum() > 0 and all(p.grad is None for p in network.parameters())
