@@ -26,6 +26,7 @@ OPEN_FIELDS = (
     r"out|tracker|sample\..*|compile|cuda_graph|inference_batch"
     r"|data\.(root|train_root|validation_root|test_root|table|decoder|on_error|cache|workers|memory_gb)"
     r"|stage(1|2|2_fine)\.(steps|accumulate|log_every|eval_every|save_every|keep)"
+    r"|stage1\.features\.(weights|heads)"
 )
 """The fields that a run may change when it is resumed; all others are fixed by its first start."""
 

@@ -14,9 +14,12 @@ OnError = Literal["stop", "skip"]
 Likelihood = Literal["mse", "l1", "categorical", "logistic"]
 Quantizer = Literal["ema", "gradient", "simvq", "fsq", "lfq"]
 Gradient = Literal["straight_through", "rotation"]
+Trained = Literal["all", "decoder"]
+FeaturesOf = Literal["classifier", "lpips"]
 Method = Literal["auto", "cached", "parallel", "plain"]
 MOST_LEVELS = 4  # of codes
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
+LEAST_OF_ADVERSARY = 8  # pixels of a side that its layers leave something of
 PriorKind = Literal["gated_pixelcnn", "pixelsnail", "transformer"]
 
 
@@ -257,6 +260,57 @@ class LFQ:
             raise ValueError(f"stage1.lfq.temperature is {self.temperature}; it must be above 0")
 
 
+@dataclass(frozen=True)
+class Features:
+    """The network in whose features stage1.perceptual compares pictures; nothing trains it along."""
+
+    network: FeaturesOf = "classifier"
+    """A small classifier of the run's own classes, trained before stage one begins; or VGG-16 with the
+    weights of LPIPS (arXiv 1801.03924), which know photographs."""
+    weights: str | None = None
+    """File of its weights: of a classifier that another run keeps (perceptual-*.safetensors), or VGG-16 as
+    torchvision has it (.pth or .safetensors), which is downloaded without this."""
+    heads: str | None = None
+    """File of the linear heads of LPIPS, such as weights/v0.1/vgg.pth of the package lpips; without it those
+    of the installed package."""
+    steps: int = 1000
+    """Training steps of the classifier, on batches of 128."""
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"stage1.features.steps is {self.steps}; it must be at least 1")
+        if self.heads and self.network != "lpips":
+            raise ValueError(
+                f"stage1.features.heads is {self.heads}, which is a part of lpips; take "
+                "--stage1.features.network lpips, or leave it out"
+            )
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """The network that tells pictures from reconstructions, and its training."""
+
+    start: float = 0.25
+    """Share of the steps after which the decoder hears it; it learns from the first step on."""
+    width: int = 32
+    """Channels after its first layer; each further one has twice as many."""
+    learning_rate: float = 2e-4
+    """Peak learning rate of its AdamW; it rises and falls as that of stage one."""
+    lecam: float = 0.01
+    """Weight of what keeps its logits for pictures and reconstructions from drifting apart (LeCam, arXiv
+    2104.03310)."""
+
+    def __post_init__(self):
+        if not 0 <= self.start < 1:
+            raise ValueError(f"stage1.adversary.start is {self.start}; it is a share in [0, 1), as 0.25")
+        if self.width < 16 or self.width % 16:
+            raise ValueError(f"stage1.adversary.width is {self.width}; it must be a multiple of 16")
+        if self.learning_rate <= 0:
+            raise ValueError(f"stage1.adversary.learning_rate is {self.learning_rate}; it must be above 0")
+        if self.lecam < 0:
+            raise ValueError(f"stage1.adversary.lecam is {self.lecam}; it must not be negative")
+
+
 KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
     "beta": ("ema", "gradient", "simvq", "lfq"),
     "gradient": ("ema", "gradient", "simvq"),
@@ -294,6 +348,17 @@ class Stage1(Training):
     """What the decoder is scored by: squared or absolute error, or a probability of the 256 values of each
     sub-pixel, as a softmax or as a mixture of discretised logistics (arXiv 1701.05517), with which `evaluate`
     reports bits/dim."""
+    perceptual: float = 0.0
+    """Weight of a distance of features between picture and reconstruction, which sees what looks alike; 0
+    for none."""
+    features: Features = Features()
+    adversarial: float = 0.0
+    """Weight of what an adversary thinks of the reconstructions, a network that learns to tell them from
+    pictures; 0 for none."""
+    adversary: Adversary = Adversary()
+    train: Trained = "all"
+    """What learns: all, or of a trained stage one (stage1.init) the decoder alone, so that its codes, code
+    maps and priors stay what they are, and are taken over."""
     levels: int = 1
     """Maps of codes of a picture, 1 to 4: the finest is at stage1.factor, each coarser one has half its
     height and width (VQ-VAE-2, arXiv 1906.00446)."""
@@ -331,7 +396,11 @@ class Stage1(Training):
             raise ValueError(f"stage1.factor is {self.factor}; it must be a power of two: 2, 4, 8, 16, ...")
         if self.beta < 0:
             raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
+        for name in ("perceptual", "adversarial"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must not be negative")
         self._refuse_idle()
+        self._refuse_untrained()
         self._refuse_impossible_codes()
 
     def _refuse_impossible_codes(self) -> None:
@@ -365,6 +434,19 @@ class Stage1(Training):
                 "next code cannot tell what is left; leave out one of them"
             )
 
+    def _refuse_untrained(self) -> None:
+        """Refuse to train what is not there, and terms of a loss that trains nothing."""
+        if self.train == "decoder" and self.init is None:
+            raise ValueError(
+                "stage1.train is decoder, which keeps the encoder and the codes of a trained stage one; type "
+                "--stage1.init RUN, or leave it out"
+            )
+        if self.steps == 0 and (self.perceptual or self.adversarial or self.train == "decoder"):
+            raise ValueError(
+                "stage1.steps is 0, which takes stage one over as it is; leave out --stage1.perceptual, "
+                "--stage1.adversarial and --stage1.train, or give some --stage1.steps"
+            )
+
     def _refuse_idle(self) -> None:
         """Refuse settings that the quantizer has no use for."""
         for name, kinds in KINDS_WITH.items():
@@ -374,6 +456,17 @@ class Stage1(Training):
                     f"stage1.{name} is {value}, for which stage1.quantizer {self.quantizer} has no use; "
                     f"leave it out, or type --stage1.quantizer {kinds[0]}"
                 )
+
+    def idle(self) -> list[str]:
+        """What is to be said of sections that have settings and no weight: they are not refused, so that runs
+        stay readable whatever the defaults are."""
+        weights = (("features", "perceptual"), ("adversary", "adversarial"))
+        idle = [
+            (section, weight)
+            for section, weight in weights
+            if not getattr(self, weight) and getattr(self, section) != getattr(Stage1, section)
+        ]
+        return [f"stage1.{section} says nothing while stage1.{weight} is 0" for section, weight in idle]
 
     @property
     def vectors_per_position(self) -> int:
@@ -629,6 +722,8 @@ class Config:
                 "stage2_fine has settings, which are of the priors of finer levels, and stage1.levels is 1; "
                 "leave them out, or type --stage1.levels 2"
             )
+        if self.stage1.adversarial:
+            self._refuse_adversary()
         priors = [self.stage2_of(level) for level in range(self.stage1.levels)]
         guided = self.data.labels and all(prior.label_dropout for prior in priors)
         if self.sample.guidance != 1 and not guided:
@@ -640,6 +735,19 @@ class Config:
         for axis, pixels in zip(("height", "width"), self.data.size, strict=True):
             if pixels % self.stage1.coarsest_factor:
                 raise ValueError(_undivided(axis, pixels, self.stage1))
+
+    def _refuse_adversary(self) -> None:
+        """Refuse an adversary where it cannot work."""
+        if min(self.data.size) < LEAST_OF_ADVERSARY:
+            raise ValueError(
+                f"stage1.adversarial is {self.stage1.adversarial}, which takes pictures of at least "
+                f"{LEAST_OF_ADVERSARY} pixels on each axis, and data.size is {self.data.size}; leave it out"
+            )
+        if self.precision == "fp16":
+            raise ValueError(
+                "stage1.adversarial has two optimizers, which fp16 would scale, and skip, apart; take "
+                "--precision bf16, tf32 or no"
+            )
 
     def stage2_of(self, level: int) -> Stage2:
         """The settings of the prior of a level, 0 being the coarsest."""

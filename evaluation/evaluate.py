@@ -90,7 +90,7 @@ def _assemble(subject: Subject) -> Metrics:
         "precision": config.precision,
         "seed": config.seed,
         "steps": steps,
-        "vqvae": subject.maps.header.vqvae,
+        "vqvae": subject.vqvae_fingerprint,
         "prior": subject.prior_checkpoints[0].fingerprint,
         "data": asdict(config.data) | {"fingerprint": subject.maps.header.data_fingerprint},
         "parts": {key: part.protocol for key, part in ours.items()},

@@ -11,8 +11,9 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.files import write_file
 from vqprior.runtime.kept import Kept
 from vqprior.runtime.processes import main_first, on_main, say
+from vqprior.stage1_vqvae.classification import Labelled, train_classifier
 
-from .classifier import RECIPE, SEED, Classifier, Labelled, train_classifier
+from .classifier import RECIPE, SEED, Classifier
 from .features import CLASSIFIER, Extractor, of_classifier, of_torch_fidelity
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ def classifier_of(
     data, steps, device = subject.config.data, subject.config.classifier_steps, subject.networks.device
     recipe = {"recipe": RECIPE, "steps": steps, "seed": SEED, "data": subject.data.fingerprint}
     file = Kept(subject.folder, f"classifier-{name}", ".safetensors", recipe | settings)
-    shape, classes = (data.channels, *data.size), len(subject.label_names)
+    build = partial(Classifier, data.channels, data.size, len(subject.label_names))
 
     def train(learnt: Labelled) -> None:
         file.make_room()
-        model = train_classifier(learnt, shape, classes, steps=steps, seed=SEED, device=device)
+        model = train_classifier(build, learnt, steps=steps, seed=SEED, device=device)
         tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
         write_file(file.path, partial(save_file, tensors))
 
@@ -76,7 +77,7 @@ def classifier_of(
         on_main(train, learnt)
 
     # All read what it has learnt
-    model = Classifier(data.channels, data.size, classes)
+    model = build()
     model.load_state_dict(load_file(file.path))
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 

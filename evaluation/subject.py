@@ -113,11 +113,17 @@ class Subject:
         """In what batches and precision maps and images pass through the networks."""
         return dict(batch=self.config.inference_batch, precision=self.config.precision)
 
+    @property
+    def vqvae_fingerprint(self) -> str:
+        """Of stage one with its decoder, which may be another than the codes' own (stage1.train)."""
+        found = self.vqvae_checkpoint
+        return found.fingerprint if found else self.maps.header.vqvae
+
     def origin(self) -> dict[str, Any]:
         """What every figure depends on."""
         prior, *finer = (saved.fingerprint for saved in self.prior_checkpoints)
         return {
-            "vqvae": self.maps.header.vqvae,
+            "vqvae": self.vqvae_fingerprint,
             "prior": prior,
             "data": self.maps.header.data_fingerprint,
             "precision": self.config.precision,

@@ -50,7 +50,10 @@ class CastTogether(nn.Module):
         self.network, self.dtype = network, dtype
         layers = [(name, module) for name, module in network.named_modules() if isinstance(module, CAST)]
         weights = [
-            (f"{layer}.{name}", p) for layer, module in layers for name, p in module.named_parameters()
+            (f"{layer}.{name}", p)
+            for layer, module in layers
+            for name, p in module.named_parameters()
+            if p.requires_grad  # the others are cast where they are used: no gradient is to reach them
         ]
         self._groups = [weights[start : start + TOGETHER] for start in range(0, len(weights), TOGETHER)]
 

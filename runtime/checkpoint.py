@@ -5,8 +5,10 @@ step-00001000/
     model.safetensors        weights and buffers
     average.safetensors      their moving average, where one is kept
     optimizer.safetensors    Adam's moments
+    adversary.safetensors    the network beside stage one's, where there is one, and adversary_optimizer
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
@@ -67,6 +70,12 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """What binds code maps and priors to this checkpoint: the checksum of the weights that are used."""
         return self.files[f"{self.weights}.safetensors"]
+
+
+def fingerprint_of(tensors: Tensors) -> str:
+    """The fingerprint of tensors by name: a function of these alone, in whatever order they come."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return hashlib.sha256(as_bytes(plain)).hexdigest()
 
 
 def _write_tensors(file: Path, tensors: Tensors) -> None:

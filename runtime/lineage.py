@@ -2,6 +2,10 @@
 
 A stage that began from the weights of another run (stage1.init, stage2.init) keeps in all its checkpoints the
 fingerprints of these and of those that they began from in their turn: meta["begun_from"], the latest first.
+
+Where only the decoder is trained (stage1.train), the codes stay those of the weights that it began from:
+meta["encodes_as"] has their fingerprint, and that of the tensors that make codes (`VQVAE.encoding`), which
+are looked at again whenever the weights are used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +23,7 @@ from .checkpoint import Checkpoint
 from .run_dir import RunDir
 
 BEGUN_FROM = "begun_from"  # in the meta of a checkpoint
+ENCODES_AS = "encodes_as"  # likewise, see `encodes_as`
 SHOWN = 4  # tensors that a message names
 
 
@@ -36,9 +41,18 @@ def codes_origin(run: RunDir) -> dict[str, Any] | None:
     return header.origin() if header else None
 
 
+def encodes_as(saved: Checkpoint) -> dict[str, str]:
+    """What code maps and priors of a VQ-VAE are bound to, `vqvae` and `weights` of their header: these
+    weights, or where only their decoder was trained (stage1.train) those that the others are of."""
+    itself = {"vqvae": saved.fingerprint, "weights": saved.weights}
+    kept = saved.meta.get(ENCODES_AS, itself)
+    return {name: kept[name] for name in itself}
+
+
 def lineage(saved: Checkpoint) -> list[str]:
-    """The fingerprints of these weights and of all that they began from, the latest first."""
-    return list(dict.fromkeys([saved.fingerprint, *saved.meta.get(BEGUN_FROM, [])]))
+    """The fingerprints of these weights, as codes know them, and of all that they began from, the latest
+    first."""
+    return list(dict.fromkeys([encodes_as(saved)["vqvae"], *saved.meta.get(BEGUN_FROM, [])]))
 
 
 def begun_from(resumed: Checkpoint | None, source: Checkpoint | None) -> list[str]:

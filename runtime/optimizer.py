@@ -49,7 +49,12 @@ def in_groups(parameters: Mapping[str, Tensor], undecayed: Collection[str]) -> t
     return decayed, [name for name in parameters if name not in decayed]
 
 
-def adamw(model: Trained, *, weight_decay: float) -> torch.optim.AdamW:
+def adamw(
+    model: Trained,
+    *,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.99),
+) -> torch.optim.AdamW:
     """AdamW for a model that is where it will be trained; `set_rate` gives it its learning rate."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     decayed, others = ([named[name] for name in names] for names in in_groups(named, model.undecayed()))
@@ -60,7 +65,7 @@ def adamw(model: Trained, *, weight_decay: float) -> torch.optim.AdamW:
     # `capturable` keeps what a CUDA graph may not read on the host; the rate's place in memory stays what it
     # is
     options = dict(fused=True, capturable=True) if ahead else {}
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.99), **options)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=betas, **options)
 
 
 def on_device(device: torch.device, *numbers: float) -> tuple[Rate, ...]:

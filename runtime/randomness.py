@@ -28,6 +28,9 @@ class Stream:
     DROPOUT = 5
     HIDDEN_LABELS = 6
     COPIES = 7  # the augmented versions that are encoded
+    FEATURES = 8  # the classifier of stage1.perceptual
+    ADVERSARY = 9  # how it sees pictures moved and mirrored
+    ADVERSARY_WEIGHTS = 10
     SOME = 7  # items that `some_of` takes, under a seed of its own
 
 

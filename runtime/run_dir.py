@@ -3,6 +3,7 @@
 runs/NAME/
     config.yaml      every setting
     run.json         format, and for each start: version, git commit, command
+    perceptual-*     the classifier that stage1.perceptual compares pictures in
     stage1/          checkpoints of the VQ-VAE
     codes/           code maps
     stage2/          checkpoints of the prior; stage2-1/ of that of the next finer level, and so on
@@ -193,7 +194,8 @@ def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None
         fixed.append("data|stage1")
     changed = configs.differences(stored, config, "|".join(fixed)) if fixed else []
     changed = [words for words in changed if not (but and words.startswith(f"{but} "))]
-    if priors and stored.stage1.steps != config.stage1.steps:
+    moving = config.stage1.train == "all"
+    if priors and moving and stored.stage1.steps != config.stage1.steps:
         both = f"stage1.steps is {stored.stage1.steps} there and {config.stage1.steps} now"
         changed.append(f"{both}, and the prior has learnt from its codes")
     if changed:

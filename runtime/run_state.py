@@ -1,8 +1,8 @@
 """What a checkpoint of a training loop holds, named once."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
@@ -12,6 +12,13 @@ from .average import WeightAverage
 from .checkpoint import Checkpoint, Tensors
 from .guard import Guard
 from .optimizer import moments, named_moments, restore_moments
+
+
+class Beside(NamedTuple):
+    """Another network that learns in the same loop."""
+
+    model: nn.Module
+    optimizer: AcceleratedOptimizer
 
 
 @dataclass
@@ -24,6 +31,7 @@ class RunState:
         renamed: tensors by name as earlier versions wrote them -> under the names of today.
         numbered: the parameters in the order in which earlier versions numbered their moments; as they stand
             without it.
+        beside: other networks by the name of their file; that of their optimizer is NAME_optimizer.
     """
 
     accelerator: Accelerator
@@ -33,6 +41,7 @@ class RunState:
     guard: Guard
     renamed: Callable[[Tensors], Tensors] = lambda tensors: tensors
     numbered: Callable[[], list[tuple[str, Tensor]]] | None = None
+    beside: Mapping[str, Beside] = field(default_factory=dict)
 
     def restore(self, saved: Checkpoint) -> None:
         """Take over a checkpoint; raises as `Checkpoint.tensors`."""
@@ -42,6 +51,9 @@ class RunState:
         order = self.numbered() if self.numbered else [*self.model.named_parameters()]
         stored = moments_of(saved, order, self.renamed, self.model.undecayed())
         restore_moments(self.optimizer, self.model, stored)
+        for name, (model, optimizer) in self.beside.items():
+            model.load_state_dict(saved.tensors(name))
+            restore_moments(optimizer, model, saved.tensors(f"{name}_optimizer"))
         self.guard.load(saved.meta["guard"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
@@ -49,6 +61,8 @@ class RunState:
     def tensors(self) -> dict[str, Tensors]:
         """What `Writer.save` takes."""
         tensors = {"model": self.model.state_dict(), "optimizer": moments(self.optimizer, self.model)}
+        for name, (model, optimizer) in self.beside.items():
+            tensors |= {name: model.state_dict(), f"{name}_optimizer": moments(optimizer, model)}
         return tensors | ({"average": self.average.tensors} if self.average else {})
 
     def meta(self) -> dict[str, Any]:

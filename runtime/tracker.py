@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vqprior import configs
 from vqprior.configs import Config
+from vqprior.configs.schema import Stage1
 
 from .event_files import PATTERN, take_back
 from .projector import write_codebook
@@ -110,7 +111,7 @@ class Tracker:
             return
         for name, text in (("settings/config", configs.dump(config)), ("settings/command", command)):
             self._add("text", self.tag(name), "    " + text.replace("\n", "\n    "), step)
-        self._add("custom_scalars", charts(config.stage1.levels))
+        self._add("custom_scalars", charts(config.stage1))
         with suppress(OSError):
             self._writer("").file_writer.add_summary(_session(config))
 
@@ -159,15 +160,18 @@ class Tracker:
             self.services.close()
 
 
-def charts(levels: int) -> dict[str, dict[str, list[Any]]]:
-    """The layout of the custom scalars of a run with so many levels of codes: charts by their titles, each
-    with the tags (regular expressions) whose curves of all folders it draws."""
+def charts(settings: Stage1) -> dict[str, dict[str, list[Any]]]:
+    """The layout of the custom scalars of a run with this stage one: charts by their titles, each with the
+    tags (regular expressions) whose curves of all folders it draws."""
     stage1 = {
         "reconstruction error, train and validation": _chart("^stage1/mse$"),
         "codebook perplexity": _chart("^stage1_codes/perplexity"),
         "share of the codes in use": _chart("^stage1_codes/usage"),
         "terms of the loss": _chart("^stage1_loss/"),
     }
+    if settings.adversarial:
+        stage1["the adversary's logits of pictures and reconstructions"] = _chart("^stage1_adversary/logits")
+    levels = settings.levels
     found = {"Stage 1: pictures to codes": stage1}
     for level in range(levels):
         stage = f"stage2-{level}" if level else "stage2"

@@ -26,7 +26,7 @@ from vqprior.configs.schema import Data
 from vqprior.runtime.codes import Level, apart, in_a_row, in_words
 from vqprior.runtime.data.source import Pictures
 from vqprior.runtime.files import write_array, write_file
-from vqprior.runtime.lineage import codes_origin
+from vqprior.runtime.lineage import codes_origin, encodes_as
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.processes import each_in_turn, on_main, say
 from vqprior.runtime.run_dir import RunDir
@@ -86,7 +86,7 @@ def _record(
     origin = codes_origin(run)
     record = asdict(settings) | {
         "out": None,
-        "vqvae": vqvae_of(run, warn=say).fingerprint,
+        "vqvae": encodes_as(vqvae_of(run, warn=say))["vqvae"],
         "precision": tokenizer.precision,
         "batch": tokenizer.batch_size,
         "data": data.binding(),

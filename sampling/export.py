@@ -162,8 +162,10 @@ def _anywhere(config: Config) -> Config:
     plain = Data()
     places = ("root", "train_root", "validation_root", "test_root", "table", "cache")
     data = replace(config.data, **{name: getattr(plain, name) for name in places})
-    # A stage that was taken over has no steps of its own, which takes stage1.init
-    stage1 = replace(config.stage1, init=None, steps=max(1, config.stage1.steps))
+    # A stage that was taken over has no steps of its own, or a decoder alone, which takes stage1.init
+    features = replace(config.stage1.features, weights=None, heads=None)
+    alone = dict(init=None, train="all", steps=max(1, config.stage1.steps))
+    stage1 = replace(config.stage1, features=features, **alone)
     stage2, fine = replace(config.stage2, init=None), replace(config.stage2_fine, init=None)
     sample = replace(config.sample, out=None)
     stages = dict(stage1=stage1, stage2=stage2, stage2_fine=fine)

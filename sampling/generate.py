@@ -34,11 +34,13 @@ from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import each_in_turn, on_main, say, share_of_process
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import Unfinished
+from vqprior.stage1_vqvae.vqvae import vqvae_of
 
 from .arguments import by_level
 from .choice import Sampling
 from .decoding import Imported
 from .networks import Networks, prior_checkpoints
+from .tokenizer import Tokenizer
 from .verify import Verified
 
 SHOWN = 100  # images in the grid, at most
@@ -56,8 +58,12 @@ def generate(settings: Sample, run: RunDir) -> Path:
     numbers = torch.arange(settings.images)
     labels = networks.labels_for(numbers, settings.label)
     networks.check_guidance(settings.guidance)
-    prior, *finer = (saved.fingerprint for saved in prior_checkpoints(run))
+    priors = prior_checkpoints(run)
+    prior, *finer = (saved.fingerprint for saved in priors)
     record = asdict(settings) | {"out": None, "prior": prior} | ({"finer_priors": finer} if finer else {})
+    if isinstance(networks.tokenizer, Tokenizer):  # another decoder than the codes' own (stage1.train)
+        decoder = vqvae_of(run).fingerprint
+        record |= {"decoder": decoder} if decoder != priors[0].meta["codes"]["vqvae"] else {}
     record["n"] = record.pop("images")  # as samples.json has always called it
     record["label"] = settings.label or None  # and had it
     settings = replace(settings, codes=settings.codes or isinstance(networks.tokenizer, Imported))

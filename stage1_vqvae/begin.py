@@ -1,16 +1,31 @@
-"""Stage one from the weights of another run, to train on or to take over as they are."""
+"""Stage one from the weights of another run, to train on, to sharpen or to take over as they are."""
 
+import shutil
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from vqprior.configs import Config, from_tree
+from vqprior.runtime import checkpoint, code_maps
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.data import DataSet
+from vqprior.runtime.files import write_folder
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.launch import accelerator_for
-from vqprior.runtime.lineage import BEGUN_FROM, differing, in_words, lineage, refuse_misfits, source_run
+from vqprior.runtime.lineage import (
+    BEGUN_FROM,
+    ENCODES_AS,
+    differing,
+    encodes_as,
+    in_words,
+    lineage,
+    refuse_misfits,
+    source_run,
+)
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import RunDir
 
@@ -55,6 +70,37 @@ def describe(config: Config, saved: Checkpoint) -> str:
     text = f"the VQ-VAE {saved.fingerprint[:12]} of {config.stage1.init}, step {saved.step}"
     said = differing(from_tree(saved.meta["config"]), config, SAID)
     return f"{text}; mind that {in_words(said)}" if said else text
+
+
+def binding(model: VQVAE, resumed: Checkpoint | None, source: Checkpoint | None) -> dict[str, Any]:
+    """What checkpoints keep of whose codes they make, where only the decoder learns; see `encodes_as`."""
+    if resumed:
+        return {ENCODES_AS: resumed.meta[ENCODES_AS]}
+    encoding = checkpoint.fingerprint_of(model.encoding(model.state_dict()))
+    return {ENCODES_AS: encodes_as(source) | {"encoding": encoding}}
+
+
+def take_codes(config: Config, run: RunDir, data: DataSet, saved: Checkpoint) -> None:
+    """Copy the code maps and the priors of the run that `stage1.init` names, where they are of these codes
+    and of the pictures here: a new decoder leaves them what they are."""
+    there, vqvae = RunDir(Path(config.stage1.init)), encodes_as(saved)["vqvae"]
+    header = code_maps.read_header(there.codes)
+    origins = {there.codes: header.origin()} if header else {}
+    for folder in map(there.stage2_of, range(config.stage1.levels)):
+        if prior := next(checkpoint.readable(folder), None):
+            origins[folder] = prior.meta["codes"]
+    ours = {"vqvae": vqvae, "data_fingerprint": data.fingerprint, "data": config.data.binding()}
+    taken = [folder for folder, origin in origins.items() if ours.items() <= origin.items()]
+    for folder in taken:
+        fill = partial(shutil.copytree, folder, dirs_exist_ok=True)
+        write_folder(run.path / folder.name, fill)
+    names = " and ".join(folder.name for folder in taken)
+    say(
+        f"stage 1: the decoder alone learns; {names} of {there.path} are taken over"
+        if taken
+        else f"stage 1: the decoder alone learns; {there.path} has no code maps or prior of these pictures, "
+        "which are encoded here"
+    )
 
 
 def take_over(config: Config, run: RunDir, data: DataSet, saved: Checkpoint) -> None:

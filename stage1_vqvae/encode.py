@@ -18,6 +18,7 @@ from vqprior.runtime.data.transform import augment, central
 from vqprior.runtime.devices import fp32_precision
 from vqprior.runtime.files import move_folder
 from vqprior.runtime.launch import autocast
+from vqprior.runtime.lineage import encodes_as
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import device_of_process, each_in_turn, on_main, say
 from vqprior.runtime.randomness import Stream, seed_of
@@ -43,8 +44,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
         model.to(memory_format=torch.channels_last)
     header = Header(
         levels=[*model.levels],
-        vqvae=saved.fingerprint,
-        weights=saved.weights,
+        **encodes_as(saved),
         precision=config.precision,
         data=config.data.binding(),
         data_fingerprint=data.fingerprint,

@@ -17,6 +17,7 @@ from vqprior.runtime.launch import autocast
 from vqprior.runtime.pictures import to_float
 from vqprior.runtime.processes import share_of_process, sum_numbers, sum_tensor
 
+from .objective import Distance
 from .vqvae import VQVAE, codes_of, vectors_of
 
 
@@ -68,6 +69,7 @@ class Reconstruction:
     loss: float  # of the decoder's likelihood, mean over all sub-pixels
     decoder_bits_per_dim: float | None  # -log2 p(x | z), where the decoder has a probability
     levels: tuple[Carried, ...]  # coarsest first
+    perceptual: float | None = None  # mean distance of features, where training weighs one
 
     def figures(self) -> dict[str, float]:
         """The numbers by name; of several levels those of each with its number behind, such as `usage_0`."""
@@ -79,7 +81,7 @@ class Reconstruction:
 
     def of_images(self) -> dict[str, float]:
         """The numbers that are not of one level alone, by name."""
-        names = ("mse", "psnr", "relative_mse", "decoder_bits_per_dim")
+        names = ("mse", "psnr", "relative_mse", "decoder_bits_per_dim", "perceptual")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def curves(self) -> dict[str, float]:
@@ -102,7 +104,13 @@ class Reconstruction:
 
 @torch.no_grad()
 def measure(
-    model: VQVAE, split: Split, *, batch: int, precision: Precision, channels_last: bool
+    model: VQVAE,
+    split: Split,
+    *,
+    batch: int,
+    precision: Precision,
+    channels_last: bool,
+    perceptual: Distance | None = None,
 ) -> Reconstruction:
     """Encode and decode every image of the split once, shared out over the processes; changes no state.
 
@@ -113,7 +121,7 @@ def measure(
     device, share = model.device, share_of_process()
     n = model.quantizers[0].codes_per_vector
     counts = torch.zeros(len(model.levels), n, model.K, dtype=torch.int64, device=device)
-    sums = torch.zeros(5, dtype=torch.float64)  # error, x, x^2, loss, sub-pixels
+    sums = torch.zeros(6, dtype=torch.float64)  # error, x, x^2, loss, sub-pixels, perceptual distance
     swapped = torch.zeros(len(model.levels), dtype=torch.float64)
     levels, is_several = len(model.levels), len(model.levels) > 1
 
@@ -132,6 +140,9 @@ def measure(
                     theirs = vectors_of(model.encode(images(another(chunk.padded, len(split)))))
                     others = [model.predict(exchanged(vectors, theirs, level)) for level in range(levels)]
             losses = model.likelihood.loss(prediction, x)
+            distances = (
+                perceptual(x, model.likelihood.image(prediction)) if perceptual else torch.zeros_like(losses)
+            )
             x = chunk.own(x)
             for of_level, codes in zip(counts, chunk.own(codes_of(quantized)), strict=True):
                 for of_each, each in zip(of_level, codes.view(-1, n).T, strict=True):
@@ -139,14 +150,16 @@ def measure(
             errors = [error_of(model, said, x) for said in (prediction, *others)]
             # One wait, and not every device has fp64
             of_all = torch.stack([*errors, x.sum(), x.square().sum()])
-            of_chunk = torch.cat([of_all, chunk.own(losses)]).cpu().double()
-            error, of_others, (total, squares), of_images = of_chunk.split([1, len(others), 2, len(x)])
+            of_chunk = torch.cat([of_all, chunk.own(losses), chunk.own(distances)]).cpu().double()
+            parts = of_chunk.split([1, len(others), 2, len(x), len(x)])
+            error, of_others, (total, squares), of_images, distances = parts
             swapped[: len(others)] += of_others
             pixels = error.new_tensor([x.numel()])
             loss = of_images.sum(0, keepdim=True) * x[0].numel()
-            sums += torch.cat([error, total[None], squares[None], loss, pixels])
+            far = distances.sum(0, keepdim=True)
+            sums += torch.cat([error, total[None], squares[None], loss, pixels, far])
     counts = sum_tensor(counts).cpu()
-    error, total, squares, loss, pixels, *swapped = sum_numbers([*sums.tolist(), *swapped.tolist()])
+    error, total, squares, loss, pixels, far, *swapped = sum_numbers([*sums.tolist(), *swapped.tolist()])
     mse, variance = error / pixels, squares / pixels - (total / pixels) ** 2
     return Reconstruction(
         mse=mse,
@@ -158,6 +171,7 @@ def measure(
             Carried(of_level, of_swapped / pixels if is_several else None)
             for of_level, of_swapped in zip(counts, swapped, strict=True)
         ),
+        perceptual=far / len(split) if perceptual else None,
     )
 
 

@@ -3,7 +3,7 @@
 Neural Discrete Representation Learning, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -12,6 +12,9 @@ from .quantizers import Quantized
 from .quantizers.terms import added, total
 
 __all__ = ["objective", "total"]
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Images [B, C, H, W] and reconstructions of them -> [B]."""
 
 
 def objective(
@@ -23,6 +26,10 @@ def objective(
     variance: float,
     beta: float,
     entropy: float = 0.0,
+    perceptual: float = 0.0,
+    distance: Distance | None = None,
+    adversarial: float = 0.0,
+    opinion: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """VQ-VAE, Equation 3: the weighted terms of the loss by name, [] each, to be added up.
 
@@ -36,17 +43,28 @@ def objective(
     lfq has two more, the entropy penalty of MAGVIT-v2 (arXiv 2310.05737): the mean entropy of the code of a
     vector, which is to be small, minus the entropy of all codes of a step, which is to be large.
 
+    Beside the reconstruction, what makes pictures sharper: a distance of features (`perceptual.py`), and what
+    an adversary thinks of them (`adversary.py`).
+
     Args:
         x: images [B, C, H, W] in [0, 1].
         prediction: of them, [B, P, H, W].
-        quantized: what became of the encoder's outputs on the way, for each level.
+        quantized: what became of the encoder's outputs on the way, for each level; empty where only the
+            decoder learns.
         likelihood: how the prediction is read.
         variance: of the sub-pixels of the data.
         beta: commitment weight.
         entropy: weight of the entropies.
+        perceptual: weight of `distance`, where that is given.
+        adversarial: weight of the `opinion` of reconstructions, [B, C, H, W] -> [B], where that is given.
     """
     reconstruction = likelihood.loss(prediction, x).mean() / likelihood.unit(variance)
     terms = added(of_level.terms for of_level in quantized)
     weights = {"commitment": beta, "vector_entropy": entropy, "codes_entropy": -entropy}
     weighted = {name: weights[name] * term if name in weights else term for name, term in terms.items()}
+    x_hat = likelihood.image(prediction) if distance or opinion else x
+    if distance:
+        weighted["perceptual"] = perceptual * distance(x, x_hat).mean()
+    if opinion:
+        weighted["adversarial"] = adversarial * opinion(x_hat).mean()
     return {"reconstruction": reconstruction, **weighted}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, autocast, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
-from vqprior.runtime.loader import Order, Share, image_batches
+from vqprior.runtime.loader import Order, Share, batch_positions, image_batches
 from vqprior.runtime.optimizer import (
     Rate,
     adamw,
@@ -48,11 +49,14 @@ from vqprior.runtime.run_state import RunState
 from vqprior.runtime.tracker import Tracker
 from vqprior.runtime.transfer import onto
 
-from .begin import describe, source_of, take_over
+from .adversary import Adversary
+from .begin import binding, describe, source_of, take_codes, take_over
 from .codebook import log_codebook
 from .measure import measure
 from .objective import objective, total
+from .perceptual import bound, perceptual_of
 from .quantizers import Quantized, Quantizer
+from .score import CHOSEN, how_chosen, score_of
 from .vqvae import VQVAE
 
 KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
@@ -80,25 +84,36 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if resumed and start >= settings.steps:
         return say(f"stage 1: done, {start} steps")
     source = None if resumed else on_main(source_of, config)
-    origins = begun_from(resumed, source)
+    origins = {BEGUN_FROM: begun_from(resumed, source)}
     if source and settings.steps == 0:
         return take_over(config, run, data, source)
+    learns_codes = settings.train == "all"
+    if source and not learns_codes:
+        on_main(take_codes, config, run, data, source)
 
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
+    perceptual = perceptual_of(config, run, data, device)
     torch.manual_seed(seed_of(config.seed, Stream.STAGE1_WEIGHTS))
     model = VQVAE(config).to(device)
+    model.learns(settings.train)
     if source:
         model.load_state_dict(model.renamed(source.tensors(source.weights)))
+    if not learns_codes:
+        origins |= binding(model, resumed, source)
+    if perceptual:
+        origins |= bound(perceptual, resumed)
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     average = WeightAverage(model, settings.average) if settings.average else None
     optimizer = adamw(model, weight_decay=settings.weight_decay)
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
+    adversary = Adversary(config, accelerator) if settings.adversarial else None
     writer = Writer(run.stage1, settings.keep)
     guard = Guard(accelerator, writer, start)
-    state = RunState(accelerator, model, optimizer, average, guard, model.renamed)
+    beside = adversary.beside() if adversary else {}
+    state = RunState(accelerator, model, optimizer, average, guard, model.renamed, beside=beside)
     if resumed:
         state.restore(resumed)
 
@@ -112,8 +127,9 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         part=part,
     )
     likelihood, quantizers = model.likelihood, model.quantizers
-    moves, pools = quantizers[0].moves, quantizers[0].pools
+    moves, pools = (learns_codes and does for does in (quantizers[0].moves, quantizers[0].pools))
     weights = dict(beta=settings.beta, entropy=settings.lfq.entropy)
+    weights |= dict(perceptual=settings.perceptual, distance=perceptual, adversarial=settings.adversarial)
     weights |= dict(likelihood=likelihood, variance=data_variance(data))
     if quantizers[0].starts_on_vectors and not resumed and not source:
         chance = generator(config.seed, Stream.KMEANS)
@@ -132,6 +148,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     progress.say(f"stage 1: {count_parameters(model):,} parameters, {len(data.train):,} images, on {device}")
     vectors = f"{quantizers[0].D} numbers each, quantizer {settings.quantizer}"
     progress.say(f"stage 1: {in_words(model.levels)}, of {vectors}")
+    for words in settings.idle():
+        progress.say(f"stage 1: {words}")
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
@@ -161,33 +179,43 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                     shares = shares or mean_shares([quantized], share)
                     of_levels = zip(quantizers, quantized, shares, strict=True)
                     quantized = [quantizer.of_step(*of_level) for quantizer, *of_level in of_levels]
-                terms = objective(x, prediction, quantized, **weights)
+                opinion = partial(adversary.opinion, index=index) if adversary and adversary.heard else None
+                terms = objective(
+                    x, prediction, quantized if learns_codes else (), opinion=opinion, **weights
+                )
                 loss = total(terms.values())
                 accelerator.backward(loss / settings.accumulate)
-                mse = F.mse_loss(likelihood.image(prediction.detach()), x)
+                x_hat = likelihood.image(prediction.detach())
             curves = {f"loss/{name}": term for name, term in terms.items()}
-            losses = {"loss/total": loss, **curves, "mse": mse}
+            losses = {"loss/total": loss, **curves, "mse": F.mse_loss(x_hat, x)}
+
+            # The adversary, of the same pictures and their reconstructions
+            if adversary:
+                losses |= adversary.learn(x, x_hat, index)
             passes.append(torch.stack([value.detach() for value in losses.values()]))
             quantized_in.append(quantized)
 
         # What all processes must know, in one sum
         names, stacked = tuple(losses), torch.stack(passes)
         of_levels = zip(quantizers, zip(*quantized_in, strict=True), drawn, strict=True)
-        seen = [observed(*of_level, share) for of_level in of_levels]
+        seen = [observed(*of_level, share) for of_level in of_levels] if learns_codes else []
         *seen, reports = sum_together(*seen, guard.report(stacked))
 
         # Step: the weights, then what moves in the quantizer, then the average; all on sound numbers only
         norm = guard.clip(model, reports, settings.clip_norm)
-        verdict = guard.judge(reports, norm)
+        of_both = norm + adversary.clip(guard, reports) if adversary else norm
+        verdict = guard.judge(reports, of_both)
         sound, unread = guard.decide(verdict)
         restarted = torch.zeros((), dtype=torch.int64, device=device)
         if sound or accelerator.scaler:  # fp16's scaler skips an overflow by itself
             take_step(optimizer, unread)
-        if sound:
+        if sound and learns_codes:
             pairs = zip(quantizers, seen, strict=True)
             restarted = total(quantizer.update(of_level, unread) for quantizer, of_level in pairs)
-            if average:
-                average.update(weight, unread)
+        if sound and average:
+            average.update(weight, unread)
+        if sound and adversary:
+            adversary.move(unread)
         optimizer.zero_grad()
         return names, stacked, norm, verdict, restarted
 
@@ -198,6 +226,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         )
         drawn = candidates(model, settings.batch_size, generator(config.seed, Stream.RESTARTS, step))
         numbers = on_device(device, rate, average.weight(step) if average else 0.0)
+        if adversary:
+            adversary.begin(step, batch_positions(step - 1, settings.batch_size, part))
         names, losses, norm, verdict, restarted = take(batch.images, onto(drawn, device), *numbers)
         guard.note(verdict)
         progress.advance()
@@ -220,6 +250,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             }
             if moves:
                 values["codes/restarted"] = float(restarted)
+            if adversary:
+                values["adversary/gradient_norm"] = float(adversary.norm)
             tracker.scalars(step, values)
             shown_beside = {"loss": "loss/total", "mse": "mse", "img/s": "speed/images_per_second"}
             progress.show({word: values[name] for word, name in shown_beside.items()})
@@ -234,8 +266,9 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                     batch=config.inference_batch,
                     precision=config.precision,
                     channels_last=config.channels_last,
+                    perceptual=perceptual,
                 )
-                score = measured.loss
+                score = score_of(settings, measured, likelihood.unit(weights["variance"]), step)
                 tracker.scalars(step, measured.curves(), "validation")
                 for level, carried in enumerate(measured.levels):
                     name = f"codes/use{f'_{level}' if len(measured.levels) > 1 else ''}"
@@ -256,7 +289,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 "stage": "stage1",
                 "config": asdict(config),
                 "data_fingerprint": data.fingerprint,
-                BEGUN_FROM: origins,
+                CHOSEN: how_chosen(settings),
+                **origins,
                 **state.meta(),
             }
             writer.save(step, state.tensors(), meta, score)
@@ -269,6 +303,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     writer.finish()
     progress.close()
     tracker.close()
+    best = on_main(checkpoint.best, run.stage1)
+    say(f"stage 1: the checkpoint of step {best.step} is used, chosen {how_chosen(settings)}")
 
 
 def spread(items: int, count: int) -> Tensor:

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from vqprior.configs import from_tree
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Config
+from vqprior.configs.schema import Config, Trained
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint, Tensors
 from vqprior.runtime.codes import Codes, Level
-from vqprior.runtime.lineage import codes_origin
+from vqprior.runtime.lineage import ENCODES_AS, codes_origin, encodes_as
 from vqprior.runtime.run_dir import RunDir
 
 from .likelihood import LIKELIHOODS
@@ -107,6 +107,17 @@ class VQVAE(nn.Module):
             f"{today}{name.removeprefix(former)}" if name.startswith(former) else name: tensor
             for name, tensor in tensors.items()
         }
+
+    @classmethod
+    def encoding(cls, tensors: Tensors) -> Tensors:
+        """Of the tensors by name those that make the codes: all but the decoder's. (What enlarges a coarser
+        level is seen by the finer one's quantizer.)"""
+        return {name: x for name, x in cls.renamed(tensors).items() if not name.startswith("decoder.")}
+
+    def learns(self, what: Trained) -> None:
+        """Let the gradient move all, or the decoder alone."""
+        self.requires_grad_(what == "all")
+        self.decoder.requires_grad_(True)
 
     def encode(self, x: Tensor) -> tuple[Quantized, ...]:
         """Images [B, C, H, W] in [0, 1] -> for each level their codes [B, h, w] and what comes with them.
@@ -220,12 +231,18 @@ def load_vqvae(saved: Checkpoint, device: torch.device) -> VQVAE:
     """The model of a checkpoint, rebuilt from the configuration it carries, for evaluation.
 
     Raises:
-        UserError: the checkpoint is not one of stage one.
+        UserError: the checkpoint is not one of stage one, or does not make the codes that it says.
     """
     if saved.meta.get("stage") != "stage1":
         raise UserError(f"{saved.path} is a checkpoint of {saved.meta.get('stage')}, expected one of stage1")
-    model = VQVAE(from_tree(saved.meta["config"]))
-    model.load_state_dict(model.renamed(saved.tensors(saved.weights)))
+    model, tensors = VQVAE(from_tree(saved.meta["config"])), saved.tensors(saved.weights)
+    kept = saved.meta.get(ENCODES_AS)
+    if kept and checkpoint.fingerprint_of(model.encoding(tensors)) != kept["encoding"]:
+        raise UserError(
+            f"{saved.path} says that it makes the codes of the VQ-VAE {kept['vqvae'][:12]}, and its encoder "
+            "or its quantizers are others: its files do not belong together"
+        )
+    model.load_state_dict(model.renamed(tensors))
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -240,19 +257,24 @@ def vqvae_of(run: RunDir, warn: Callable[[str], None] = print) -> Checkpoint:
 
 
 def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = print) -> Checkpoint:
-    """The checkpoint in a folder whose weights have this fingerprint.
+    """The checkpoint in a folder that makes the codes of the weights with this fingerprint: it has these
+    weights, or is the best of those that have another decoder (stage1.train).
 
     Raises:
-        UserError: no checkpoint there has it: the codes or the prior at hand came from another one.
+        UserError: there is none: the codes or the prior at hand came from another one.
     """
+    of_codes: list[Checkpoint] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             saved = checkpoint.read(path, verify=False)
         except UserError as error:
             warn(str(error))
             continue
-        if saved.fingerprint == fingerprint:
-            return checkpoint.read(path)
+        if encodes_as(saved)["vqvae"] == fingerprint:
+            of_codes.append(saved)
+    if of_codes:
+        unscored = lambda saved: (saved.score is None, saved.score or 0.0)
+        return checkpoint.read(min(of_codes, key=unscored).path)
     raise UserError(
         f"the code maps and the prior were made with the VQ-VAE {fingerprint[:12]}, and no checkpoint in "
         f"{folder} is it. "

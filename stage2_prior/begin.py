@@ -10,7 +10,7 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint, Tensors
 from vqprior.runtime.code_maps import Header, Level
-from vqprior.runtime.lineage import differing, lineage, refuse_misfits, source_run
+from vqprior.runtime.lineage import differing, encodes_as, lineage, refuse_misfits, source_run
 from vqprior.runtime.run_dir import RunDir
 
 from .prior import Prior
@@ -109,7 +109,7 @@ def _other_file(section: str, init: str) -> str:
 
 def vqvae_origins(run: RunDir, fingerprint: str) -> list[str]:
     """The fingerprint of a VQ-VAE of a run, and those of all that it began from, the latest first."""
-    same = (saved for saved in checkpoint.readable(run.stage1) if saved.fingerprint == fingerprint)
+    same = (saved for saved in checkpoint.readable(run.stage1) if encodes_as(saved)["vqvae"] == fingerprint)
     return next(map(lineage, same), [fingerprint])
 
 

@@ -55,6 +55,8 @@ TINY = [
 FSQ = ["--stage1.quantizer", "fsq", "--stage1.fsq.levels", "4", "4", "--stage1.K", "16"]
 LFQ = ["--stage1.quantizer", "lfq", "--stage1.lfq.temperature", "0.5"]
 SIMVQ = ["--stage1.quantizer", "simvq", "--stage1.gradient", "rotation"]
+SHARPER = ["--stage1.perceptual", "0.5", "--stage1.features.steps", "3"]
+SHARPER += ["--stage1.adversarial", "0.1", "--stage1.adversary.width", "16"]
 RESIDUAL = ["--stage1.codes_per_position", "2", "--stage1.residual", "True"]
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.gpu_operations import count
-from tests.conftest import TINY
+from tests.conftest import SHARPER, TINY
 from tests.pretend_device import DeviceTensor, pretend
 from vqprior import Generator
 from vqprior.cli import main
@@ -363,8 +363,9 @@ def test_every_command_ends_well(kind, request, finished_run, tmp_path):
             "2",
         ],
         ["--data.labels", "False", "--channels_last", "False", "--stage1.codebook.normalize", "True"],
+        [*SHARPER, "--precision", "bf16", "--stage1.accumulate", "2"],
     ],
-    ids=["bf16", "fp16", "logistic", "unconditional"],
+    ids=["bf16", "fp16", "logistic", "unconditional", "sharper"],
 )
 def test_a_run_under_other_settings_ends_well(flags_besides, flags, tmp_path):
     with pretend("cuda"):

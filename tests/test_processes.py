@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import FSQ, LFQ, RESIDUAL, SIMVQ, TINY, write_pictures
+from tests.conftest import FSQ, LFQ, RESIDUAL, SHARPER, SIMVQ, TINY, write_pictures
 from tests.launch import run_processes
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,8 @@ def compare(run, one, tolerance: float) -> None:
         # In fp32 the squares of small gradients, which the optimizer keeps, differ by more than the weights
         # do
         optimizer = ["optimizer"] if tolerance < 1e-6 else []
-        for file in ("model", *optimizer, *(["average"] if stage == "stage2" else [])):
+        beside = [path.stem for path in (one / stage / "step-00000050").glob("adversary*.safetensors")]
+        for file in ("model", *optimizer, *beside, *(["average"] if stage == "stage2" else [])):
             found, expected = (
                 load_file(path / stage / "step-00000050" / f"{file}.safetensors") for path in (run, one)
             )
@@ -78,7 +79,7 @@ def compare(run, one, tolerance: float) -> None:
                 assert relative_difference(found[name], value) < tolerance, (stage, file, name)
     for folder, tags in CURVES.items():
         logged = EventAccumulator(str(one / folder)).Reload().Tags()["scalars"]
-        more = ("stage1_loss/", "stage1_codes/perplexity")
+        more = ("stage1_loss/", "stage1_codes/perplexity", "stage1_adversary/", "stage1/perceptual")
         for tag in {*tags, *(tag for tag in logged if tag.startswith(more))}:
             (steps, values), (expected_steps, expected) = curve(run, folder, tag), curve(one, folder, tag)
             assert steps == expected_steps, tag
@@ -106,6 +107,7 @@ def compare(run, one, tolerance: float) -> None:
         ("fp64", 1e-8, 2, [*RESIDUAL, "--stage1.codebook.restart", 0.9]),
         ("fp64", 1e-8, 2, LFQ),  # whose entropy is of all vectors of a step
         ("fp64", 1e-8, 2, [*RESIDUAL, *LFQ[2:], "--stage1.quantizer", "lfq"]),  # in two passes each, too
+        ("fp64", 1e-8, 2, [*SHARPER, "--stage1.quantizer", "ema"]),  # in two passes each, too
         ("fp64", 1e-8, 2, ["--stage2.prior", "pixelsnail", "--stage2.pixelsnail.blocks", 2]),
         ("fp64", 1e-8, 2, ["--stage2.prior", "transformer", "--stage2.transformer.heads", 2]),
         (
@@ -140,7 +142,7 @@ def compare(run, one, tolerance: float) -> None:
     ],
     ids=[
         *("ema-2", "ema-restarts-4", "gradient-2", "fsq-2"),
-        *("simvq-2", "residual-2", "lfq-2", "lfq-residual-2"),
+        *("simvq-2", "residual-2", "lfq-2", "lfq-residual-2", "sharper-2"),
         *("pixelsnail-2", "transformer-2", "levels-2", "fp32-2"),
     ],
 )

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
@@ -237,9 +238,18 @@ def _stored(target: str | None) -> Config:
     return config if config.out else replace(config, out=str(Path("runs") / preset.stem))
 
 
+def _begun_from(name: str, flags: list[str]) -> str | None:
+    """The run whose stage one a new run begins from, which says all settings where no target does."""
+    words = [part for flag in flags for part in flag.split("=", 1)]
+    named = [after for word, after in pairwise(words) if word == "--stage1.init"]
+    return named[-1] if named and name in ("run", "train-vqvae") else None
+
+
 def _config(name: str, target: str | None, flags: list[str]) -> Config:
     """The configuration of a step: that of its target, then its flags."""
     default = _stored(target)
+    if target is None and (source := _begun_from(name, flags)):
+        target, default = source, replace(_stored(source), out=None)
     if name == "encode":
         default = default.for_inference()
     schema = TrainPrior if name == "train-prior" else Config
@@ -248,6 +258,8 @@ def _config(name: str, target: str | None, flags: list[str]) -> Config:
     prog = f"vqprior {name} {target or 'PRESET'}"
     config = configs.parse_options(schema, flags, default=default, prog=prog)
     _need_target(name, target)
+    if config.out is None:
+        raise UserError(f"vqprior {name} needs a folder for the new run: --out runs/NAME")
     return config
 
 

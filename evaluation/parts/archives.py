@@ -9,9 +9,9 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 from vqprior.runtime.kept import digest
 from vqprior.runtime.processes import on_main
+from vqprior.stage1_vqvae.classification import Labelled
 
 from ..archive_file import read_archive
-from ..classifier import Labelled
 from ..features import features_of
 from ..learners import classifier, classifier_of
 from ..measured import Measured, read_part

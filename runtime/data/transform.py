@@ -94,23 +94,28 @@ def augment(images: Tensor, data: Data, seed: int, positions: Tensor) -> Tensor:
     if not data.margin and not data.flip:
         return images
     bits = hash64(seed, Stream.AUGMENTATION, positions)
-    tops = (bits & 0xFFFF) % (data.margin + 1)
-    lefts = ((bits >> 16) & 0xFFFF) % (data.margin + 1)
-    mirrored = (bits >> 32) & int(data.flip)
+    places = drawn_windows(bits, data.margin, flip=data.flip)
     if images.device.type != "cpu":
-        return _gathered(images, onto(torch.stack([tops, lefts, mirrored]), images.device), data.size)
+        return gathered(images, onto(places, images.device), data.size)
     height, width = data.size
     windows = np.empty((*images.shape[:2], height, width), dtype=np.uint8)
     # Slice by slice: a picture is a few long copies; one gather over all of them takes ten times as long
-    places = zip(tops.tolist(), lefts.tolist(), mirrored.tolist(), strict=True)
-    for window, picture, (top, left, mirror) in zip(windows, images.numpy(), places, strict=True):
+    for window, picture, (top, left, mirror) in zip(windows, images.numpy(), places.T.tolist(), strict=True):
         part = picture[:, top : top + height, left : left + width]
         window[:] = part[:, :, ::-1] if mirror else part
     return torch.from_numpy(windows)
 
 
-def _gathered(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
-    """Windows [N, C, H, W] of images at these tops, lefts and mirrorings, [3, N]: one gather, for a GPU."""
+def drawn_windows(bits: Tensor, margin: int, *, flip: bool) -> Tensor:
+    """Tops, lefts and mirrorings of windows, [3, N] int64, from random bits [N] int64."""
+    tops = (bits & 0xFFFF) % (margin + 1)
+    lefts = ((bits >> 16) & 0xFFFF) % (margin + 1)
+    return torch.stack([tops, lefts, (bits >> 32) & int(flip)])
+
+
+def gathered(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
+    """Windows [N, C, H, W] of images at these tops, lefts and mirrorings, [3, N]: one gather, for a GPU or
+    for a gradient."""
     tops, lefts, mirrored = places[:, :, None]
     height, width = (torch.arange(side, device=images.device) for side in size)
     rows = tops + height  # [N, H]

@@ -13,6 +13,6 @@ def total(terms: Iterable[Tensor]) -> Tensor:
 
 
 def added(terms: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The sums of the terms of each name, which all have."""
+    """The sums of the terms of each name, which all have; none of none."""
     listed = [*terms]
-    return {name: total(of_one[name] for of_one in listed) for name in listed[0]}
+    return {name: total(of_one[name] for of_one in listed) for name in (listed[0] if listed else ())}

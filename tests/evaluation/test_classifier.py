@@ -1,7 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 
-from vqprior.evaluation.classifier import RATE, Classifier, Labelled, rate_at, shifted, train_classifier
+from vqprior.evaluation.classifier import Classifier
+from vqprior.stage1_vqvae.classification import RATE, Labelled, rate_at, shifted, train_classifier
 
 
 def stripes(count: int) -> Labelled:
@@ -16,7 +19,8 @@ def stripes(count: int) -> Labelled:
 
 
 def learnt(seed: int = 0, steps: int = 40) -> Classifier:
-    return train_classifier(stripes(300), (1, 12, 9), 2, steps=steps, seed=seed, device=torch.device("cpu"))
+    build = partial(Classifier, 1, (12, 9), 2)
+    return train_classifier(build, stripes(300), steps=steps, seed=seed, device=torch.device("cpu"))
 
 
 def test_it_learns_what_can_be_learnt():

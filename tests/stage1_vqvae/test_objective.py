@@ -72,3 +72,16 @@ def test_the_terms_are_those_of_the_equation(flags, names, x):
     assert [*terms] == names
     assert all(torch.allclose(terms[name], expected[name]) for name in names)
     assert torch.allclose(total(terms.values()), sum(expected[name] for name in names))
+
+
+def test_a_distance_and_an_opinion_of_the_reconstruction_are_weighed(x):
+    vqvae = model("--stage1.likelihood", "logistic")
+    prediction, quantized = vqvae(x)
+    x_hat = vqvae.likelihood.image(prediction)
+    judged = dict(perceptual=0.3, distance=lambda a, b: (a - b).abs().mean((1, 2, 3)))
+    judged |= dict(adversarial=0.2, opinion=lambda b: b.mean((1, 2, 3)))
+    terms = objective(x, prediction, quantized, likelihood=vqvae.likelihood, variance=0.1, beta=0.3, **judged)
+    assert torch.allclose(terms["perceptual"], 0.3 * (x - x_hat).abs().mean())
+    assert torch.allclose(terms["adversarial"], 0.2 * x_hat.mean())
+    alone = objective(x, prediction, (), likelihood=vqvae.likelihood, variance=0.1, beta=0.3)
+    assert [*alone] == ["reconstruction"]
