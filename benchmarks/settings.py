@@ -30,17 +30,20 @@ COMMANDS = {
     "train-prior": commands.TrainPrior,
     "encode --pictures": commands.EncodePictures,
     "complete": commands.Complete,
+    "score": commands.Score,
     "evaluate": commands.Evaluation,
     "check": commands.Check,
     "report": commands.Report,
     "import-codes": commands.ImportCodes,
     "export": commands.Export,
+    "app": commands.App,
 }
 """Commands with settings of their own, which no run keeps."""
 
 NEEDED: dict[type, dict[str, Any]] = {
     commands.Complete: {"image": "photo.png", "hide": "lower half"},
     commands.EncodePictures: {"pictures": "photos", "out": "codes"},
+    commands.Score: {"pictures": "photos", "out": "found"},
     commands.ImportCodes: {"out": "runs/mine"},
     commands.Export: {"out": "mine"},
 }
@@ -77,7 +80,13 @@ def page() -> str:
     parts.append("## Of single commands, which no run keeps")
     for name, owner in COMMANDS.items():
         instance = owner(**NEEDED.get(owner, {}))
-        own = [field.name for field in fields(owner) if field.name in owner.__annotations__]
+        named = {
+            name
+            for part in owner.mro()
+            if part.__module__ == commands.__name__
+            for name in part.__annotations__
+        }
+        own = [field.name for field in fields(owner) if field.name in named]
         parts += [f"### `{name}`", table(instance, "", own)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

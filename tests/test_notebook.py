@@ -28,7 +28,7 @@ def test_every_cell_runs(tmp_path: Path):
     client.execute(env=environment(None) | {"VQPRIOR_NOTEBOOK_STEPS": "6"})
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     shown = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(shown) == 10
+    assert len(shown) == 11
     said = "".join(output.get("text", "") for output in outputs)
     assert "codes occur" in said and "Traceback" not in said
     assert (tmp_path / "runs" / "notebook" / "samples" / "grid.png").is_file()
