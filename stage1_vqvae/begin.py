@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vqprior.configs import Config, from_tree
+from vqprior.configs import Config, differences, from_tree
 from vqprior.runtime import checkpoint, code_maps
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.checkpoint_writer import Writer
@@ -82,13 +82,17 @@ def binding(model: VQVAE, resumed: Checkpoint | None, source: Checkpoint | None)
 
 def take_codes(config: Config, run: RunDir, data: DataSet, saved: Checkpoint) -> None:
     """Copy the code maps and the priors of the run that `stage1.init` names, where they are of these codes
-    and of the pictures here: a new decoder leaves them what they are."""
+    and of the pictures here, and the priors of the settings here: a new decoder leaves them what they are."""
     there, vqvae = RunDir(Path(config.stage1.init)), encodes_as(saved)["vqvae"]
     header = code_maps.read_header(there.codes)
     origins = {there.codes: header.origin()} if header else {}
-    for folder in map(there.stage2_of, range(config.stage1.levels)):
+    for level in range(config.stage1.levels):
+        folder, section = there.stage2_of(level), config.stage2_of(level).SECTION
         if prior := next(checkpoint.readable(folder), None):
-            origins[folder] = prior.meta["codes"]
+            if changed := differences(from_tree(prior.meta["config"]), config, section):
+                say(f"stage 1: the prior in {folder} is not taken over: {'; '.join(changed)}")
+            else:
+                origins[folder] = prior.meta["codes"]
     ours = {"vqvae": vqvae, "data_fingerprint": data.fingerprint, "data": config.data.binding()}
     taken = [folder for folder, origin in origins.items() if ours.items() <= origin.items()]
     for folder in taken:
@@ -130,6 +134,7 @@ def take_over(config: Config, run: RunDir, data: DataSet, saved: Checkpoint) -> 
         "config": asdict(config),
         "data_fingerprint": data.fingerprint,
         BEGUN_FROM: lineage(saved),
+        **({ENCODES_AS: kept} if (kept := saved.meta.get(ENCODES_AS)) else {}),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
         "guard": Guard(accelerator, writer, 0).state(),
     }

@@ -172,6 +172,25 @@ def test_of_other_pictures_nothing_is_taken_over(finished_run, sharpen, tmp_path
     assert not (sharp / "codes").exists() and not (sharp / "stage2").exists()
 
 
+def test_a_prior_of_other_settings_is_trained_here(finished_run, sharpen, command):
+    sharp = sharpen(finished_run, "--stage2.channels", 12)
+    assert "is not taken over: stage2.channels is 8 there and 12 now" in sharpen.printed
+    assert same_files(finished_run / "codes", sharp / "codes") and not (sharp / "stage2").exists()
+    assert command("train-prior", sharp)[0] == 0
+    assert checkpoint.best(sharp / "stage2").meta["config"]["stage2"]["channels"] == 12
+
+
+def test_taken_over_as_it_is_it_still_makes_the_codes_of_the_first_run(
+    finished_run, sharpen, command, tmp_path
+):
+    """So that a prior of these codes begins as one of the same codes."""
+    sharp = sharpen(finished_run)
+    flags = ["--stage1.train", "all", "--stage1.perceptual", 0, "--stage1.steps", 0, "--stage2.init", sharp]
+    code, printed = command("run", "--stage1.init", sharp, *flags, "--out", tmp_path / "new")
+    assert code == 0 and "its codes have moved" not in printed, printed
+    assert same_files(finished_run / "codes", tmp_path / "new" / "codes")
+
+
 def test_any_other_change_of_stage_one_is_refused(finished_run, sharpen, command, tmp_path):
     """Trained as a whole its codes move; and an encoder that was exchanged is seen."""
     all_of_it = tmp_path / "all"
