@@ -54,6 +54,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         counted = f"{row['gflop_an_image']:.2f} | {row['batch']} | {row['steps']:,}"
-        assumed = f"{row['assumed_steps_per_second']:.3g} | {row['assumed_hours']:.1f}"
+        hours = row["assumed_hours"]
+        assumed = f"{row['assumed_steps_per_second']:.3g} | {f'{hours:.1f}' if hours >= 0.1 else '< 0.1'}"
         lines.append(f"| {row['preset']} | {row['stage']} | {counted} | {assumed} |")
     return "\n".join(lines)
