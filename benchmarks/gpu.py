@@ -4,6 +4,7 @@
     python -m benchmarks.gpu --presets mnist --quick  the same in miniature, on any machine
     python -m benchmarks.gpu --memory                 memory of training, counted: no GPU needed
     python -m benchmarks.gpu --operations             operations and waits of a step, counted: no GPU needed
+    python -m benchmarks.gpu --work                   arithmetic of training, counted: no GPU needed
 
 Training: the real loops on made-up data, both stages of each preset, at the preset's batch or, where that
 does not fit, at a half of it, a quarter, and so on; in fp32, TF32, bf16, and bf16 as a recorded step
@@ -591,21 +592,30 @@ def main(argv: list[str] | None = None) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="files to write, without their ending")
-    parser.add_argument("--presets", nargs="+", choices=CLASSES, help="others are counted by --memory alone")
+    parser.add_argument("--presets", nargs="+", choices=CLASSES, help="some are counted alone")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
     parser.add_argument("--minutes", type=float, default=8, help="then only what has no figure is measured")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it runs")
     parser.add_argument("--memory", action="store_true", help="count memory instead")
     parser.add_argument("--operations", action="store_true", help="count operations and waits instead")
+    parser.add_argument("--work", action="store_true", help="count arithmetic instead")
     options = parser.parse_args(argv)
-    presets = tuple(options.presets or (CLASSES if options.memory else PRESETS))
-    if not options.memory and (others := [preset for preset in presets if preset not in PRESETS]):
-        parser.error(f"{', '.join(others)}: counted by --memory alone; measured are {', '.join(PRESETS)}")
+    all_of_them = options.memory or options.work
+    presets = tuple(options.presets or (CLASSES if all_of_them else PRESETS))
+    if not all_of_them and (others := [preset for preset in presets if preset not in PRESETS]):
+        parser.error(
+            f"{', '.join(others)}: counted by --memory and --work alone; measured are {', '.join(PRESETS)}"
+        )
     if options.memory:
         from benchmarks import gpu_memory
 
         rows = gpu_memory.table(presets)
         return written(rows, gpu_memory.as_markdown(rows), options.out)
+    if options.work:
+        from benchmarks import gpu_work
+
+        rows = gpu_work.table(presets)
+        return written(rows, gpu_work.as_markdown(rows), options.out)
     if options.operations:
         from benchmarks import gpu_operations
 

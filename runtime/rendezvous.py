@@ -7,6 +7,7 @@ the others its port; a port that a dead one left behind refuses the connection, 
 new one.
 """
 
+import hashlib
 import os
 import socket
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch.distributed import DistError, TCPStore
 
-PORT = "vqprior/port"
+PORT, SAID = "vqprior/port", "vqprior/said"
 PATIENCE = timedelta(seconds=5)  # for a connection to a port that may be a dead one's
 
 
@@ -39,6 +40,23 @@ def fresh_store(timeout: timedelta) -> dict[str, Any]:
         store = _find(host, shared, deadline=time.monotonic() + timeout.total_seconds())
         store.set_timeout(timeout)
     return {"store": store, "rank": rank, "world_size": processes}
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other process of this attempt has said so: all of them refuse the same command line in the
+    same words, and once is enough. True where they cannot ask each other."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    attempt, words = (
+        os.environ.get("TORCHELASTIC_RESTART_COUNT", 0),
+        hashlib.sha256(text.encode()).hexdigest(),
+    )
+    try:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        shared = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=PATIENCE)
+        return shared.add(f"{SAID}/{attempt}/{words}", 1) == 1
+    except (KeyError, ValueError, OSError, DistError):
+        return True
 
 
 def _find(host: str, shared: TCPStore, deadline: float) -> TCPStore:

@@ -112,7 +112,7 @@ def test_the_table_of_memory_has_a_row_for_each_level(tmp_path, capsys, monkeypa
 def test_presets_that_are_counted_only_are_not_measured(capsys):
     with pytest.raises(SystemExit) as error:
         gpu.main(["--presets", "ffhq256"])
-    assert error.value.code == 2 and "counted by --memory alone" in capsys.readouterr().err
+    assert error.value.code == 2 and "counted by --memory and --work alone" in capsys.readouterr().err
 
 
 def test_operations_are_those_of_the_table(capsys, tmp_path):
@@ -120,3 +120,15 @@ def test_operations_are_those_of_the_table(capsys, tmp_path):
     rows = json.loads((tmp_path / "operations.json").read_text())
     again = gpu_operations.count("mnist", "stage2")
     assert rows[1]["operations"] == again.operations and rows[1]["waits"] == again.waits
+
+
+def test_a_transformer_is_counted_at_six_operations_a_weight_and_place(tmp_path):
+    """Two forward, four backward (arXiv 2001.08361, section 2.1); its attention and embeddings are small."""
+    gpu.main(["--work", "--presets", "mnist_transformer", "--out", str(tmp_path / "work")])
+    *_, prior = json.loads((tmp_path / "work.json").read_text())
+    weights = sum(
+        parameter.numel()
+        for parameter in Stage(0).build(gpu.config_of(prior["preset"]), 1, 10)[0].parameters()
+    )
+    assert prior["gflop_an_image"] == pytest.approx(6 * weights * 49 / 1e9, rel=0.1)
+    assert prior["assumed_hours"] * 3600 * prior["assumed_steps_per_second"] == pytest.approx(prior["steps"])

@@ -309,7 +309,8 @@ def _run(arguments: list[str]) -> int:
         with devices.choose(device):
             COMMANDS[name].call(name, target, rest)
     except UserError as error:
-        print(f"vqprior: {error}", file=sys.stderr)
+        if _first_to_say(str(error)):
+            print(f"vqprior: {error}", file=sys.stderr)
         return 2
     except (Interrupted, SystemExit) as stop:  # told to stop, or tyro has said what is wrong with a flag
         return stop.code
@@ -346,6 +347,15 @@ def entry(call: Callable[[], int] = main) -> NoReturn:
     if error:
         leaving.tell(error)
     leaving.leave(code)
+
+
+def _first_to_say(text: str) -> bool:
+    """Whether no other process has said so; torch is not waited for where there is one alone."""
+    if "RANK" not in os.environ:
+        return True
+    from vqprior.runtime.rendezvous import first_to_say
+
+    return first_to_say(text)
 
 
 def _way_out() -> ModuleType | None:

@@ -51,3 +51,19 @@ def test_a_port_that_a_dead_process_left_behind_is_passed_over(monkeypatch):
     assert (first["rank"], first["world_size"]) == (0, 2)
     first["store"].set("word", "hello")
     assert found.get("word") == b"hello"
+
+
+def test_words_are_said_once_an_attempt_and_by_each_that_cannot_ask(monkeypatch):
+    shared = TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=SOON)
+    told = {"USE_AGENT_STORE": "True", "RESTART_COUNT": "0"}
+    environment = {f"TORCHELASTIC_{name}": value for name, value in told.items()}
+    for name, value in (environment | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(shared.port)}).items():
+        monkeypatch.setenv(name, value)
+    assert [rendezvous.first_to_say(text) for text in ("a", "a", "b")] == [True, False, True]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert rendezvous.first_to_say("a")
+    with socket.socket() as nobody:
+        nobody.bind(("localhost", 0))  # refuses: it does not listen
+        monkeypatch.setenv("MASTER_PORT", str(nobody.getsockname()[1]))
+        monkeypatch.setattr(rendezvous, "PATIENCE", timedelta(seconds=1))
+        assert rendezvous.first_to_say("a") and rendezvous.first_to_say("a")
