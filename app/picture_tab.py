@@ -65,7 +65,8 @@ class PictureTab:
 
         own, painted = [self.uploaded, label], [self.painter, self.hidden]
         parts = [self.uploaded, self.examined, self.open_button, self.column, *painted]
-        file.upload(spoken(self.upload), [file, label], parts, **QUIETLY)
+        # One at a time: a large picture takes gigabytes
+        file.upload(spoken(self.upload), [file, label], parts, concurrency_limit=1, **QUIETLY)
         label.input(spoken(self.examine), own, [self.examined], **QUIETLY)
         self.open_button.click(spoken(self.open), own, codes.outputs, **QUIETLY)
         self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)

@@ -36,5 +36,5 @@ def save_npz(path: Path, made: Made, levels: tuple[Level, ...], label_names: tup
         label_names=np.array(label_names, dtype=np.str_),
         bits=made.bits.numpy(),
         settings=np.array(json.dumps(made.settings)),
-        **by_level("codes", codes if len(codes) > 1 else codes[0]),
+        **by_level("codes", codes),
     )

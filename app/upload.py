@@ -2,15 +2,19 @@
 
 from typing import NamedTuple
 
+from PIL import Image
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime.data.decode import decode, facts
+from vqprior.runtime.data.folder import heif_is_there
 from vqprior.runtime.data.transform import least_size
 from vqprior.sampling.complete import prepared
 
 PIXELS = 50_000_000  # of an upload, at most: several visitors share the memory
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read. Pillow knows others: EPS starts Ghostscript, an ICO unpacks its pixels as it is opened."""
 
 
 class Upload(NamedTuple):
@@ -24,19 +28,22 @@ def read_upload(content: bytes, name: str, data: Data) -> Upload:
     """A visitor's file as the networks see pictures, cut and resized like the run's.
 
     Raises:
-        UserError: it is empty, damaged, no picture or too large.
+        UserError: it is empty, damaged, no picture of such a format or too large.
     """
-    found = facts(content, name)
+    heif_is_there()
+    Image.init()
+    formats = [one for one in FORMATS if one in Image.OPEN]
+    found = facts(content, name, formats)
     if found.width * found.height > PIXELS:
         raise UserError(
             f"{name} has {found.width:,} x {found.height:,} pixels; {PIXELS:,} in all are the most that "
             "this page reads: make it smaller first"
         )
-    image = prepared(decode(content, name, least=least_size(data)), data)
+    image = prepared(decode(content, name, least=least_size(data), formats=formats), data)
     words = [f"{name}: {found.format}, {found.width:,} x {found.height:,} pixels of {found.kind}"]
     height, width = data.size
     if (found.height, found.width) != data.size:
         words.append(f"cut and resized to {width} x {height}")
-    if found.frames > 1:
-        words.append(f"the first of its {found.frames} frames")
+    if found.several:
+        words.append("the first of its frames")
     return Upload(image, ", ".join(words))

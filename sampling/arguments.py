@@ -136,6 +136,10 @@ def as_levels(arrays: Arrays) -> tuple[np.ndarray, ...]:
 
 def by_level(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
     """The arrays as files name them: of one level by the name, of several with the level's number behind."""
-    if not isinstance(arrays, tuple):
-        return {name: arrays}
-    return {f"{name}{level}": array for level, array in enumerate(arrays)}
+    of_levels = arrays if isinstance(arrays, tuple) else (arrays,)
+    return dict(zip(numbered(name, len(of_levels)), of_levels, strict=True))
+
+
+def numbered(name: str, levels: int) -> list[str]:
+    """The name of what each level has: with its number, where there are several."""
+    return [f"{name}{level}" for level in range(levels)] if levels > 1 else [name]

@@ -192,7 +192,7 @@ def _all_codes(unfinished: Unfinished, chunks: int, levels: Sequence[Level]) -> 
             parts.append([arrays[name] for name in arrays])
     joined = (np.concatenate(of_level) for of_level in zip(*parts, strict=True))
     narrow = tuple(array.astype(level.dtype) for array, level in zip(joined, levels, strict=True))
-    return by_level("codes", narrow if len(narrow) > 1 else narrow[0])
+    return by_level("codes", narrow)
 
 
 def _joined(unfinished: Unfinished, chunks: int) -> Verified:

@@ -27,6 +27,7 @@ from vqprior.stage1_vqvae.vqvae import VQVAE, load_vqvae, vqvae_of
 from vqprior.stage2_prior.prior import Prior
 from vqprior.stage2_prior.priors import load_prior
 
+from .arguments import numbered
 from .networks import prior_checkpoints
 
 FOLDER = "onnx"  # of an exported run
@@ -67,11 +68,6 @@ def write_graphs(run: RunDir) -> None:
             labels = {"labels": torch.zeros(BATCH, dtype=torch.int64)} if prior.classes else {}
             given = labels | dict(zip(names[: level + 1], codes[: level + 1], strict=True))
             _write(folder / f"{name}.onnx", prior, _logits, given, ["logits"])
-
-
-def numbered(name: str, levels: int) -> list[str]:
-    """The name of what each level has: with its number, where there are several."""
-    return [f"{name}{level}" for level in range(levels)] if levels > 1 else [name]
 
 
 def _encoded(vqvae: VQVAE, x: Tensor) -> tuple[Tensor, ...]:

@@ -42,7 +42,7 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import Unfinished
 from vqprior.stage1_vqvae.vqvae import vqvae_of
 
-from .arguments import as_arrays, by_level
+from .arguments import as_arrays, by_level, numbered
 from .choice import Sampling
 from .labels import label_of_text
 from .networks import Networks, prior_checkpoints
@@ -179,7 +179,7 @@ def _assemble(
     write_file(out / "scores.csv", _table(numbers, names, figures))
     arrays = {"differences": (_readable(part, "differences") for part in parts)}
     for name, field in (("places", "bits"), ("redrawn", "redrawn"), ("restored", "restored")):
-        for level, key in enumerate(_keys(name, levels)):
+        for level, key in enumerate(numbered(name, len(levels))):
             arrays[key] = _of_level(parts, field, levels, level)
     of_usual = {"usual": usual.bits.astype(np.float64).sum(1)}
     of_usual |= by_level("limits", as_arrays(apart(limits, levels)))
@@ -205,11 +205,6 @@ def _readable(part: np.ndarray, field: str) -> np.ndarray:
     return part[field][part["readable"]]
 
 
-def _keys(name: str, levels: Sequence[Level]) -> list[str]:
-    """What a map is called of each level; of one level by the name alone."""
-    return [f"{name}{level}" for level in range(len(levels))] if len(levels) > 1 else [name]
-
-
 def _of_level(
     parts: Sequence[np.ndarray],
     field: str,
@@ -228,7 +223,7 @@ def _figures(parts: Sequence[np.ndarray], usual: Usual, levels: Sequence[Level])
     for level in range(len(levels)):
         sums = (maps.sum((1, 2), dtype=np.float64) for maps in _of_level(parts, "bits", levels, level))
         of_levels.append(np.concatenate([*sums]))
-    of_each = dict(zip(_keys("bits", levels), of_levels, strict=True)) if len(levels) > 1 else {}
+    of_each = dict(zip(numbered("bits", len(levels)), of_levels, strict=True)) if len(levels) > 1 else {}
     total = sum(of_levels)
     redrawn = [_readable(part, "redrawn").sum(1) for part in parts]
     differences = [_readable(part, "differences").mean((1, 2), dtype=np.float64) for part in parts]

@@ -4,6 +4,7 @@ import io
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,11 +57,14 @@ class Facts(NamedTuple):
     width: int
     height: int
     kind: str  # of a pixel: "8 bits", "16 bits", "32 bits", "float"
-    frames: int
+    several: bool  # frames: they are not counted, which takes minutes for a hostile TIFF
 
 
-def facts(content: Content | None, where: str) -> Facts:
+def facts(content: Content | None, where: str, formats: Sequence[str] | None = None) -> Facts:
     """What a picture's header says, without decoding its pixels.
+
+    Args:
+        formats: those of Pillow that are tried; all where not given.
 
     Raises:
         Unreadable: there is no header that can be read.
@@ -68,24 +72,31 @@ def facts(content: Content | None, where: str) -> Facts:
     if content is None:
         raise Unreadable(where, "it is empty: a null in place of a picture")
     if isinstance(content, np.ndarray):
-        return Facts("array", content.shape[1], content.shape[0], "8 bits", 1)
+        return Facts("array", content.shape[1], content.shape[0], "8 bits", False)
     try:
         if content.startswith(NPY):
             (height, width, *_), dtype = _npy_header(content)
-            return Facts("NPY", width, height, _kind(dtype), 1)
-        with Image.open(io.BytesIO(content)) as image:
-            kind = KINDS.get(image.mode, "8 bits")
-            return Facts(image.format or "unknown", *image.size, kind, getattr(image, "n_frames", 1))
+            return Facts("NPY", width, height, _kind(dtype), False)
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            kind, several = KINDS.get(image.mode, "8 bits"), getattr(image, "is_animated", False)
+            return Facts(image.format or "unknown", *image.size, kind, several)
     except Exception as error:  # Pillow's plugins and numpy raise anything on damaged files
         raise Unreadable(where, _reason(error, content)) from error
 
 
-def decode(content: Content | None, where: str, *, least: tuple[int, int] | None = None) -> Decoded:
+def decode(
+    content: Content | None,
+    where: str,
+    *,
+    least: tuple[int, int] | None = None,
+    formats: Sequence[str] | None = None,
+) -> Decoded:
     """The first frame of a picture, upright.
 
     Args:
         least: height and width that are enough: a JPEG decoder may then give a fraction of the size, at least
             HEADROOM times as much, so that the resize which follows hardly sees a difference.
+        formats: as for `facts`.
 
     Raises:
         Unreadable: for whatever reason, damage and sizes beyond Pillow's limit among them.
@@ -98,7 +109,7 @@ def decode(content: Content | None, where: str, *, least: tuple[int, int] | None
         if content.startswith(NPY):
             array = _npy(content)
             return Image.fromarray(array) if array.dtype == np.uint8 else _finite(array)
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
             deep = any(tile[-1] == "RGB;16B" for tile in image.tile)  # first: getexif may load the pixels
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             if least and image.format in DRAFTED:

@@ -42,7 +42,7 @@ MARKERS = {
 
 
 @cache
-def _heif_is_there() -> bool:
+def heif_is_there() -> bool:
     """Whether HEIF can be read; if so, Pillow opens it from now on in this process."""
     if find_spec("pillow_heif") is None:
         return False
@@ -62,7 +62,7 @@ class FileReader:
     def content(self, index: int) -> bytes:
         path = self._path(index)
         if path.suffix.lower() in HEIF:
-            _heif_is_there()  # here, since every process that decodes needs it
+            heif_is_there()  # here, since every process that decodes needs it
         return path.read_bytes()
 
     def where(self, index: int) -> str:
@@ -156,7 +156,7 @@ def _left_out(entry: os.DirEntry[str], endings: frozenset[str]) -> str:
     """Why a file is left out, in words; empty for one that is wanted."""
     ending = os.path.splitext(entry.name)[1].lower()
     if ending in HEIF and endings == ENDINGS:
-        return "" if _heif_is_there() else f"ending {ending} (pip install pillow-heif)"
+        return "" if heif_is_there() else f"ending {ending} (pip install pillow-heif)"
     if ending not in endings:
         return f"ending {printable(ending)}" if ending else "without an ending"
     if not entry.is_file() and os.path.exists(entry.path):

@@ -41,7 +41,7 @@ class Look:
     width: int = 0
     height: int = 0
     kind: str = ""  # of a pixel: "8 bits", "16 bits", ...
-    frames: int = 1
+    frames: int = 1  # 2 stands for several
     reason: str = ""  # why it cannot be read, else empty
 
 
@@ -136,7 +136,8 @@ def look(pictures: Pictures, index: int) -> Look:
         seen = facts(content, where)
     except Unreadable as error:
         return Look(size, time, digest_of(content), reason=error.reason)
-    return Look(size, time, digest_of(content), seen.format, seen.width, seen.height, seen.kind, seen.frames)
+    frames = 2 if seen.several else 1
+    return Look(size, time, digest_of(content), seen.format, seen.width, seen.height, seen.kind, frames)
 
 
 def note(file: Path, split: str, key: str, reason: str) -> None:

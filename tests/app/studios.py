@@ -25,7 +25,11 @@ def drawn(studio: Studio, count: int = 4, seed: int = 3, method: str = "auto") -
     return studio.made(codes, labels, settings_of(sampling))
 
 
-def png(image: Image.Image, **settings) -> bytes:
+def encoded(image: Image.Image, kind: str, **settings) -> bytes:
     file = io.BytesIO()
-    image.save(file, format="PNG", **settings)
+    image.save(file, format=kind, **settings)
     return file.getvalue()
+
+
+def png(image: Image.Image, **settings) -> bytes:
+    return encoded(image, "PNG", **settings)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tests.conftest import colour
 from vqprior.configs import UserError
@@ -183,3 +183,17 @@ def test_what_is_no_picture_is_refused_in_words(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(Unreadable, match=r"has 120 pixels, and 100 are the most"):
         decode(png, "it")
+
+
+def test_the_frames_of_a_picture_are_not_counted(monkeypatch):
+    """Counting those of a TIFF takes time with the square of their number."""
+
+    def count(_image):
+        raise AssertionError("counted")
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "n_frames", property(count))
+    frames = [Image.new("L", (4, 4), shade) for shade in (0, 100, 200)]
+    for kind in ("TIFF", "GIF"):
+        for more in ([], frames[1:]):
+            content = encoded(frames[0], kind, save_all=True, append_images=more)
+            assert facts(content, "it").several == bool(more)

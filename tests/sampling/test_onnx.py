@@ -18,6 +18,7 @@ from vqprior.runtime import checkpoint
 from vqprior.runtime.files import write_file
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling import onnx_graphs
+from vqprior.sampling.arguments import numbered
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.prior import Prior
 from vqprior.stage2_prior.priors import PRIORS, build
@@ -70,7 +71,7 @@ def make_run(folder: Path, stage1: Stage1, stage2: Stage2, classes: int) -> tupl
 
 
 def assert_graphs_are_the_networks(folder: Path, vqvae: VQVAE, priors: list[Prior]) -> None:
-    names = onnx_graphs.numbered("prior", len(priors))
+    names = numbered("prior", len(priors))
     for batch in (1, 3):
         x = torch.rand(batch, vqvae.channels, *vqvae.image_size)
         quantized = vqvae.encode(x)
