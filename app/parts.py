@@ -36,6 +36,20 @@ TO_GALLERY = """() => {
 """On a telephone, what is drawn lies below: go there."""
 
 
+def uploads_alone(part: gr.File) -> gr.File:
+    """The component, which takes no address: the server would fetch it, and no request leaves this
+    machine."""
+    keep = part.async_move_resource_to_block_cache
+
+    async def of_this_page(source: str | Path | None) -> str | None:
+        if source is not None and "://" in str(source):
+            raise gr.Error("give the picture itself, not an address of it")
+        return await keep(source)
+
+    part.async_move_resource_to_block_cache = of_this_page
+    return part
+
+
 def spoken(function: Callable) -> Callable:
     """The function, whose UserErrors become words on the page."""
 

@@ -16,7 +16,18 @@ from vqprior.sampling.masks import half
 from . import html
 from .codes_tab import CodesTab
 from .made import Made, settings_of
-from .parts import PAINT, QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, spoken, there
+from .parts import (
+    PAINT,
+    QUIETLY,
+    TO_GALLERY,
+    Gallery,
+    Values,
+    chosen,
+    class_list,
+    spoken,
+    there,
+    uploads_alone,
+)
 from .studio import MOST, Studio
 from .upload import Upload, read_upload
 
@@ -42,7 +53,9 @@ class PictureTab:
         self.uploaded, self.hidden = gr.State(), gr.State("")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                file = gr.File(label="A picture", type="filepath", height=130, elem_id="upload")
+                file = uploads_alone(
+                    gr.File(label="A picture", type="filepath", height=130, elem_id="upload")
+                )
                 label = class_list(studio, "Its class", "not told", only_names=not studio.takes_guidance)
             with gr.Column(scale=3, min_width=320):
                 self.examined = gr.HTML(f'<p class="hint">{HINT}</p>', elem_id="examined")

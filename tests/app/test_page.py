@@ -1,5 +1,6 @@
 """What the tabs of the page do, without a browser."""
 
+import asyncio
 import json
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from tests.sampling.tiny import tiny_generator  # noqa: E402
 from vqprior.app.codes_tab import CodesTab  # noqa: E402
 from vqprior.app.draw_tab import DrawTab  # noqa: E402
 from vqprior.app.page import build  # noqa: E402
-from vqprior.app.parts import NOTHING, spoken  # noqa: E402
+from vqprior.app.parts import NOTHING, spoken, uploads_alone  # noqa: E402
 from vqprior.app.picture_tab import PictureTab, mask_of  # noqa: E402
 from vqprior.configs.errors import UserError  # noqa: E402
 
@@ -151,3 +152,22 @@ def test_errors_of_users_become_words_and_others_stay():
         next(steps)
     with pytest.raises(ZeroDivisionError):
         spoken(lambda: 1 / 0)()
+
+
+def test_an_address_in_place_of_a_picture_is_refused_and_not_asked_for(tmp_path, monkeypatch):
+    def fetch(*_, **__):
+        raise AssertionError("a request left the machine")
+
+    monkeypatch.setattr(gr.processing_utils, "async_ssrf_protected_download", fetch)
+    (picture := tmp_path / "x.png").write_bytes(b"some bytes")
+    with gr.Blocks():
+        file = uploads_alone(gr.File())
+
+    def sent(path: str):
+        payload = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        moving = gr.processing_utils.async_move_files_to_cache(payload, file, check_in_upload_folder=False)
+        return asyncio.run(moving)
+
+    assert sent(str(picture))["path"].endswith("x.png")
+    with pytest.raises(gr.Error, match="not an address"):
+        sent("http://192.0.2.1/x.png")
