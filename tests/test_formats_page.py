@@ -20,9 +20,12 @@ PAGE = (ROOT / "docs" / "formats.md").read_text()
 NAMED = re.findall(r"`([^`\n]+)`", PAGE)
 FINE = "--stage1.levels 2 --stage1.average 0.9 --stage2_fine.steps 4 --stage2_fine.save_every 4".split()
 FINE += "--stage2_fine.eval_every 4 --stage2_fine.batch_size 8 --stage2_fine.channels 8".split()
+SHARPER = "--stage1.perceptual 1 --stage1.features.steps 2 --stage1.adversarial 0.1".split()
 CHECKPOINT = ("manifest.json", "model.safetensors", "average.safetensors", "optimizer.safetensors")
+OF_ADVERSARY = ("adversary.safetensors", "adversary_optimizer.safetensors")
 WITHIN = {
-    **dict.fromkeys(("stage1/step-*/", "stage2/step-*/", "stage2-*/step-*/"), CHECKPOINT),
+    **dict.fromkeys(("stage2/step-*/", "stage2-*/step-*/"), CHECKPOINT),
+    "stage1/step-*/": (*CHECKPOINT, *OF_ADVERSARY),
     "samples/": ("samples.npz", "images/*.png", "grid.png", "samples.json", "verified.json"),
     "completions/*/": ("completions.png", "completions.npz", "completions.json"),
 }
@@ -35,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("formats")
     pictures, run = write_pictures(folder / "pictures"), folder / "run"
     picture = pictures / "ant" / "picture0.png"
-    flags = [*TINY, *FINE, "--stage2.label_dropout", "0.1", "--data.root", pictures, "--out", run]
+    flags = [*TINY, *FINE, *SHARPER, "--stage2.label_dropout", "0.1", "--data.root", pictures, "--out", run]
     labels = ["--images", "4", "--classifier_steps", "3"]
     for words in (
         ["run", "folder", *flags, "--data.cache", folder / "cache"],
@@ -45,6 +48,7 @@ def folder(tmp_path_factory) -> Path:
         ["report", run],
         ["check", run],
         ["encode", run, "--pictures", pictures, "--out", folder / "codes"],
+        ["score", run, "--pictures", pictures, "--out", folder / "scores"],
         ["export", run, "--out", folder / "shared"],
     ):
         assert main([*map(str, words)]) == 0, words
@@ -66,7 +70,7 @@ def test_it_leaves_out_no_file(folder):
     known = [*patterns()]
     for name in files_in(folder / "run"):
         assert any(fnmatch(name, pattern) for pattern in known), name
-    for part in ("codes", "shared", "cache"):
+    for part in ("codes", "scores", "shared", "cache"):
         for name in files_in(folder / part):
             shown = [pattern for pattern in known if fnmatch(name, pattern)]
             assert shown, f"{part}/{name}"
@@ -80,7 +84,12 @@ def test_the_files_in_folders_of_their_own_stand_on_it():
 
 def test_it_names_no_file_of_a_run_that_none_writes(folder):
     written = files_in(folder / "run")
-    elsewhere = {"skipped.txt", "damaged.txt", *(f"codebook/{name}" for name in ("vectors.tsv", "codes.tsv"))}
+    elsewhere = {
+        "skipped.txt",
+        "damaged.txt",
+        "trackers.json",
+        *(f"codebook/{name}" for name in ("vectors.tsv", "codes.tsv")),
+    }
     elsewhere |= {"codebook/thumbnails.png"}  # of one level
     of_run = PAGE.split("## A run directory")[1].split("## A checkpoint")[0]
     of_codes = PAGE.split("## Code maps")[1].split("From Python")[0]

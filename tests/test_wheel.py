@@ -39,12 +39,12 @@ def wheel(tmp_path_factory) -> Path:
 def test_a_wheel_holds_every_module_and_file_of_the_packages_and_one_import_name(wheel):
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in names} == {"vqprior"}
-    packages = ("configs", "runtime", "sampling", "evaluation", "stage1_vqvae", "stage2_prior")
+    packages = ("app", "configs", "runtime", "sampling", "evaluation", "stage1_vqvae", "stage2_prior")
     files = [
         path
         for package in packages
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".yaml", ".html")
+        if path.suffix in (".py", ".yaml", ".html", ".css", ".js")
     ]
     expected = {f"vqprior/{path.relative_to(ROOT)}" for path in files}
     expected |= {f"vqprior/{path.name}" for path in (ROOT / "vqprior").glob("*.py")}

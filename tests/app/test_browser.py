@@ -246,4 +246,6 @@ def test_a_telephone_needs_no_scrolling_sideways(page):
 def test_nothing_left_this_machine(page, outside):
     """After all of the above: neither the browser (see `page`) nor the server asked another machine."""
     with pytest.raises(BlockingIOError):
-        outside.accept()
+        visitor, _ = outside.accept()
+        visitor.settimeout(5)
+        pytest.fail(f"it was asked: {visitor.recv(300)}")

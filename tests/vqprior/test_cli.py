@@ -231,6 +231,7 @@ def test_help_explains_every_flag(command, name):
         "sample": drawing,
         "complete": drawing,
         "export": (("--out", "--half"), "Store weights in 16 bits"),
+        "score": (("--quantile", "--restorations", "--label", "--out"), "drawn anew"),
         "app": (("--host", "--port"), "there is no password"),
     }
     whole = (("--stage1.beta", "--data.root", "--out", "--precision"), "moves the encoder")
