@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqprior.runtime.codes import Level
+from vqprior.runtime.pictures import hot
 from vqprior.sampling.decoding import colours
 
 from .made import Place
@@ -22,8 +23,6 @@ from .upload import Upload
 
 ENLARGED = 128  # pixels: a picture as wide is no longer enlarged everywhere
 NUMBERED = 16  # columns of a map at most, whose squares have room for their numbers
-HEAT = torch.tensor([[16, 18, 60], [88, 28, 120], [190, 55, 84], [244, 136, 49], [250, 230, 120]])
-"""Colours of the least to the most bits, dark to light."""
 BRIGHTNESS = torch.tensor([0.299, 0.587, 0.114])
 
 
@@ -104,14 +103,6 @@ def _percent(p: float) -> str:
     return f"{100 * p:.0f} %" if p >= 0.01 else "&lt; 1 %"
 
 
-def heat(bits: Tensor, most: float) -> Tensor:
-    """Bits [h, w] from 0 to `most` as colours, uint8 [3, h, w]."""
-    at = (bits / max(most, 1e-9)).clamp(0, 1) * (len(HEAT) - 1)
-    low = at.long().clamp(max=len(HEAT) - 2)
-    share = (at - low)[..., None]
-    return ((1 - share) * HEAT[low] + share * HEAT[low + 1]).round().to(torch.uint8).permute(2, 0, 1)
-
-
 def examined(uploaded: Upload, found: Examined, levels: Sequence[Level]) -> str:
     """A picture, what its codes give back, its codes in colours, and what they cost where."""
     psnr = "nothing is lost" if found.psnr == float("inf") else f"PSNR {found.psnr:.2f} dB"
@@ -126,7 +117,7 @@ def examined(uploaded: Upload, found: Examined, levels: Sequence[Level]) -> str:
         figures.append(_figure(colours(level.K)[codes[0]].permute(2, 0, 1), f"{name}codes", size))
         figures.append(
             _figure(
-                heat(bits, most),
+                hot(bits[None] / max(most, 1e-9))[0],
                 f"{name}bits",
                 f"{bits.sum().item():.1f} in all, dark 0 to light {most:.1f}",
             )

@@ -15,14 +15,13 @@ OUT/ablations.json. The data need classes. `--flags`, which come last, are given
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import program, vqprior
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
@@ -77,13 +76,6 @@ def figures(run: Path, config: Config, classifier_steps: int) -> dict[str, Any] 
         "right label": labels["label_accuracy"],
         "CAS": labels["cas"]["samples"],
     }
-
-
-def vqprior(*arguments: object) -> None:
-    """A command in a process of its own."""
-    command = [sys.executable, "-m", "vqprior", *map(str, arguments)]
-    print("$", " ".join(command[2:]), flush=True)
-    subprocess.run(command, check=True)
 
 
 def measured(out: Path, given: dict[str, Config], classifier_steps: int) -> dict[str, dict[str, Any]]:
@@ -159,10 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"ablations: {error}", file=sys.stderr)
-        sys.exit(2)
-    except subprocess.CalledProcessError as error:  # the command has said why
-        sys.exit(error.returncode)
+    program("ablations", main)

@@ -21,7 +21,6 @@ all black.)
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.command import program
 from vqprior.configs.errors import UserError
 from vqprior.runtime.data import load
 from vqprior.runtime.run_dir import RunDir
@@ -221,8 +221,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"baselines: {error}", file=sys.stderr)
-        sys.exit(2)
+    program("baselines", main)

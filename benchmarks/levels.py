@@ -13,13 +13,11 @@ once. Prints a table and writes OUT/levels.json. `--flags`, which come last, are
 import argparse
 import json
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablations import PARTS, vqprior
-from vqprior.configs.errors import UserError
+from benchmarks.ablations import PARTS
+from benchmarks.command import program, vqprior
 from vqprior.runtime import checkpoint
 from vqprior.runtime.files import write_file, write_json
 from vqprior.runtime.run_dir import RunDir
@@ -120,10 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"levels: {error}", file=sys.stderr)
-        sys.exit(2)
-    except subprocess.CalledProcessError as error:  # the command has said why
-        sys.exit(error.returncode)
+    program("levels", main)

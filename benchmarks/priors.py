@@ -15,8 +15,6 @@ import argparse
 import json
 import math
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -26,10 +24,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.ablations import vqprior
+from benchmarks.command import program, vqprior
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.files import write_file, write_folder, write_json
@@ -168,10 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"priors: {error}", file=sys.stderr)
-        sys.exit(2)
-    except subprocess.CalledProcessError as error:  # the command has said why
-        sys.exit(error.returncode)
+    program("priors", main)

@@ -13,15 +13,13 @@ last, are given to every run.
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.ablations import vqprior
+from benchmarks.command import program, vqprior
 from vqprior import Generator, configs
 from vqprior.configs.errors import UserError
 from vqprior.runtime.data import DataSet, load
@@ -181,10 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"score: {error}", file=sys.stderr)
-        sys.exit(2)
-    except subprocess.CalledProcessError as error:  # the command has said why
-        sys.exit(error.returncode)
+    program("score", main)

@@ -50,9 +50,8 @@ from .other_pictures import content_of, list_left_out, names_of, pictures_in, re
 from .score import Scored, Usual, bits_by_place, heat, held_out, score
 
 SHOWN = 12  # pictures that unusual.png shows
-WHITE = (
-    0.99  # a heat map is white where a code costs what this share of the usual ones do, at the dearest place
-)
+WHITE = 0.99
+"""A heat map is white where a code costs what this share of the usual ones do, at the dearest place."""
 
 
 def score_pictures(settings: Score, run: RunDir) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from vqprior import brief, configs
 from vqprior.configs import Config
@@ -36,6 +36,8 @@ from vqprior.runtime.interrupt import Interrupted, heeded
 if TYPE_CHECKING:
     from vqprior.runtime.run_dir import RunDir
 
+Own = TypeVar("Own")
+
 
 @dataclass(frozen=True)
 class Command:
@@ -55,15 +57,20 @@ def _step(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.STEPS[name](config)
 
 
+def _own_settings(schema: type[Own], name: str, target: str | None, flags: list[str]) -> tuple[Config, Own]:
+    """The configuration of a run, and the settings of a command that looks at it and has its own."""
+    stored = _stored(target)
+    settings = configs.parse_options(schema, flags, prog=f"vqprior {name} {target or 'RUN'}")
+    _need_target(name, target)
+    need_run(stored)
+    return stored, settings
+
+
 def _encode(name: str, target: str | None, flags: list[str]) -> None:
     """`encode` takes the whole configuration; with --pictures, settings of its own."""
     if "--pictures" not in [flag.partition("=")[0] for flag in flags]:
         return _step(name, target, flags)
-    stored = _stored(target)
-    prog = f"vqprior {name} {target or 'RUN'}"
-    settings = configs.parse_options(EncodePictures, flags, prog=prog)
-    _need_target(name, target)
-    need_run(stored)
+    stored, settings = _own_settings(EncodePictures, name, target, flags)
     from vqprior import pipeline
 
     pipeline.encode_pictures(stored, settings)
@@ -107,9 +114,7 @@ def _complete(name: str, target: str | None, flags: list[str]) -> None:
         if field.name != "batch_size"
     }
     flags = [*configs.as_flags(drawing), *flags]
-    settings = configs.parse_options(Complete, flags, prog=f"vqprior {name} {target or 'RUN'}")
-    _need_target(name, target)
-    need_run(stored)
+    stored, settings = _own_settings(Complete, name, target, flags)
     from vqprior import pipeline
 
     pipeline.complete(stored, settings)
@@ -117,10 +122,7 @@ def _complete(name: str, target: str | None, flags: list[str]) -> None:
 
 def _score(name: str, target: str | None, flags: list[str]) -> None:
     """`score` has settings of its own."""
-    stored = _stored(target)
-    settings = configs.parse_options(Score, flags, prog=f"vqprior {name} {target or 'RUN'}")
-    _need_target(name, target)
-    need_run(stored)
+    stored, settings = _own_settings(Score, name, target, flags)
     from vqprior import pipeline
 
     pipeline.score(stored, settings)
@@ -128,10 +130,7 @@ def _score(name: str, target: str | None, flags: list[str]) -> None:
 
 def _export(name: str, target: str | None, flags: list[str]) -> None:
     """`export` has settings of its own."""
-    stored = _stored(target)
-    settings = configs.parse_options(Export, flags, prog=f"vqprior {name} {target or 'RUN'}")
-    _need_target(name, target)
-    need_run(stored)
+    stored, settings = _own_settings(Export, name, target, flags)
     from vqprior import pipeline
 
     pipeline.export(stored, settings)
@@ -139,13 +138,10 @@ def _export(name: str, target: str | None, flags: list[str]) -> None:
 
 def _app(name: str, target: str | None, flags: list[str]) -> None:
     """`app` has settings of its own."""
-    stored = _stored(target)
-    settings = configs.parse_options(App, flags, prog=f"vqprior {name} {target or 'RUN'}")
-    _need_target(name, target)
-    run = need_run(stored)
+    stored, settings = _own_settings(App, name, target, flags)
     from vqprior.app.serve import serve
 
-    serve(settings, run)
+    serve(settings, need_run(stored))
 
 
 def _import_codes(name: str, target: str | None, flags: list[str]) -> None:

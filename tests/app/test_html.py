@@ -62,15 +62,6 @@ def test_candidates_say_their_probability_and_which_is_there():
     assert pressed == ["300"]
 
 
-def test_more_bits_are_lighter():
-    bits = torch.linspace(0, 8, 41)[None]
-    light = html.heat(bits, 8.0).float().permute(1, 2, 0) @ html.BRIGHTNESS
-    assert (light.diff() > 0).all()
-    ends = html.heat(bits, 8.0)[:, 0, [0, -1]].T
-    assert torch.equal(ends.float(), html.HEAT[[0, -1]].float())
-    assert html.heat(torch.zeros(2, 2), 0.0).shape == (3, 2, 2)  # a picture that costs nothing
-
-
 def test_the_frame_lies_around_the_square():
     text = html.marked(IMAGE, (slice(4, 8), slice(12, 18)))
     assert "top:25.000%;left:50.000%;height:25.000%;width:25.000%" in text

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.utils import make_grid
 
-from vqprior.runtime.pictures import grid, tiled
+from vqprior.runtime.pictures import grid, hot, tiled
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -27,3 +27,10 @@ def test_small_images_are_enlarged_by_whole_pixels():
 
 def test_large_images_keep_their_size():
     assert grid(torch.zeros(2, 3, 100, 100, dtype=torch.uint8), 2).shape == (104, 206, 3)
+
+
+def test_hotter_is_lighter_from_black_to_white_and_beyond():
+    colours = hot(torch.linspace(-0.5, 1.5, 81)[None, None]).float()[0, :, 0]  # [3, 81]
+    light = torch.tensor([0.299, 0.587, 0.114]) @ colours
+    assert (light[20:61].diff() > 0).all()
+    assert (colours[:, :21] == 0).all() and (colours[:, 60:] == 255).all()

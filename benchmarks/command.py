@@ -1,0 +1,26 @@
+"""What benchmarks that train runs share: commands of vqprior, and their own way out."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+from vqprior.configs.errors import UserError
+
+
+def vqprior(*arguments: object) -> None:
+    """A command in a process of its own."""
+    command = [sys.executable, "-m", "vqprior", *map(str, arguments)]
+    print("$", " ".join(command[2:]), flush=True)
+    subprocess.run(command, check=True)
+
+
+def program(name: str, main: Callable[[], None]) -> None:
+    """A benchmark as a program: what is refused is said in one line, exit code 2; a command that failed has
+    said why itself."""
+    try:
+        main()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
