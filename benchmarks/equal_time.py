@@ -1,13 +1,15 @@
-"""Do levels earn their place: one map of codes against two, with as many weights and as much processor time.
+"""Settings against each other with as much processor time: levels of codes, quantizers, terms of stage one.
 
-    python -m benchmarks.levels folder --seconds 1200 1800 --out compared --flags --data.root PHOTOS
+    python -m benchmarks.equal_time folder --variants one two --seconds 1200 1800 --out compared --flags
+    --data.root PHOTOS
 
 Each variant (`VARIANTS`: the flags that differ) is a run of its own in OUT, trained on one thread for the
 seconds of stage one and of all its priors together, of which the coarsest of several takes `COARSEST`. How
 many steps that is, is found on the first steps of that very run. The same command again goes on where it
 stopped, and `vqprior report OUT/VARIANT` shows any of them. Classifiers of all training images are learnt
-once. Prints a table and writes OUT/levels.json. `--flags`, which come last, are given to every run; those of
-`stage2_fine` only to those with levels.
+once. Prints a table of all runs in OUT and writes OUT/table.json and OUT/reconstructions.png: a row of test
+pictures, and a row of each variant's reconstructions of them. `--flags`, which come last, are given to every
+run; those of `stage2_fine` only to those with levels.
 """
 
 import argparse
@@ -16,18 +18,36 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from einops import rearrange
+
 from benchmarks.ablations import PARTS
 from benchmarks.command import program, vqprior
-from vqprior.runtime import checkpoint
+from vqprior.runtime import checkpoint, data
 from vqprior.runtime.files import write_file, write_json
+from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.run_dir import RunDir
+from vqprior.sampling.tokenizer import Tokenizer
 
 VARIANTS: dict[str, str] = {
+    # Weights are as good as equal at 64x64 with K=256: 2.33 and 2.33 M
     "one": "--stage1.levels 1 --stage1.width 112 --stage2.layers 9 --stage2.channels 96",
     "two": "--stage1.levels 2 --stage1.width 64 --stage2.layers 8 --stage2.channels 64 "
     "--stage2_fine.layers 8 --stage2_fine.channels 64 --stage2_fine.above_blocks 2",
+    # Quantizers, each with as many bits an image
+    "ema": "--stage1.K 512",
+    "rotation": "--stage1.K 512 --stage1.gradient rotation",
+    "gradient": "--stage1.K 512 --stage1.quantizer gradient",
+    "simvq": "--stage1.K 512 --stage1.quantizer simvq",
+    "fsq": "--stage1.K 512 --stage1.quantizer fsq --stage1.fsq.levels 8 8 8 --stage1.D 3",
+    "lfq": "--stage1.K 512 --stage1.quantizer lfq --stage1.D 9",
+    "residual": "--stage1.K 512 --stage1.factor 8 --stage1.codes_per_position 4 --stage1.residual True",
+    # Terms, beside ema
+    "perceptual": "--stage1.K 512 --stage1.perceptual 1",
+    "adversary": "--stage1.K 512 --stage1.perceptual 1 --stage1.adversarial 0.1",
 }
-"""By name: the flags besides those given. Weights are as good as equal: 2.33 and 2.33 M at 64x64."""
+"""By name: the flags besides those given."""
 COARSEST = 1 / 3  # of the time for priors, where there are several
 FIRST = (20, 80, 200)  # steps to which it is trained first; the time of one is measured on the last of them
 
@@ -53,17 +73,22 @@ def train(command: list[object], flag: str, folder: Path, seconds: float) -> Non
 
 
 def figures(run: Path) -> dict[str, Any]:
-    """What the table shows of a run."""
+    """What the table shows of a run; a list has an entry for each level, coarsest first."""
     metrics = json.loads((run / "metrics.json").read_text())
     one, two, ladder, labels = (metrics[part] for part in ("stage1", "stage2", "ladder", "labels"))
     used = [checkpoint.best(folder) for folder in (run / "stage1", *sorted(run.glob("stage2*")))]
     samples, copies = ladder["rows"]["samples"], metrics["copies"]
+    told = json.loads((run / "stage1" / "steps.json").read_text())
+    levels = one.get("levels", [one])
     return {
         "weights": sum(tensor.numel() for found in used for tensor in found.tensors(found.weights).values()),
         "steps": [found.step for found in used],
+        "ms a step": 1000 * told["seconds"] / told["steps"],
         "MSE": one["mse"],
         "PSNR": one["psnr"],
         "SSIM": one["ssim"],
+        "perplexity": [round(level["perplexity"], 1) for level in levels],
+        "codes used": [round(level["usage"], 3) for level in levels],
         "bits/image": two["bits_per_image"],
         "FD rec": ladder["rows"]["reconstructions"]["frechet"],
         "FD": samples["frechet"],
@@ -74,6 +99,16 @@ def figures(run: Path) -> dict[str, Any]:
     }
 
 
+def reconstructions(runs: list[Path], columns: int = 12) -> torch.Tensor:
+    """Test pictures of the first run's data, evenly spaced, and below them what each run makes of them: one
+    picture [H, W, 3] uint8."""
+    test = data.load(RunDir(runs[0]).config().data, run=runs[0]).test
+    images = test.images(torch.arange(columns) * (len(test) // columns))
+    shown = rearrange(images, "n c h w -> n h w c").numpy()
+    rows = [shown, *(Tokenizer.from_run(run).reconstruct(shown) for run in runs)]
+    return grid(rearrange(torch.from_numpy(np.concatenate(rows)), "n h w c -> n c h w"), columns)
+
+
 def main() -> None:
     """Train, measure, tabulate."""
     parser = argparse.ArgumentParser(
@@ -82,15 +117,18 @@ def main() -> None:
     parser.add_argument("preset")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, nargs=2, default=(1200, 1800))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, required=True)
+    parser.add_argument("--images", type=int, default=10000, help="for each row of the evaluation")
+    parser.add_argument("--classifier_steps", type=int, default=500)
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
     for name in options.variants:
         run = options.out / name
+        leveled = "levels" in VARIANTS[name] and "levels 1 " not in VARIANTS[name]
         kept, more = True, []
         for word in options.flags:
             if word.startswith("--"):
-                kept = not ("levels 1 " in VARIANTS[name] and word.startswith("--stage2_fine"))
+                kept = leveled or not word.startswith("--stage2_fine")
             more += [word] if kept else []
         flags = [*VARIANTS[name].split(), *more, "--out", str(run)]
         of_stage_one, of_priors = options.seconds
@@ -107,15 +145,17 @@ def main() -> None:
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_file(target, file.read_bytes())
-        vqprior("evaluate", run, "--only", *PARTS, "copies")
-        table = {path.parent.name: figures(path.parent) for path in options.out.glob("*/metrics.json")}
-        write_json(options.out / "levels.json", {"seconds": options.seconds, "runs": table})
-    columns = [*next(iter(table.values()))]
-    for column in columns:
+        how = ("--images", options.images, "--classifier_steps", options.classifier_steps)
+        vqprior("evaluate", run, *how, "--only", *PARTS, "copies")
+        runs = [options.out / name for name in VARIANTS if (options.out / name / "metrics.json").is_file()]
+        table = {run.name: figures(run) for run in runs}
+        write_json(options.out / "table.json", {"seconds": options.seconds, "runs": table})
+        save_png(options.out / "reconstructions.png", reconstructions(runs))
+    for column in next(iter(table.values())):
         cells = (row[column] for row in table.values())
         texts = (f"{cell:.5g}" if isinstance(cell, int | float) else str(cell) for cell in cells)
         print(f"{column:<14}" + "".join(f"{text:>20}" for text in texts))
 
 
 if __name__ == "__main__":
-    program("levels", main)
+    program("equal_time", main)
