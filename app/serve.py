@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from vqprior.configs.errors import UserError
 from vqprior.runtime.interrupt import heeded
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import RunDir
+
+from .kept import FILE, NewestKept
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -22,7 +25,6 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
 )
 """What a browser is told to fetch: nothing from another machine. Gradio's own code needs inline and eval."""
-UPLOAD = "100mb"  # a file, at most
 
 
 def serve(settings: App, run: RunDir) -> None:
@@ -31,8 +33,8 @@ def serve(settings: App, run: RunDir) -> None:
     Raises:
         UserError: Gradio is not installed, the port is taken, or as `Generator.from_run`.
     """
-    with TemporaryDirectory() as uploads:
-        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_OFFLINE="1")
+    with TemporaryDirectory() as files:
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=files, HF_HUB_OFFLINE="1")
         try:
             import uvicorn
 
@@ -47,15 +49,15 @@ def serve(settings: App, run: RunDir) -> None:
         listener = _listener(settings)
         host, port = listener.getsockname()[:2]
         words = f"app: http://{host}:{port} shows {run.path}; Ctrl-C ends it"
-        app = application(build(Studio.from_run(run)), CSS, lambda: say(words))
+        app = application(build(Studio.from_run(run)), CSS, Path(files), lambda: say(words))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         with heeded():  # uvicorn ends by a signal, and sends it again: the folder is to go first
             server.run(sockets=[listener])
 
 
-def application(page: "gr.Blocks", css: str, ready: Callable[[], None]) -> "FastAPI":
+def application(page: "gr.Blocks", css: str, files: Path, ready: Callable[[], None]) -> "FastAPI":
     """The page as an application that fetches nothing from elsewhere and reports nothing; `ready` is called
-    when it begins to answer, and to heed signals."""
+    when it begins to answer, and to heed signals. `files` is the folder of uploads and downloads."""
     import gradio as gr
     from fastapi import FastAPI
 
@@ -65,11 +67,12 @@ def application(page: "gr.Blocks", css: str, ready: Callable[[], None]) -> "Fast
         yield
 
     app = FastAPI(lifespan=announced, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(NewestKept, folder=files)
     app.add_middleware(KeptToThisMachine)
     fonts = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     looks = dict(theme=gr.themes.Default(primary_hue="indigo", **fonts), css=css, footer_links=[])
     return gr.mount_gradio_app(
-        app, page, path="/", run_history=False, max_file_size=UPLOAD, ssr_mode=False, pwa=False, **looks
+        app, page, path="/", run_history=False, max_file_size=FILE, ssr_mode=False, pwa=False, **looks
     )
 
 

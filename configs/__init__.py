@@ -17,7 +17,7 @@ import yaml
 
 from .errors import UserError
 from .former import renamed
-from .schema import Config
+from .schema import KINDS_WITH, Config, Stage1
 
 PRESETS = Path(__file__).parent
 Options = TypeVar("Options")
@@ -162,15 +162,25 @@ def dump(config: Config) -> str:
 
 
 def from_tree(tree: dict[str, Any]) -> Config:
-    """The configuration of a tree as `dataclasses.asdict` and YAML give it; raises as `parse_options`
-    does."""
-    return parse_options(Config, as_flags(tree))
+    """The configuration that a run or a checkpoint keeps, as `dataclasses.asdict` and YAML give its tree;
+    raises as `parse_options` does.
+
+    What nobody may set under its other settings was at the default of its time, and is at that of today.
+    """
+    flat = flatten(tree)
+    quantizer = flat.get("stage1.quantizer", Stage1.quantizer)
+    others = [f"stage1.{name}" for name, kinds in KINDS_WITH.items() if quantizer not in kinds]
+    others += ["stage2_fine."] if flat.get("stage1.levels", Stage1.levels) == 1 else []
+    kept = {name: value for name, value in flat.items() if not name.startswith(tuple(others))}
+    return parse_options(Config, as_flags(kept))
 
 
 def differences(stored: Config, given: Config, sections: str) -> list[str]:
-    """In words, the fixed fields of the sections (a pattern, such as "data|stage1") that differ."""
+    """In words, the fixed fields of the sections (a pattern, such as "data|stage1") that differ, but for
+    those that change nothing."""
     old, new = flatten(asdict(stored)), flatten(asdict(given))
+    passed_over = rf"{OPEN_FIELDS}|({'|'.join(given.unused())})\..*"
     fixed = (
-        name for name in old if re.match(rf"({sections})(\.|$)", name) and not re.fullmatch(OPEN_FIELDS, name)
+        name for name in old if re.match(rf"({sections})(\.|$)", name) and not re.fullmatch(passed_over, name)
     )
     return [f"{name} is {old[name]} there and {new[name]} now" for name in fixed if old[name] != new[name]]

@@ -212,8 +212,8 @@ class ImportCodes:
     codes."""
     key: str | None = None
     """Array in an .npz, or column of Parquet, that holds the codes; `codes` is tried first."""
-    codes_per_position: int = 1
-    """Codes of one position, side by side in the map."""
+    codes_per_position: int | None = None
+    """Codes of one position, side by side in the map; without it as the file says, else 1."""
     validation: float = 0.05
     """Share of the maps that choose checkpoints, by chance; else as the file's `split` says."""
     test: float = 0.1
@@ -222,7 +222,7 @@ class ImportCodes:
     """MODULE:FUNCTION of your own that makes pictures, uint8 [N, H, W, C], of codes, int64 [N, h, w]."""
 
     def __post_init__(self):
-        if self.codes_per_position < 1:
+        if self.codes_per_position is not None and self.codes_per_position < 1:
             raise ValueError(f"codes_per_position is {self.codes_per_position}; it must be at least 1")
         if not 0 < self.validation < 0.5 or not 0 < self.test < 0.5:
             raise ValueError(

@@ -319,6 +319,8 @@ KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
     **{f"lfq.{field.name}": ("lfq",) for field in fields(LFQ)},
 }
 """Settings of stage one that not all quantizers heed, and those that do."""
+WEIGHTS = {"features": "perceptual", "adversary": "adversarial"}
+"""Sections of stage one, and the weight of the term of the loss that each is of."""
 
 
 @dataclass(frozen=True)
@@ -457,16 +459,18 @@ class Stage1(Training):
                     f"leave it out, or type --stage1.quantizer {kinds[0]}"
                 )
 
+    def unused(self) -> list[str]:
+        """The sections of terms of the loss that have no weight."""
+        return [f"stage1.{section}" for section, weight in WEIGHTS.items() if not getattr(self, weight)]
+
     def idle(self) -> list[str]:
         """What is to be said of sections that have settings and no weight: they are not refused, so that runs
         stay readable whatever the defaults are."""
-        weights = (("features", "perceptual"), ("adversary", "adversarial"))
-        idle = [
-            (section, weight)
-            for section, weight in weights
+        return [
+            f"stage1.{section} says nothing while stage1.{weight} is 0"
+            for section, weight in WEIGHTS.items()
             if not getattr(self, weight) and getattr(self, section) != getattr(Stage1, section)
         ]
-        return [f"stage1.{section} says nothing while stage1.{weight} is 0" for section, weight in idle]
 
     @property
     def vectors_per_position(self) -> int:
@@ -571,9 +575,13 @@ class Stage2(Training):
                 f"({stage}.pixelsnail.blocks) take at least one each"
             )
 
+    def unused(self) -> list[str]:
+        """The sections of other kinds of priors than the chosen one."""
+        return [f"{self.SECTION}.{kind}" for kind in get_args(PriorKind) if kind != self.prior]
+
     def idle(self) -> list[str]:
-        """The sections that say something of another kind of prior than the chosen one: it is said, and not
-        refused, so that a preset's prior can be exchanged by one flag."""
+        """Those of them that say something: it is said, and not refused, so that a preset's prior can be
+        exchanged by one flag."""
         others = (kind for kind in get_args(PriorKind) if kind != self.prior)
         said = (kind for kind in others if getattr(self, kind) != type(getattr(self, kind))())
         return [f"{self.SECTION}.{kind}" for kind in said]
@@ -752,6 +760,11 @@ class Config:
     def stage2_of(self, level: int) -> Stage2:
         """The settings of the prior of a level, 0 being the coarsest."""
         return self.stage2_fine if level else self.stage2
+
+    def unused(self) -> list[str]:
+        """The sections that change nothing under the other settings: runs that differ in them are alike."""
+        finer = self.stage2_fine.unused() if self.stage1.levels > 1 else ["stage2_fine"]
+        return [*self.stage1.unused(), *self.stage2.unused(), *finer]
 
     def for_inference(self) -> "Config":
         """The same run with the networks in fp32, as `encode` and `evaluate` use them by default."""

@@ -3,10 +3,10 @@
 FILE.npy        integers [N, h, w] or [N, n] (a row of n is a map of 1 x n); memory-mapped, however large
 FILE.npz        the same under `codes`, or as the only array of whole numbers with 2 or 3 axes; besides, where
                 there are any: labels [N] (integers), label_names [C] (text), names [N] (text), split [N]
-                (text: train, validation or test), K
+                (text: train, validation or test), K, codes_per_position
 FILE.parquet    a row a map: `codes`, a list of numbers (flat, or of rows); besides, where there are any:
-                label, name, split; height, width and K in the metadata of the file, as `vqprior encode` has
-                them
+                label, name, split; height, width, K and codes_per_position in the metadata of the file, as
+                `vqprior encode` has them
 
 What `vqprior encode RUN --pictures FOLDER` writes can be imported as it is.
 """
@@ -52,6 +52,7 @@ class Grids:
     names: list[str] | None = None
     split: list[str] | None = None  # of each map: train, validation or test
     K: int | None = None
+    codes_per_position: int | None = None
 
 
 def import_codes(file: Path, settings: ImportCodes) -> RunDir:
@@ -65,8 +66,8 @@ def import_codes(file: Path, settings: ImportCodes) -> RunDir:
     _refuse_occupied(run.path)
     grids = with_labels(read(file, settings), settings)
     K = number_of_codes(grids, settings, file)
-    level = Level(K, *grids.codes.shape[1:], settings.codes_per_position)
-    if level.width % level.codes_per_position:
+    level = Level(K, *grids.codes.shape[1:], settings.codes_per_position or grids.codes_per_position or 1)
+    if level.codes_per_position < 1 or level.width % level.codes_per_position:
         raise UserError(
             f"codes_per_position is {level.codes_per_position}, and the maps are {level.width} codes wide: "
             "it must divide them"
@@ -168,7 +169,7 @@ def _of_npz(file: Path, settings: ImportCodes) -> Grids:
             tuple(map(str, listed.get("label_names", ()))),
             [*map(str, listed["names"])] if "names" in listed else None,
             [*map(str, listed["split"])] if "split" in listed else None,
-            int(arrays["K"]) if "K" in arrays else None,
+            *(int(arrays[name]) if name in arrays else None for name in ("K", "codes_per_position")),
         )
 
 
@@ -202,7 +203,7 @@ def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
         tuple(json.loads(metadata.get("label_names", "[]"))) if column("label") else (),
         None if names is None else [*map(str, names)],
         None if split is None else [*map(str, split)],
-        int(metadata["K"]) if "K" in metadata else None,
+        *(int(metadata[name]) if name in metadata else None for name in ("K", "codes_per_position")),
     )
 
 

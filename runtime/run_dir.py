@@ -96,7 +96,7 @@ class RunDir:
                 "Start one with a preset: vqprior run mnist5k"
             )
         self.starts()
-        return configs.parse(self.config_file, [])
+        return configs.from_tree(configs.read_yaml(self.config_file))
 
     def command(self) -> str:
         """What was typed to start the run the last time."""

@@ -114,7 +114,8 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, pictures: Pictures, 
             yield tuple(m.numpy().astype(level.dtype) for m, level in zip(maps, levels, strict=True))
 
     label_names = unfinished.settings["label_names"]
-    others = {"names": np.array(names, dtype=np.str_), "K": np.array(tokenizer.K)}
+    numbers = {"K": tokenizer.K, "codes_per_position": levels[0].codes_per_position}
+    others = {"names": np.array(names, dtype=np.str_)} | {key: np.array(n) for key, n in numbers.items()}
     if label_names:
         others["label_names"] = np.array(label_names, dtype=np.str_)
     finer: dict[str, np.ndarray] = {}
@@ -123,8 +124,7 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, pictures: Pictures, 
     first = (part[0] for part in codes())
     key = "codes0" if finer else "codes"
     write_file(out / "codes.npz", lambda path: write_npz(path, {key: first}, len(names), others | finer))
-    about = _size(levels) | {"K": tokenizer.K, "vqvae": unfinished.settings["vqvae"]}
-    about |= {"codes_per_position": levels[0].codes_per_position, "label_names": label_names}
+    about = _size(levels) | numbers | {"vqvae": unfinished.settings["vqvae"], "label_names": label_names}
     files = "codes.npz"
     try:
         write_file(out / "codes.parquet", lambda path: _write_parquet(path, codes(), names, levels, about))

@@ -432,7 +432,7 @@ class Generator:
             batch_size, precision: `defaults` where not given.
 
         Raises:
-            UserError: as `encode` and `usual`, or a number out of its range.
+            UserError: as `encode` and `usual`, a number out of its range, or what is usual in another run.
         """
         self._of_pictures()
         if not 0 < quantile < 1 or restorations < 1:
@@ -442,6 +442,7 @@ class Generator:
         passes = dict(batch_size=settings.batch_size, precision=settings.precision)
         given = as_images(images, self.networks.vqvae)
         usual = self.usual(**passes) if usual is None else usual
+        usual.refuse_misfit(self.tokenizer.levels, len(self.label_names))
         sampling, limits = Sampling(seed, **passes), usual.limits(quantile)
         parts = []
         for chunk in chunks(len(given), settings.batch_size):

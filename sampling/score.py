@@ -52,6 +52,17 @@ class Usual(NamedTuple):
     bits: np.ndarray  # float32 [V, P]
     label: int | None  # the class that the prior was told, None for none
 
+    def refuse_misfit(self, levels: Sequence[Level], classes: int) -> None:
+        """Refuse, with a UserError, what is usual in a run of other maps of codes, or without its class."""
+        here, there = sum(level.places for level in levels), self.bits.shape[1]
+        if there != here:
+            found = f"of pictures of {there} codes, and those of this one have {here}"
+        elif self.label is not None and self.label >= classes:
+            found = f"of class number {self.label}, and this one has {classes} classes"
+        else:
+            return
+        raise UserError(f"what is given as usual is of another run: {found}; call `usual` of this one")
+
     def limits(self, quantile: float) -> Tensor:
         """What at most this share of them cost at each place, up to rounding, [P]."""
         return torch.from_numpy(np.quantile(self.bits, quantile, axis=0).astype(np.float32)) + ROUNDING

@@ -75,6 +75,15 @@ def lecam(real: Tensor, fake: Tensor, averages: Tensor) -> Tensor:
     return F.relu(real - averages[1]).square().mean() + F.relu(averages[0] - fake).square().mean()
 
 
+def refuse_recorded(config: Config) -> None:
+    """Refuse, with a UserError, to record a step with an adversary as a CUDA graph."""
+    if config.stage1.adversarial and config.cuda_graph:
+        raise UserError(
+            "a step with stage1.adversarial cannot be recorded (--cuda_graph): what is computed changes "
+            "when the decoder begins to hear the adversary; leave out --cuda_graph"
+        )
+
+
 class Adversary:
     """The network and its optimizer, apart from the model's: neither moves the other's weights.
 
@@ -84,17 +93,9 @@ class Adversary:
     Attributes:
         heard: whether the decoder hears it in this step.
         norm: of its gradient, [], before it was clipped.
-
-    Raises:
-        UserError: a step is to be recorded as a CUDA graph.
     """
 
     def __init__(self, config: Config, accelerator: Accelerator):
-        if config.cuda_graph:
-            raise UserError(
-                "a step with stage1.adversarial cannot be recorded (--cuda_graph): what is computed changes "
-                "when the decoder begins to hear the adversary; leave out --cuda_graph"
-            )
         self.size, self.seed, self.accelerator = config.data.size, config.seed, accelerator
         self.stage1, self.settings = config.stage1, config.stage1.adversary
         torch.manual_seed(seed_of(config.seed, Stream.ADVERSARY_WEIGHTS))

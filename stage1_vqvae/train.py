@@ -49,7 +49,7 @@ from vqprior.runtime.run_state import RunState
 from vqprior.runtime.tracker import Tracker
 from vqprior.runtime.transfer import onto
 
-from .adversary import Adversary
+from .adversary import Adversary, refuse_recorded
 from .begin import binding, describe, source_of, take_codes, take_over
 from .codebook import log_codebook
 from .measure import measure
@@ -83,6 +83,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         )
     if resumed and start >= settings.steps:
         return say(f"stage 1: done, {start} steps")
+    refuse_recorded(config)
     source = None if resumed else on_main(source_of, config)
     origins = {BEGUN_FROM: begun_from(resumed, source)}
     if source and settings.steps == 0:

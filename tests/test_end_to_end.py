@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -86,6 +87,28 @@ def test_the_same_command_again_says_that_all_is_done(finished_run, tmp_path, co
     code, printed = command("run", tmp_path / "run")
     assert code == 0 and printed.count("done") == 6  # a line for each step and part
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")} == before
+
+
+def test_a_run_goes_on_whatever_the_defaults_of_what_it_does_not_use_were(finished_run, tmp_path, command):
+    """Settings, and checkpoints too, are those of a version with other defaults."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    tree = yaml.safe_load(config.read_text())
+    tree["stage2_fine"]["layers"] = tree["stage1"]["adversary"]["width"] = 64
+    tree["stage2"]["transformer"]["heads"], tree["stage1"]["lfq"]["entropy"] = 8, 0.5
+    config.write_text(yaml.safe_dump(tree))
+    for manifest in (tmp_path / "run").glob("stage*/step-*/manifest.json"):
+        saved = json.loads(manifest.read_text())
+        saved["meta"]["config"] = tree
+        manifest.write_text(json.dumps(saved))
+    flags = [*TINY, "--data.root", finished_run.parent / "pictures", "--out", tmp_path / "run"]
+    for words in (
+        ["train-vqvae", "folder", *flags],
+        ["train-prior", "folder", *flags],
+        ["sample", flags[-1]],
+    ):
+        code, printed = command(*words)
+        assert code == 0, printed
 
 
 def test_the_steps_one_by_one_are_the_run(finished_run, tmp_path, command, monkeypatch):

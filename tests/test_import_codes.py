@@ -93,9 +93,7 @@ def test_what_encode_writes_is_read_again(here, command):
     has_parquet = importlib.util.find_spec("pyarrow") is not None
     for ending in ("npz", "parquet") if has_parquet else ("npz",):
         out = f"from_{ending}"
-        code, printed = command(
-            "import-codes", f"codes/codes.{ending}", "--codes_per_position", 2, "--out", out
-        )
+        code, printed = command("import-codes", f"codes/codes.{ending}", "--out", out)
         assert code == 0, printed
         maps = CodeMaps(here / out / "codes")
         assert maps.header.levels[0].K == 16 and maps.header.levels[0].codes_per_position == 2
@@ -156,6 +154,11 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
         ),
         (lambda: np.save("f.npy", grids()), ["f.npy", "--labels", "no.txt"], "there is no file no.txt"),
         (lambda: np.save("f.npy", grids()), ["f.npy", "--codes_per_position", 3], "must divide them"),
+        (
+            lambda: np.savez("f.npz", codes=grids(), codes_per_position=-1),
+            ["f.npz"],
+            "codes_per_position is -1",
+        ),
         (lambda: Path("f.npz").write_bytes(b"PK\x03\x04 no archive"), ["f.npz"], "cannot be read as codes"),
         (lambda: Path("f.txt").write_text("1 2"), ["f.txt"], "is none of .npy, .npz, .parquet"),
         (lambda: None, ["f.npz"], "there is no file f.npz"),

@@ -229,6 +229,14 @@ def test_what_a_decoder_alone_needs_is_said(finished_run, command, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_an_adversary_in_a_recorded_step_is_refused_before_anything_is_made(finished_run, command, tmp_path):
+    pictures, new = finished_run.parent / "pictures", tmp_path / "new"
+    for name in ("run", "train-vqvae"):
+        flags = [*TINY, *SHARPER, "--cuda_graph", True, "--data.root", pictures, "--out", new]
+        code, printed = command(name, "folder", *flags)
+        assert code == 2 and "leave out --cuda_graph" in printed and not new.exists(), printed
+
+
 def test_a_classifier_of_one_s_own_takes_classes_or_a_file(finished_run, command, tmp_path):
     """Without classes it is refused with what else to type, and the file of another run is taken."""
     write_pictures(tmp_path / "flat", classes=())

@@ -89,11 +89,16 @@ def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
 
 
 def _refuse_misfits(config: Config) -> None:
-    """Refuse weights to begin from that do not fit (stage1.init), before a run is made and pictures read."""
+    """Refuse weights to begin from that do not fit (stage1.init), and steps that cannot be recorded, before a
+    run is made and pictures read."""
+    from vqprior.stage1_vqvae.adversary import refuse_recorded
     from vqprior.stage1_vqvae.begin import source_of
 
-    if not [*checkpoint.readable(RunDir(Path(config.out)).stage1)]:
+    newest = next(checkpoint.readable(RunDir(Path(config.out)).stage1), None)
+    if newest is None:
         source_of(config)
+    if newest is None or newest.step < config.stage1.steps:
+        refuse_recorded(config)
 
 
 def _refuse_prior(config: Config, run: RunDir, label_names: Sequence[str]) -> None:

@@ -114,6 +114,38 @@ def test_differences_name_fixed_fields_only():
     assert configs.differences(old, new, "stage2") == []
 
 
+UNUSED = {
+    "stage2_fine.layers": [],
+    "stage1.fsq.levels": [],
+    "stage1.codebook.decay": ["--stage1.quantizer", "simvq"],
+    "stage1.features.steps": [],
+    "stage1.adversary.width": [],
+    "stage2.transformer.heads": [],
+    "stage2_fine.pixelsnail.heads": ["--stage1.levels", "2"],
+}
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_defaults_of_another_time_change_nothing_where_they_are_not_used(name):
+    config = configs.parse(None, UNUSED[name])
+    before = {"stage1.fsq.levels": [2, 3], "stage1.codebook.decay": 0.5}.get(name, 16)
+    stored = configs.from_tree(configs.flatten(asdict(config)) | {name: before})
+    assert configs.differences(stored, config, "data|stage1|stage2|stage2_fine") == []
+
+
+def test_what_is_used_differs():
+    used = {
+        "stage2_fine.layers": "--stage1.levels 2",
+        "stage1.adversary.width": "--stage1.adversarial 1",
+        "stage2.transformer.heads": "--stage2.prior transformer",
+    }
+    for name, flags in used.items():
+        config = configs.parse(None, flags.split())
+        stored = configs.from_tree(configs.flatten(asdict(config)) | {name: 16})
+        (difference,) = configs.differences(stored, config, "data|stage1|stage2|stage2_fine")
+        assert difference.startswith(f"{name} is 16 there and ")
+
+
 def test_parsing_imports_no_torch():
     code = (
         "import sys; from vqprior import configs; configs.parse(None, []); assert 'torch' not in sys.modules"

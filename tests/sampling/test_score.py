@@ -98,6 +98,18 @@ def test_mistakes_of_calls_are_answered():
         generator.usual("d")
 
 
+def test_what_is_usual_in_another_run_is_refused():
+    generator = tiny_generator(classes=2)
+    others = {
+        "of pictures of 25 codes, and those of this one have 20": tiny_generator(size=(20, 20)),
+        "of class number 2, and this one has 2 classes": tiny_generator(),
+    }
+    for words, other in others.items():
+        of_other = other.usual(2, pictures=noise(2, other.networks.vqvae.image_size))
+        with pytest.raises(UserError, match=words):
+            generator.score(noise(2), of_other)
+
+
 @pytest.fixture
 def photos(tmp_path):
     root = tmp_path / "photos"

@@ -6,7 +6,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from vqprior import configs
-from vqprior.configs.errors import UserError
 from vqprior.stage1_vqvae.adversary import Adversary, Patches, hinge, lecam
 
 FLAGS = ["--stage1.adversarial", "0.1", "--stage1.adversary.width", "16", "--data.size", "16", "16"]
@@ -132,8 +131,3 @@ def test_settings_that_cannot_work_are_refused(flags, words, capsys):
     with pytest.raises(SystemExit):
         configs.parse(None, [*FLAGS, *flags])
     assert words in " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
-
-
-def test_a_recorded_step_is_refused():
-    with pytest.raises(UserError, match="leave out --cuda_graph"):
-        adversary("--cuda_graph", "True")
