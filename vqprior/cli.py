@@ -31,7 +31,7 @@ from vqprior.configs.commands import (
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime import devices
-from vqprior.runtime.interrupt import Interrupted, heeded
+from vqprior.runtime.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from vqprior.runtime.run_dir import RunDir
@@ -87,7 +87,10 @@ def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
         need_run(config)
     from vqprior import pipeline
 
-    pipeline.MEASURES[name](config)
+    if name == "check":
+        pipeline.check(config, target, default)
+    else:
+        pipeline.MEASURES[name](config)
 
 
 def _sample(name: str, target: str | None, flags: list[str]) -> None:
@@ -97,11 +100,10 @@ def _sample(name: str, target: str | None, flags: list[str]) -> None:
         Sample, flags, default=stored.sample, prog=f"vqprior {name} {target or 'RUN'}"
     )
     _need_target(name, target)
-    run = need_run(stored)
-    from vqprior.sampling.generate import generate
+    need_run(stored)
+    from vqprior import pipeline
 
-    with heeded():
-        generate(settings, run)
+    pipeline.sample(settings, stored)
 
 
 def _complete(name: str, target: str | None, flags: list[str]) -> None:
@@ -139,9 +141,9 @@ def _export(name: str, target: str | None, flags: list[str]) -> None:
 def _app(name: str, target: str | None, flags: list[str]) -> None:
     """`app` has settings of its own."""
     stored, settings = _own_settings(App, name, target, flags)
-    from vqprior.app.serve import serve
+    from vqprior import pipeline
 
-    serve(settings, need_run(stored))
+    pipeline.app(stored, settings)
 
 
 def _import_codes(name: str, target: str | None, flags: list[str]) -> None:
@@ -169,9 +171,10 @@ def _doctor(name: str, target: str | None, flags: list[str]) -> None:
     configs.parse_options(Doctor, flags, prog=f"vqprior {name}")
     if target is not None:
         raise UserError(f"vqprior {name} looks at this machine and takes nothing, but was given {target!r}")
-    from vqprior import doctor
+    from vqprior import doctor, onward
 
     doctor.show(devices.chosen())
+    print(onward.next_line(*onward.to_begin()), flush=True)
 
 
 COMMANDS = {
