@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vqprior.runtime.run_dir import RunDir
 
 Own = TypeVar("Own")
+Whole = TypeVar("Whole", Evaluation, Report, Check)
 
 
 @dataclass(frozen=True)
@@ -76,21 +77,30 @@ def _encode(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.encode_pictures(stored, settings)
 
 
-def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
-    """`evaluate`, `report` and `check` take the whole configuration, and settings of their own."""
-    schema = {"evaluate": Evaluation, "report": Report, "check": Check}[name]
+def _with_own(schema: type[Whole], name: str, target: str | None, flags: list[str]) -> tuple[Whole, Whole]:
+    """The whole configuration with a command's own settings, and what it was before the flags."""
     default = schema.of(_stored(target).for_inference())
     brief.answer(name, target, flags, default)
     config = configs.parse_options(schema, flags, default=default, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
-    if name != "check":
-        need_run(config)
+    return config, default
+
+
+def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
+    """`evaluate` and `report` take the whole configuration, and settings of their own."""
+    config, _ = _with_own({"evaluate": Evaluation, "report": Report}[name], name, target, flags)
+    need_run(config)
     from vqprior import pipeline
 
-    if name == "check":
-        pipeline.check(config, target, default)
-    else:
-        pipeline.MEASURES[name](config)
+    pipeline.MEASURES[name](config)
+
+
+def _check(name: str, target: str | None, flags: list[str]) -> None:
+    """So does `check`, which needs no run."""
+    config, default = _with_own(Check, name, target, flags)
+    from vqprior import pipeline
+
+    pipeline.check(config, target, default)
 
 
 def _sample(name: str, target: str | None, flags: list[str]) -> None:
@@ -179,7 +189,7 @@ def _doctor(name: str, target: str | None, flags: list[str]) -> None:
 
 COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
-    "check": Command("look at all pictures before training; suggest settings for them", _evaluate),
+    "check": Command("look at all pictures before training; suggest settings for them", _check),
     "train-vqvae": Command("stage one: train the VQ-VAE", _step),
     "encode": Command("images -> code maps, with the trained VQ-VAE; of any --pictures FOLDER", _encode),
     "train-prior": Command("stage two: train the prior on the code maps", _step),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY, write_pictures
+from tests.launch import run_processes
 from vqprior import onward
 from vqprior.cli import COMMANDS
 from vqprior.configs.commands import EncodePictures
@@ -125,6 +126,14 @@ def test_the_list_and_the_doctor_say_what_to_type_next(command, places):
     assert (code, program) == (0, "vqprior")
     small = [*TINY, "--stage2.label_dropout", 0.2, "--data.source", "folder", "--data.root", places("PHOTOS")]
     assert command(*words, *small, "--out", places("NEW"))[0] == 0
+
+
+@pytest.mark.slow
+def test_two_processes_say_it_once(places):
+    done = run_processes(["sample", places("RUN"), "--images", 2, "--out", places("NEW")], processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sample: 2 images of ") == done.stdout.count("next: vqprior evaluate ") == 1
+    assert "on cpu, fp32, 2 processes of 1 thread" in done.stdout
 
 
 def test_a_command_that_fails_says_nothing_of_what_comes_next(command, places):
