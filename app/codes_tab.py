@@ -52,6 +52,7 @@ class CodesTab:
                 self.candidates = gr.HTML(js_on_load=CHOOSE, elem_id="candidates")
                 with gr.Row():
                     self.redraw_button = gr.Button("Draw the rest anew", variant="primary", min_width=180)
+                    stop = gr.Button("Stop", min_width=90, scale=0)
                     self.undo_button = gr.Button("Undo", min_width=90, scale=0)
                 self.seed = gr.Number(
                     1,
@@ -67,7 +68,8 @@ class CodesTab:
         self.level.input(spoken(self.choose_level), [self.opened, self.level], outputs, **QUIETLY)
         self.undo_button.click(spoken(self.undo), [self.opened], outputs, **QUIETLY)
         given = [self.opened, self.seed, *choice]
-        self.redraw_button.click(spoken(self.redraw), given, [*outputs, self.seed], **QUIETLY)
+        begun = self.redraw_button.click(spoken(self.redraw), given, [*outputs, self.seed], **QUIETLY)
+        stop.click(spoken(self.as_it_was), [self.opened], outputs, cancels=[begun], **QUIETLY)
 
     @property
     def outputs(self) -> list[Any]:
@@ -122,6 +124,10 @@ class CodesTab:
         changed = self.studio.made(codes, made.labels, redrawn(made, level, place, sampling))
         for values in self._show(Opened(changed, level, place, (*past, made))):
             yield {**values, self.seed: sampling.seed + 1}
+
+    def as_it_was(self, opened: Opened | None) -> Iterator[Values]:
+        """Look again at the picture that was being drawn anew."""
+        yield from self._show(there(opened))
 
     def _show(self, opened: Opened) -> Iterator[Values]:
         """All parts as they are for a picture, a level and a place."""

@@ -27,12 +27,15 @@ from vqprior.stage1_vqvae import train as stage1
 from vqprior.stage2_prior import train as stage2
 
 CLASSES = {
+    "mnist5k": 10,
     "mnist": 10,
+    "fashion_mnist": 10,
     "cifar10": 10,
     "celeba64": 0,
     "imagenet128": 1000,
     "mnist_pixelsnail": 10,
     "mnist_transformer": 10,
+    "folder": 0,
     "folder_two_levels": 0,
     "ffhq256": 0,
     "imagenet256": 1000,

@@ -1,6 +1,7 @@
 """Settings of single commands, which no run keeps: one docstring a field, which is also its --help."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from .schema import Config, Drawing, OnError, Precision
@@ -56,6 +57,10 @@ class Complete(Drawing):
             raise ValueError(
                 f"draws is {self.draws}; it must be at least images ({self.images}), or 0 for just as many"
             )
+
+    def folder(self, run: Path) -> Path:
+        """Where the pictures go."""
+        return Path(self.out) if self.out else run / "completions" / Path(self.image).stem
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,11 @@ class Check(_OfRun):
     sheet: str | None = None
     """The contact sheet, a PNG; without it check.png in the run directory."""
 
+    @property
+    def sheet_file(self) -> Path:
+        """Where the contact sheet goes."""
+        return Path(self.sheet) if self.sheet else Path(self.out) / "check.png"
+
 
 @dataclass(frozen=True)
 class Report(_OfRun):
@@ -141,6 +151,10 @@ class Report(_OfRun):
 
     file: str | None = None
     """The page to write; without it RUN/report.html."""
+
+    def page(self, run: Path) -> Path:
+        """Where the page goes."""
+        return Path(self.file) if self.file else run / "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,9 +243,9 @@ class ImportCodes:
                 f"validation is {self.validation} and test is {self.test}; both are shares between 0 and 0.5"
             )
 
-    def next_words(self) -> str:
+    def onward(self) -> tuple[object, ...]:
         """What to type next."""
-        return f"next: vqprior train-prior {self.out} --stage2.steps 5000, then vqprior sample {self.out}"
+        return "train-prior", self.out, "--stage2.steps", 5000
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def report(config: Report, run: RunDir, data: DataSet) -> Path:
         UserError: jinja2 or matplotlib are missing, the run has not been evaluated, or a stage is missing.
     """
     subject = Subject.open(Evaluation.of(config), run, data)
-    out = Path(config.file or run.path / "report.html")
+    out = config.page(run.path)
     on_main(lambda: write_file(out, _page(subject)))
     say(f"report: {out}, {out.stat().st_size / 2**20:.1f} MB in one file")
     return out

@@ -11,7 +11,7 @@ step-00001000/
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ class Checkpoint:
     def weights(self) -> str:
         """The file that evaluation and sampling use: the averaged weights where there are any."""
         return "average" if self.has("average") else "model"
+
+    @property
+    def megabytes(self) -> float:
+        """Size of that file, in MB."""
+        return (self.path / f"{self.weights}.safetensors").stat().st_size / 2**20
 
     @property
     def fingerprint(self) -> str:
@@ -136,18 +141,10 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
     return checkpoint
 
 
-def _best_path(paths: list[Path]) -> Path | None:
-    """The checkpoint with the lowest score, the latest of equals; those without a score or a manifest are
-    passed over."""
-    scored = []
-    for path in paths:
-        try:
-            saved = read(path, verify=False)
-        except UserError:
-            continue
-        if saved.score is not None:
-            scored.append((saved.score, -saved.step, path))
-    return min(scored)[2] if scored else None
+def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+    """The one with the lowest score, the latest of equals; None where none has a score."""
+    scored = [saved for saved in checkpoints if saved.score is not None]
+    return min(scored, key=lambda saved: (saved.score, -saved.step), default=None)
 
 
 def newest(folder: Path, warn=print) -> Checkpoint | None:
@@ -186,16 +183,17 @@ def best(folder: Path) -> Checkpoint:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    path = _best_path(checkpoint_folders(folder))
-    if path is None:
+    saved = best_of(readable(folder))
+    if saved is None:
         raise UserError(f"there is no evaluated checkpoint in {folder}; train that stage first")
-    return read(path)
+    return read(saved.path)
 
 
 def prune(folder: Path, keep: int) -> None:
     """Delete all checkpoints but the latest `keep` and the best one."""
     paths = checkpoint_folders(folder)
-    staying = {*paths[-keep:], _best_path(paths)}
+    best_one = best_of(readable(folder))
+    staying = {*paths[-keep:], best_one and best_one.path}
     for path in paths:
         if path not in staying:
             remove_folder(path)

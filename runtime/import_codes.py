@@ -91,7 +91,7 @@ def import_codes(file: Path, settings: ImportCodes) -> RunDir:
     write_folder(run.path, fill)
     counts = ", ".join(f"{len(rows[name]):,} {name}" for name in SPLITS)
     classes = f", {len(grids.label_names)} classes" if grids.label_names else ""
-    say(f"import-codes: {len(grids.codes):,} maps of {level}{classes}; {counts}\n{settings.next_words()}")
+    say(f"import-codes: {len(grids.codes):,} maps of {level}{classes}; {counts}, in {run.path}")
     return run
 
 

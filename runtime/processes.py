@@ -11,13 +11,13 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather, gather_object, reduce
 from torch import Tensor
-from tqdm import tqdm
 
 from vqprior.configs.errors import UserError
 
 from . import devices, interrupt
 from .interrupt import Interrupted
 from .loader import Share
+from .progress import opened
 from .rendezvous import fresh_store
 
 # The others wait while the main process downloads and decodes a data set: longer than the usual ten minutes
@@ -218,7 +218,7 @@ def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str)
     """
     share = share_of_process()
     rounds = range(0, len(items), share.processes)
-    for start in tqdm(rounds, desc=name, disable=not is_main()):
+    for start in opened(rounds, desc=name, disable=not is_main()):
         outcome = {"error": None, "signal": 0}
         if start + share.rank < len(items):
             try:

@@ -77,7 +77,7 @@ def complete(settings: Complete, run: RunDir) -> Path:
         verify=settings.verify,
     )
 
-    out = Path(settings.out) if settings.out else run.path / "completions" / Path(settings.image).stem
+    out = settings.folder(run.path)
     out.mkdir(parents=True, exist_ok=True)
     (out / "completions.json").unlink(missing_ok=True)
     shown = torch.cat([torch.stack([original, torch.where(hidden, GREY, seen)]), _stacked(done)])

@@ -61,10 +61,7 @@ def export(settings: Export, run: RunDir, card: Card) -> Path:
         refuse_without_exporter()
     write_folder(out.resolve(), lambda folder: _fill(RunDir(folder), settings, run, card))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    say(
-        f"export: {size / 2**20:.1f} MB in {out}, with a model card ({out / CARD}); "
-        f"vqprior sample {out} --images 64 --out samples"
-    )
+    say(f"export: {size / 2**20:.1f} MB in {out}, with a model card ({out / CARD})")
     return out
 
 

@@ -82,7 +82,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now"
         )
     if resumed and start >= settings.steps:
-        return say(f"stage 1: done, {start} steps")
+        say(f"stage 1: done, {start} steps")
+        return _tell_best(config, run)
     refuse_recorded(config)
     source = None if resumed else on_main(source_of, config)
     origins = {BEGUN_FROM: begun_from(resumed, source)}
@@ -304,8 +305,14 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     writer.finish()
     progress.close()
     tracker.close()
-    best = on_main(checkpoint.best, run.stage1)
-    say(f"stage 1: the checkpoint of step {best.step} is used, chosen {how_chosen(settings)}")
+    _tell_best(config, run)
+
+
+def _tell_best(config: Config, run: RunDir) -> None:
+    """Say which checkpoint all that comes after uses."""
+    best, settings = on_main(checkpoint.best, run.stage1), config.stage1
+    error = "" if settings.adversarial else f", {best.score:.4g}"
+    say(f"stage 1: {best.path} is used, chosen {how_chosen(settings)}{error}")
 
 
 def spread(items: int, count: int) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
             f"Delete {folder} to train on these, or put the old codes back"
         )
     if start >= settings.steps:
-        return say(f"{name}: done, {start} steps")
+        say(f"{name}: done, {start} steps")
+        return _tell_best(name, folder)
     if resumed:
         _refuse_other_settings(resumed, config, run, settings.SECTION)
     label_names = maps.header.label_names
@@ -253,6 +255,14 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
     writer.finish()
     progress.close()
     tracker.close()
+    _tell_best(name, folder)
+
+
+def _tell_best(name: str, folder: Path) -> None:
+    """Say which checkpoint all that comes after uses."""
+    best = on_main(lambda: checkpoint.best_of(checkpoint.readable(folder)))
+    if best:
+        say(f"{name}: {best.path} is used, of {best.score:.4f} bits/code on the validation split")
 
 
 def _refuse_other_settings(resumed: Checkpoint, config: Config, run: RunDir, section: str) -> None:

@@ -1,14 +1,19 @@
 """`python -m benchmarks.gpu` in miniature: the first person with a real GPU has one try."""
 
 import json
+import re
+import subprocess
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks import gpu, gpu_memory, gpu_operations
+from benchmarks import gpu, gpu_memory, gpu_operations, resident
 from benchmarks.gpu_memory import MIB, Need, Stage
+from tests.conftest import TINY
+from tests.launch import ROOT
 from tests.pretend_device import pretend
+from vqprior import configs
 
 
 def quick(out, *flags: str) -> dict:
@@ -132,3 +137,21 @@ def test_a_transformer_is_counted_at_six_operations_a_weight_and_place(tmp_path)
     )
     assert prior["gflop_an_image"] == pytest.approx(6 * weights * 49 / 1e9, rel=0.1)
     assert prior["assumed_hours"] * 3600 * prior["assumed_steps_per_second"] == pytest.approx(prior["steps"])
+
+
+def test_every_preset_is_counted_and_has_its_time_and_memory_in_the_table():
+    """Each cell says how its figure was come by, or that it is not known."""
+    page = (ROOT / "docs" / "tuning.md").read_text().partition("### Time and memory of each preset")[2]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.M)
+    assert sorted(name for name, _ in rows) == sorted(gpu_memory.CLASSES) == sorted(configs.preset_names())
+    for name, cells in rows:
+        told = [re.match(r"\*\*[mce]\*\* |not known", cell) for cell in cells.split(" | ")]
+        assert len(told) == 4 and all(told), name
+
+
+@pytest.mark.slow
+def test_memory_of_a_whole_command_is_that_of_its_own_process(tmp_path):
+    """In GiB: torch and the libraries alone take some hundred MiB."""
+    assert 0.2 < resident.peak("mnist5k", tmp_path / "small", *TINY, "--stage2.label_dropout", "0.2") < 3
+    with pytest.raises(subprocess.CalledProcessError):
+        resident.peak("mnist5k", tmp_path / "wrong", "--stage1.K", "0")

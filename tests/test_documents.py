@@ -232,9 +232,7 @@ def parse_only(command: str, words: list[str], monkeypatch) -> None:
             for table in (pipeline.STEPS, pipeline.MEASURES):
                 for name in table:
                     patch.setitem(table, name, nothing)
-            patch.setattr("vqprior.sampling.generate.generate", nothing)
-            patch.setattr("vqprior.app.serve.serve", nothing)
-            for name in ("complete", "export", "import_codes", "score"):
+            for name in ("app", "check", "complete", "export", "import_codes", "sample", "score"):
                 patch.setattr(pipeline, name, nothing)
             assert call(words[1:]) == 0, command
 

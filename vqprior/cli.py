@@ -31,12 +31,13 @@ from vqprior.configs.commands import (
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime import devices
-from vqprior.runtime.interrupt import Interrupted, heeded
+from vqprior.runtime.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from vqprior.runtime.run_dir import RunDir
 
 Own = TypeVar("Own")
+Whole = TypeVar("Whole", Evaluation, Report, Check)
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,30 @@ def _encode(name: str, target: str | None, flags: list[str]) -> None:
     pipeline.encode_pictures(stored, settings)
 
 
-def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
-    """`evaluate`, `report` and `check` take the whole configuration, and settings of their own."""
-    schema = {"evaluate": Evaluation, "report": Report, "check": Check}[name]
+def _with_own(schema: type[Whole], name: str, target: str | None, flags: list[str]) -> tuple[Whole, Whole]:
+    """The whole configuration with a command's own settings, and what it was before the flags."""
     default = schema.of(_stored(target).for_inference())
     brief.answer(name, target, flags, default)
     config = configs.parse_options(schema, flags, default=default, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)
-    if name != "check":
-        need_run(config)
+    return config, default
+
+
+def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
+    """`evaluate` and `report` take the whole configuration, and settings of their own."""
+    config, _ = _with_own({"evaluate": Evaluation, "report": Report}[name], name, target, flags)
+    need_run(config)
     from vqprior import pipeline
 
     pipeline.MEASURES[name](config)
+
+
+def _check(name: str, target: str | None, flags: list[str]) -> None:
+    """So does `check`, which needs no run."""
+    config, default = _with_own(Check, name, target, flags)
+    from vqprior import pipeline
+
+    pipeline.check(config, target, default)
 
 
 def _sample(name: str, target: str | None, flags: list[str]) -> None:
@@ -97,11 +110,10 @@ def _sample(name: str, target: str | None, flags: list[str]) -> None:
         Sample, flags, default=stored.sample, prog=f"vqprior {name} {target or 'RUN'}"
     )
     _need_target(name, target)
-    run = need_run(stored)
-    from vqprior.sampling.generate import generate
+    need_run(stored)
+    from vqprior import pipeline
 
-    with heeded():
-        generate(settings, run)
+    pipeline.sample(settings, stored)
 
 
 def _complete(name: str, target: str | None, flags: list[str]) -> None:
@@ -139,9 +151,9 @@ def _export(name: str, target: str | None, flags: list[str]) -> None:
 def _app(name: str, target: str | None, flags: list[str]) -> None:
     """`app` has settings of its own."""
     stored, settings = _own_settings(App, name, target, flags)
-    from vqprior.app.serve import serve
+    from vqprior import pipeline
 
-    serve(settings, need_run(stored))
+    pipeline.app(stored, settings)
 
 
 def _import_codes(name: str, target: str | None, flags: list[str]) -> None:
@@ -169,14 +181,15 @@ def _doctor(name: str, target: str | None, flags: list[str]) -> None:
     configs.parse_options(Doctor, flags, prog=f"vqprior {name}")
     if target is not None:
         raise UserError(f"vqprior {name} looks at this machine and takes nothing, but was given {target!r}")
-    from vqprior import doctor
+    from vqprior import doctor, onward
 
     doctor.show(devices.chosen())
+    print(onward.next_line(*onward.to_begin()), flush=True)
 
 
 COMMANDS = {
     "run": Command("all steps in order, each resumed or skipped where it is done", _step),
-    "check": Command("look at all pictures before training; suggest settings for them", _evaluate),
+    "check": Command("look at all pictures before training; suggest settings for them", _check),
     "train-vqvae": Command("stage one: train the VQ-VAE", _step),
     "encode": Command("images -> code maps, with the trained VQ-VAE; of any --pictures FOLDER", _encode),
     "train-prior": Command("stage two: train the prior on the code maps", _step),

@@ -11,6 +11,8 @@ from vqprior.runtime.files import read_json
 from vqprior.runtime.lock import is_locked
 from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
 
+from .onward import next_line
+
 State = Literal["running", "stopped", "trained", "export", "unreadable"]
 """running: a process holds it; stopped: steps are missing, and the same command goes on; trained: all steps
 are done; export: weights alone, of `vqprior export`; unreadable: what is wrong stands behind it."""
@@ -124,7 +126,7 @@ def summary_of(path: Path) -> Summary:
     stage1 = None if plan.imported else Stage(_latest(run.stage1), plan.stage1)
     priors = tuple(Stage(_latest(run.stage2_of(level)), steps) for level, steps in enumerate(plan.priors))
     stages = [stage1, *priors] if stage1 else [*priors]
-    return Summary(path, _state(run, stages), stage1, priors, _figures(run, len(priors)))
+    return Summary(path, _state(run, stages), stage1, priors, figures(run))
 
 
 def _latest(folder: Path) -> int:
@@ -141,11 +143,11 @@ def _state(run: RunDir, stages: list[Stage]) -> State:
     return "trained" if all(stage.step >= stage.steps for stage in stages) else "stopped"
 
 
-def _figures(run: RunDir, levels: int) -> str:
+def figures(run: RunDir) -> str:
     """What `evaluate` measured on test pictures; before that the best bits on the validation split."""
     metrics = read_json(run.metrics)
     measured = _measured(metrics) if isinstance(metrics, dict) else []
-    return ", ".join(measured or _validated(run, levels))
+    return ", ".join(measured or _validated(run))
 
 
 def _measured(metrics: dict[str, Any]) -> list[str]:
@@ -165,9 +167,9 @@ def _at(tree: Any, *keys: str) -> float | None:
     return float(tree) if isinstance(tree, int | float) else None
 
 
-def _validated(run: RunDir, levels: int) -> list[str]:
+def _validated(run: RunDir) -> list[str]:
     """The best bits/code on the validation split, of each level that has been evaluated."""
-    best = [_best_score(run.stage2_of(level)) for level in range(levels)]
+    best = [_best_score(run.stage2_of(level)) for level in sorted(run.begun_priors())]
     bits = " + ".join(f"{score:.3f}" for score in best if score is not None)
     return [f"validation {bits} bits/code"] if bits else []
 
@@ -190,7 +192,7 @@ def _next_words(runs: list[Summary]) -> list[str]:
     words = []
     if stopped := next((run for run in runs if run.state == "stopped"), None):
         command = "run" if stopped.stage1 else "train-prior"
-        words.append(f"vqprior {command} {stopped.path} goes on where it stopped")
+        words.append(next_line(command, stopped.path))
     if trained := next((run for run in runs if run.state == "trained"), None):
-        words.append(f"vqprior sample {trained.path} draws from it")
+        words.append(next_line("sample", trained.path))
     return ["", *words] if words else []

@@ -4,6 +4,7 @@ Each imports what only it needs: the networks of the other steps, and their libr
 vain.
 """
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vqprior.configs import Config, dump
 from vqprior.configs.commands import (
+    App,
     Check,
     Complete,
     EncodePictures,
@@ -23,13 +25,20 @@ from vqprior.configs.commands import (
     Score,
     TrainPrior,
 )
+from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import heeded
+from vqprior.runtime.lineage import codes_origin
 from vqprior.runtime.lock import lock
 from vqprior.runtime.processes import device_of_process, is_main, main_first, on_main, say, share_of_process
 from vqprior.runtime.run_dir import RunDir
+
+from . import onward
+from .listing import figures
+from .onward import Words
+from .terminal import told
 
 if TYPE_CHECKING:
     import torch
@@ -64,21 +73,20 @@ def _settled(config: Settings) -> Settings:
     return replace(config, precision=chosen)
 
 
-def _start(config: Config) -> tuple[Config, RunDir]:
+def _start(config: Config) -> RunDir:
     from vqprior.runtime.services import refuse_missing
 
     refuse_missing(config.tracker)
-    config = _settled(config)
-    return config, on_main(run_dir.start, config)
+    return on_main(run_dir.start, config)
 
 
 def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
-    """Begin or go on with a run, and load its pictures; the range that was measured is kept with the
-    settings."""
+    """Begin or go on with a run of settled settings, and load its pictures; the range that was measured is
+    kept with the settings."""
     from vqprior.runtime.data import refuse_blank
 
     on_main(_refuse_misfits, config)
-    config, run = _start(config)
+    run = _start(config)
     data = _data(config, run)
     if not run.stage1.exists():
         refuse_blank(data.train)
@@ -116,6 +124,27 @@ def _refuse_prior(config: Config, run: RunDir, label_names: Sequence[str]) -> No
         source_of(config, label_names, origins, level)
 
 
+def _pictures(config: Config) -> str:
+    """Where the pictures are."""
+    from vqprior.runtime.data import roots_of
+
+    return roots_of(config.data)
+
+
+def _told(
+    command: str,
+    config: Config,
+    reads: object,
+    writes: object,
+    *,
+    after: Callable[[], Words] | None = None,
+) -> AbstractContextManager[None]:
+    """The first and last lines of a step of a run; what comes after it is the next step unless it is said."""
+    run = RunDir(Path(config.out))
+    after = after or partial(onward.after_training, run, config.stage1.levels)
+    return told(command, reads, writes, run=run, precision=config.precision, after=after)
+
+
 def _data(config: Config, run: RunDir) -> "DataSet":
     """The data set of a run, and what it is in words.
 
@@ -148,7 +177,8 @@ def import_codes(file: Path, settings: ImportCodes) -> None:
     """Codes of others -> a run."""
     from vqprior.runtime.import_codes import import_codes as import_from
 
-    on_main(import_from, file, settings)
+    with told("import-codes", file, settings.out, after=settings.onward):
+        on_main(import_from, file, settings)
 
 
 def _tell_skipped(run: RunDir) -> None:
@@ -168,10 +198,12 @@ def train_vqvae(config: Config) -> None:
     """Stage one."""
     from vqprior.stage1_vqvae.train import train
 
-    config, run, data = _start_with_data(config)
-    with heeded(), training_on(device_of_process(), config):
-        train(config, run, data)
-    _tell_skipped(run)
+    config = _settled(config)
+    with _told("train-vqvae", config, _pictures(config), RunDir(Path(config.out)).stage1):
+        config, run, data = _start_with_data(config)
+        with heeded(), training_on(device_of_process(), config):
+            train(config, run, data)
+        _tell_skipped(run)
 
 
 def encode(config: Config) -> None:
@@ -180,11 +212,12 @@ def encode(config: Config) -> None:
 
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    on_main(lock, run.path)
-    data = _data(config, run)
-    with heeded():
-        encode_images(config, run, data)
-    _tell_skipped(run)
+    with _told("encode", config, _pictures(config), run.codes):
+        on_main(lock, run.path)
+        data = _data(config, run)
+        with heeded():
+            encode_images(config, run, data)
+        _tell_skipped(run)
 
 
 def encode_pictures(config: Config, settings: EncodePictures) -> None:
@@ -193,7 +226,13 @@ def encode_pictures(config: Config, settings: EncodePictures) -> None:
     from vqprior.sampling.encode_pictures import encode_pictures
 
     run = run_dir.existing(config)
-    with heeded():
+    origin = on_main(codes_origin, run)
+    precision = origin["precision"] if origin else "no"
+    after = partial(onward.after_encoding, run, settings, config.stage1.levels)
+    with (
+        told("encode", settings.pictures, settings.out, run=run, precision=precision, after=after),
+        heeded(),
+    ):
         encode_pictures(settings, run)
 
 
@@ -203,17 +242,24 @@ def score(config: Config, settings: Score) -> None:
     from vqprior.sampling.score_pictures import score_pictures
 
     run = run_dir.existing(config)
-    with heeded():
+    after, precision = partial(onward.to_play, run), settings.precision
+    with (
+        told("score", settings.pictures, settings.out, run=run, precision=precision, after=after),
+        heeded(),
+    ):
         score_pictures(settings, run)
 
 
 def train_prior(config: TrainPrior) -> None:
     """Stage two, of one level of codes or of all."""
-    run_dir.existing(config)  # refuses a run that was never begun
-    chosen = config.level
-    config, run = _start(config.of_run())
-    with heeded(), training_on(device_of_process(), config):
-        _train_priors(config, run, range(config.stage1.levels) if chosen is None else [chosen])
+    run, chosen = run_dir.existing(config), config.level  # refuses a run that was never begun
+    config = _settled(config.of_run())
+    levels = range(config.stage1.levels) if chosen is None else [chosen]
+    folders = ", ".join(str(run.stage2_of(level)) for level in levels)
+    with _told("train-prior", config, run.codes, folders):
+        _start(config)
+        with heeded(), training_on(device_of_process(), config):
+            _train_priors(config, run, levels)
 
 
 def _train_priors(config: Config, run: RunDir, levels: Iterable[int]) -> None:
@@ -230,7 +276,9 @@ def complete(config: Config, settings: Complete) -> None:
     from vqprior.sampling.complete import complete as complete_picture
 
     run = run_dir.existing(config)
-    on_main(complete_picture, settings, run)
+    out, after = settings.folder(run.path), partial(onward.to_play, run)
+    with told("complete", settings.image, out, run=run, precision=settings.precision, after=after):
+        on_main(complete_picture, settings, run)
 
 
 def evaluate(config: Evaluation) -> None:
@@ -239,17 +287,24 @@ def evaluate(config: Evaluation) -> None:
 
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    measure(config, run, None if config.data.source == "codes" else _data(config, run))
-    _tell_skipped(run)
+    imported = config.data.source == "codes"
+    after = partial(onward.after_measuring, run, imported=imported)
+    with _told("evaluate", config, run.codes if imported else _pictures(config), run.metrics, after=after):
+        measure(config, run, None if imported else _data(config, run))
+        _tell_skipped(run)
+        say(f"evaluate: {run.metrics}: {on_main(figures, run)}")
 
 
-def check(config: Check) -> None:
-    """Look at the pictures of a run, or of one that is to begin."""
+def check(config: Check, target: str, default: Config) -> None:
+    """Look at the pictures of a run, or of one that is to begin as a target and flags say: those settings
+    that are others than its own."""
     from vqprior.runtime.data.check import check as check_pictures
 
     refuse_without_pictures(config)
-
-    on_main(check_pictures, config)
+    suggested: dict[str, Any] = {}
+    after = lambda: onward.after_checking(config, target, default, suggested)
+    with told("check", _pictures(config), config.sheet_file, after=after):
+        suggested |= on_main(check_pictures, config)
 
 
 def report(config: Report) -> None:
@@ -258,7 +313,29 @@ def report(config: Report) -> None:
 
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
-    write_report(config, run, _data(config, run))
+    after = partial(onward.to_share, run)
+    with _told("report", config, _pictures(config), config.page(run.path), after=after):
+        write_report(config, run, _data(config, run))
+
+
+def sample(settings: Sample, config: Config) -> None:
+    """New pictures."""
+    from vqprior.sampling.generate import generate
+
+    run = run_dir.existing(config)
+    reads, out = f"{settings.images:,} images of {run.path}", settings.out or run.samples
+    after = partial(onward.after_sampling, run)
+    with told("sample", reads, out, run=run, precision=settings.precision, after=after), heeded():
+        generate(settings, run)
+
+
+def app(config: Config, settings: App) -> None:
+    """The page in the browser."""
+    from vqprior.app.serve import serve
+
+    run = run_dir.existing(config)
+    with told("app", run.path, "a page in the browser", run=run, precision=config.sample.precision):
+        serve(settings, run)
 
 
 def export(config: Config, settings: Export) -> None:
@@ -267,7 +344,10 @@ def export(config: Config, settings: Export) -> None:
     from vqprior.sampling.export import export as export_run
 
     run = run_dir.existing(config)
-    on_main(export_run, settings, run, lambda out: card(out, run, settings))
+    out = Path(settings.out)
+    after = lambda: ("sample", out, "--images", 64, "--out", onward.free(out, "samples"))
+    with told("export", run.path, out, run=run, precision="no", after=after):
+        on_main(export_run, settings, run, lambda out: card(out, run, settings))
 
 
 def run(config: Config) -> None:
@@ -281,28 +361,30 @@ def run(config: Config) -> None:
     for stage in (config.stage1, *map(config.stage2_of, range(config.stage1.levels))):
         # refuse now what would be refused hours later
         share_of_process().slice(stage.batch_size, stage.accumulate)
-    config, run, data = _start_with_data(config)
-    inference = config.for_inference()
-    if config.sample.label:
-        label_of_text(config.sample.label, data.label_names)
-    on_main(_refuse_prior, config, run, data.label_names)
-    in_training = partial(training_on, device_of_process(), config)
-    with heeded():
-        with in_training():
-            train_stage1(config, run, data)
-        encode_images(inference, run, data)
-        with in_training():
-            _train_priors(config, run, range(config.stage1.levels))
-        pictures = generate(config.sample, run)
-    measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
-    _tell_skipped(run)
-    reconstructions = run.path / "reconstructions.png"
-    on_main(save_reconstructions, inference, run, data, reconstructions)
-    say(
-        f"\nsamples          {pictures / 'grid.png'}\nreconstructions  {reconstructions}\n"
-        f"metrics          {run.metrics}; of the samples too: vqprior evaluate {run.path}\n"
-        f"curves           tensorboard --logdir {run.path.parent}"
-    )
+    config = _settled(config)
+    with _told("run", config, _pictures(config), config.out, after=lambda: ("evaluate", config.out)):
+        config, run, data = _start_with_data(config)
+        inference = config.for_inference()
+        if config.sample.label:
+            label_of_text(config.sample.label, data.label_names)
+        on_main(_refuse_prior, config, run, data.label_names)
+        in_training = partial(training_on, device_of_process(), config)
+        with heeded():
+            with in_training():
+                train_stage1(config, run, data)
+            encode_images(inference, run, data)
+            with in_training():
+                _train_priors(config, run, range(config.stage1.levels))
+            pictures = generate(config.sample, run)
+        measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
+        _tell_skipped(run)
+        reconstructions = run.path / "reconstructions.png"
+        on_main(save_reconstructions, inference, run, data, reconstructions)
+        say(
+            f"\nsamples          {pictures / 'grid.png'}\nreconstructions  {reconstructions}\n"
+            f"metrics          {run.metrics}: {on_main(figures, run)}\n"
+            f"curves           tensorboard --logdir {shlex.quote(str(run.path.parent))}"
+        )
 
 
 STEPS: dict[str, Callable[[Config], None]] = {
@@ -312,7 +394,7 @@ STEPS: dict[str, Callable[[Config], None]] = {
     "train-prior": train_prior,
 }
 
-MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report, "check": check}
+MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report}
 
 
 def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None":

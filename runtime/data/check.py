@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import yaml
 
+from vqprior.configs import as_flags
 from vqprior.configs.commands import Check
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
@@ -47,8 +48,11 @@ class Finding:
     text: str
 
 
-def check(config: Check) -> None:
+def check(config: Check) -> dict[str, Any]:
     """Look at all pictures and say what was found; write the contact sheet and, if asked for, a preset.
+
+    Returns:
+        Settings to begin with, by the names of their flags.
 
     Raises:
         UserError: training cannot begin with these data; the message lists why.
@@ -64,20 +68,19 @@ def check(config: Check) -> None:
     findings += [*_sizes(data), *_classes(data), *_changed(data, run, config.data)]
     for finding in findings:
         say(f"{'!' if finding.stops else '-'} {finding.text}")
-    sheet = Path(config.sheet) if config.sheet else run / "check.png"
+    sheet = config.sheet_file
     _write_sheet(data, seen, sheet, mark=not config.sheet)
     say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
     suggested = suggestion(data, seen)
-    flags = " ".join(f"--{name} {_typed(value)}" for name, value in suggested.items())
-    say(f"to begin with: {flags}")
     if suggested.get("stage1.levels"):
         say(_why_two_levels(suggested))
     if config.write:
         _write_preset(Path(config.write), config.data, data.data, suggested)
-        say(f"check: {config.write} has these settings; vqprior run {config.write}")
+        say(f"check: {config.write} has settings to begin with: {' '.join(as_flags(suggested))}")
     if stopping := [finding.text for finding in findings if finding.stops]:
         raise UserError("training cannot begin with these data: " + "; ".join(stopping))
     say("check: training may begin")
+    return suggested
 
 
 def _look(data: DataSet, name: str) -> list[Seen]:
@@ -312,10 +315,6 @@ def _why_two_levels(suggested: dict[str, Any]) -> str:
 def _steps(count: int, batch: int, passes: int) -> int:
     """Steps of so many passes through the pictures, at least 2,000 and at most 100,000, in thousands."""
     return int(np.clip(round(count * passes / batch / 1000) * 1000, 2_000, 100_000))
-
-
-def _typed(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _write_preset(path: Path, wanted: Data, used: Data, suggested: dict[str, Any]) -> None:

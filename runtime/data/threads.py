@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from ..progress import opened
+
 BAR = 5000  # pictures from which on a bar shows how far the work is
 TASK = 64  # pictures of one task at most: a future for each of a million would take gigabytes
 AHEAD = 4  # tasks for each thread that wait or are done and not yet taken
@@ -38,7 +40,7 @@ def in_threads(
     threads = _threads(workers)
     size = max(1, min(TASK, count // (AHEAD * threads)))
     waiting: deque[Future[list[Result]]] = deque()
-    bar = tqdm(desc=name, total=count, disable=quiet or count < BAR, leave=False)
+    bar = opened(desc=name, total=count, disable=quiet or count < BAR, leave=False)
     with bar:
         for start in range(0, count, size):
             indices = range(start, min(start + size, count))

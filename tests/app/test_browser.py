@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from urllib.parse import urlparse
 
@@ -12,6 +13,8 @@ from PIL import Image
 from benchmarks.screenshots import app, asked_for, browser, button, elements, missing, press, tab, wait_for
 from tests.launch import ROOT
 from vqprior import Generator
+from vqprior.app.studio import Studio
+from vqprior.runtime.run_dir import RunDir
 
 pytest.importorskip("gradio")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
@@ -47,6 +50,37 @@ def address(outside):
 def driver(tmp_path_factory):
     with browser() as driver:
         yield driver
+
+
+class Slow(Studio):
+    """A studio that takes its time for each row that is drawn anew."""
+
+    def redraw(self, *given):
+        for codes in super().redraw(*given):
+            yield codes
+            time.sleep(0.5)
+
+
+@pytest.fixture
+def slow_address(monkeypatch):
+    """The page of a slow studio, served by this process."""
+    import uvicorn
+
+    from vqprior.app.page import build
+    from vqprior.app.parts import CSS
+    from vqprior.app.serve import application
+
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    ready = threading.Event()
+    app = application(build(Slow.from_run(RunDir(RUN))), CSS, ready.set)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        assert ready.wait(60)
+        yield "http://{}:{}".format(*listener.getsockname())
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture
@@ -169,6 +203,26 @@ def test_codes_are_looked_at_changed_and_drawn_anew_by_keyboard_too(page):
     assert numbers()[:9] == [*before[:8], code]
     press(page, button(page, "Undo"))
     wait_for(lambda: numbers()[9:] == before[9:])
+
+
+def test_drawing_the_rest_anew_is_stopped_and_the_picture_is_as_it_was(driver, slow_address):
+    driver.get(slow_address)
+    wait_for(lambda: button(driver, "Draw"))
+    draw(driver, 1, 0)
+    press(driver, cells(driver, "drawn")[0])
+    wait_for(lambda: cells(driver, "codes"))[0].click()
+    wait_for(lambda: button(driver, "Draw the rest anew"))
+    shown = lambda: driver.find_element("css selector", "#opened img").get_attribute("src")
+    numbers = lambda: [one.text for one in cells(driver, "codes")]
+    before, codes = shown(), numbers()
+    press(driver, button(driver, "Draw the rest anew"))
+    wait_for(lambda: shown() != before)
+    press(driver, button(driver, "Stop"))
+    wait_for(lambda: shown() == before)
+    time.sleep(5)  # longer than the seven rows would have taken
+    assert shown() == before and numbers() == codes and button(driver, "Undo") is None
+    press(driver, button(driver, "Draw the rest anew"))
+    wait_for(lambda: numbers() != codes)
 
 
 def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, generator):

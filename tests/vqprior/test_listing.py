@@ -42,7 +42,7 @@ def test_a_stopped_run_shows_how_far_it_came_and_its_best_validation(command, ru
     printed = command("ls", run.parent)[1]
     words = row(printed, "mine")
     assert "stopped" in words and "4/4" in words and "2/4" in words and "validation 3.250 bits/code" in words
-    assert f"vqprior run {run} goes on" in printed
+    assert f"next: vqprior run {run}" in printed
 
 
 def test_a_run_that_has_only_begun_is_at_step_0(run):
@@ -67,7 +67,7 @@ def test_codes_of_others_have_no_stage_one(command, run):
     shutil.rmtree(run / "stage2")
     summary = summary_of(run)
     assert summary.stage1 is None and summary.state == "stopped"
-    assert f"vqprior train-prior {run} goes on" in command("ls", run.parent)[1]
+    assert f"next: vqprior train-prior {run}" in command("ls", run.parent)[1]
 
 
 def test_a_run_that_a_process_works_on_is_running(run):

@@ -1,0 +1,99 @@
+"""What to type next: of every command, so that it works as it is printed; torch is not waited for."""
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vqprior.configs import as_flags, flatten
+from vqprior.configs.commands import Check, EncodePictures
+from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
+
+from .doctor import requirements
+
+Words = tuple[object, ...]
+"""A command and its arguments, without `vqprior` and without quotation marks."""
+
+
+def next_line(*words: object) -> str:
+    """The line that says what to type next, as a shell takes it."""
+    return f"next: {shlex.join(['vqprior', *map(str, words)])}"
+
+
+def to_begin() -> Words:
+    """A first run, of the digits in a package, where that is installed."""
+    return ("run", "mnist5k") if has("demo") else ("--help",)
+
+
+def after_training(run: RunDir, levels: int) -> Words:
+    """The first that a run lacks of code maps and the priors of its levels, else samples."""
+    if not run.codes.is_dir():
+        return "encode", run.path
+    return "sample" if _has_priors(run, levels) else "train-prior", run.path
+
+
+def after_sampling(run: RunDir) -> Words:
+    """To measure the run; one without code maps, such as an export, is only looked at."""
+    return ("evaluate", run.path) if run.codes.is_dir() else to_play(run)
+
+
+def after_measuring(run: RunDir, *, imported: bool) -> Words:
+    """The page of a run, else what can be shared of it."""
+    return ("report", run.path) if has("report") and not imported else to_share(run)
+
+
+def after_encoding(run: RunDir, settings: EncodePictures, levels: int) -> Words:
+    """How unusual the same pictures are, where the run is trained for it."""
+    if not _has_priors(run, levels):
+        return after_training(run, levels)
+    if not run.codes.is_dir():  # an export: it cannot say what is usual
+        return to_play(run)
+    return "score", run.path, "--pictures", settings.pictures, "--out", free(Path(settings.out), "scores")
+
+
+def after_checking(config: Check, target: str, default: Check, suggested: dict[str, Any]) -> Words:
+    """To begin with the preset that was written, or with the target, what was typed behind it, and what is
+    suggested; a run that was begun goes on."""
+    if config.write:
+        elsewhere = () if config.out == default.out else ("--out", config.out)
+        return "run", config.write, *elsewhere
+    if is_run_dir(Path(config.out)):
+        return "run", config.out
+    before = flatten(asdict(default))
+    typed = {
+        name: value
+        for name, value in flatten(asdict(config)).items()
+        if value != before[name] and name not in ("write", "sheet")
+    }
+    return "run", target, *as_flags(typed | suggested)
+
+
+def to_share(run: RunDir) -> Words:
+    """An export."""
+    return "export", run.path, "--out", free(run.path, "export")
+
+
+def to_play(run: RunDir) -> Words:
+    """The page in the browser where Gradio is installed, else other samples."""
+    others = "sample", run.path, "--seed", 1, "--out", free(run.path, "samples")
+    return ("app", run.path) if has("app") else others
+
+
+def _has_priors(run: RunDir, levels: int) -> bool:
+    """Whether the prior of each level has a checkpoint."""
+    return all(checkpoint_folders(run.stage2_of(level)) for level in range(levels))
+
+
+def has(extra: str) -> bool:
+    """Whether an extra of vqprior is installed."""
+    return not any(need.problem() for need in requirements("vqprior") if need.extra == extra)
+
+
+def free(path: Path, name: str) -> Path:
+    """A path beside another that nothing has: PATH-NAME, or with a number behind it."""
+    place = beside = Path(f"{path if path.name else path.resolve()}-{name}")
+    number = 1
+    while place.exists():
+        number += 1
+        place = Path(f"{beside}-{number}")
+    return place
