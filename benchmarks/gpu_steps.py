@@ -36,6 +36,7 @@ CLASSES = {
     "mnist_pixelsnail": 10,
     "mnist_transformer": 10,
     "folder": 0,
+    "clothing64": 10,
     "folder_two_levels": 0,
     "ffhq256": 0,
     "imagenet256": 1000,

@@ -85,6 +85,7 @@ OF_PRIORS = {
     "mnist_pixelsnail": ONE_BLOCK,
     "mnist_transformer": ["--stage2.transformer.heads", "2"],
     "folder_two_levels": [*ONE_BLOCK, *FINE],
+    "clothing64": FINE,
     "ffhq256": [*ONE_BLOCK, *FINE],
     "imagenet256": [*ONE_BLOCK, *FINE],
 }

@@ -29,6 +29,9 @@ from .threads import in_threads
 SHEET = 64  # pictures on the contact sheet
 FEW = 20  # training pictures of a class, below which it is named
 LONGEST = 32  # codes along a side of a map that one prior is asked to learn with no coarser map above it
+WORTH_TWO = (
+    16  # codes along the shorter side of one map, from which two did better (docs/results.md, clothes)
+)
 
 
 class Seen(NamedTuple):
@@ -284,12 +287,12 @@ def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
 def _maps(sides: Sequence[float]) -> tuple[int, int, list[int]]:
     """The factor and the number of levels for pictures of these sides, and the nearest size that they divide.
 
-    One level of factor 4 where that makes at most LONGEST codes a side; else two, of a factor that leaves the
-    coarser one at most so long.
+    One level of factor 4 where that makes fewer than WORTH_TWO codes a side; else two, of a factor that
+    leaves the coarser one at most LONGEST.
     """
     factor = 4
     size = _divided(sides, factor)
-    if max(size) <= LONGEST * factor:
+    if min(size) < WORTH_TWO * factor and max(size) <= LONGEST * factor:
         return factor, 1, size
     while max(size := _divided(sides, 2 * factor)) > LONGEST * 2 * factor:
         factor *= 2
@@ -306,9 +309,9 @@ def _why_two_levels(suggested: dict[str, Any]) -> str:
     size, factor = suggested["data.size"], suggested["stage1.factor"]
     fine, coarse = ("x".join(str(side // of) for side in size) for of in (factor, 2 * factor))
     return (
-        f"two levels, since one map of {fine} codes is more than a prior learns well: {coarse} codes for "
-        "what a "
-        f"picture is of, then {fine} for what it looks like (docs/levels.md)"
+        f"two levels, better than one map of {fine} codes in the same time: {coarse} codes for what a "
+        "picture "
+        f"is of, then {fine} for what it looks like (docs/levels.md)"
     )
 
 

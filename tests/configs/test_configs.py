@@ -26,6 +26,7 @@ def test_the_promised_presets_ship():
         "mnist_pixelsnail",
         "mnist_transformer",
         "folder_two_levels",
+        "clothing64",
         "ffhq256",
         "imagenet256",
     }

@@ -16,18 +16,27 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.export import present
 from vqprior.sampling.networks import prior_checkpoints
 
-MNIST = ROOT / "models" / "mnist"
-OF_MNIST = Export(
-    out=str(MNIST),
-    license="apache-2.0",
-    data="MNIST handwritten digits (Y. LeCun, C. Cortes, C. J. C. Burges), the 60,000 training pictures",
-)
+MODELS = ROOT / "models"
+MNIST = MODELS / "mnist"
+SHIPPED = {
+    "mnist": dict(
+        license="apache-2.0",
+        data="MNIST handwritten digits (Y. LeCun, C. Cortes, C. J. C. Burges), the 60,000 training pictures",
+    ),
+    "clothing64": dict(
+        license="cc0-1.0",
+        data="3,068 photographs of clothes of clothing-dataset-small (Alexey Grigorev, CC0, "
+        "https://github.com/alexeygrigorev/clothing-dataset-small), its split train",
+    ),
+}
+"""The weights in models/, and what their cards state."""
 
 
-def present_mnist(folder: Path = MNIST) -> None:
-    """Write the card of the weights that ship anew: python -c 'from tests.evaluation.test_card import
-    present_mnist as write; write()'."""
-    present(RunDir(folder), lambda out: card(out, out, OF_MNIST))
+def present_shipped(name: str, models: Path = MODELS) -> None:
+    """Write the card of weights that ship anew: python -c 'from tests.evaluation.test_card import
+    present_shipped as write; write("mnist")'."""
+    stated = Export(out=str(models / name), **SHIPPED[name])
+    present(RunDir(models / name), lambda out: card(out, out, stated))
 
 
 def front_matter(text: str) -> dict[str, object]:
@@ -114,10 +123,16 @@ def test_large_maps_have_no_samples(finished_run, tmp_path, command, monkeypatch
     assert not (tmp_path / "mine" / "samples.png").exists() and "samples.png" not in text
 
 
-def test_the_card_of_the_weights_that_ship_is_what_the_code_writes(tmp_path):
-    folder = tmp_path / "mnist"
-    shutil.copytree(MNIST, folder)
-    present_mnist(folder)
-    for name in ("README.md", "config.json"):
-        assert (folder / name).read_text() == (MNIST / name).read_text(), present_mnist.__doc__
-    assert (MNIST / "samples.png").stat().st_size < 100_000
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_of_the_weights_that_ship_is_what_the_code_writes(tmp_path, name):
+    shutil.copytree(MODELS / name, tmp_path / name)
+    present_shipped(name, tmp_path)
+    for file in ("README.md", "config.json"):
+        assert (tmp_path / name / file).read_text() == (MODELS / name / file).read_text(), (
+            present_shipped.__doc__
+        )
+    assert (MODELS / name / "samples.png").stat().st_size < 500_000
+
+
+def test_all_weights_that_ship_have_a_card():
+    assert {folder.name for folder in MODELS.iterdir()} == SHIPPED.keys()

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.conftest import TINY, colour, write_pictures
 from vqprior import configs
-from vqprior.runtime.data.check import LONGEST, _maps
+from vqprior.runtime.data.check import LONGEST, WORTH_TWO, _maps
 
 TINY_GREY = ["folder", *TINY, "--data.channels", 1]
 FLAGS = ["folder", "--data.size", 8, 8, "--data.validation", 0.2, "--data.test", 0.2]
@@ -118,17 +118,30 @@ def test_a_range_that_is_given_is_taken_after_the_measured_one_was_refused(comma
 
 
 @pytest.mark.parametrize(
-    "sides", [(3, 3), (28, 28), (61, 130), (128, 128), (130, 130), (256, 256), (64, 1111)]
+    "sides",
+    [
+        (3, 3),
+        (28, 28),
+        (60, 60),
+        (64, 64),
+        (48, 128),
+        (61, 130),
+        (128, 128),
+        (130, 130),
+        (256, 256),
+        (64, 1111),
+    ],
 )
 def test_levels_keep_the_coarsest_map_within_what_one_prior_learns(sides):
-    """Two levels where a map of factor 4 would be larger than 32x32, and nowhere else; sizes that divide."""
+    """Two levels where a map of factor 4 would have 16 codes and more on both sides, or more than 32 on one,
+    and nowhere else; sizes that divide."""
     factor, levels, size = _maps(sides)
     coarsest = factor * 2 ** (levels - 1)
     assert max(size) // coarsest <= LONGEST and all(side % coarsest == 0 for side in size)
     assert all(
         abs(side - given) <= coarsest / 2 for side, given in zip(size, sides, strict=True) if given > 4
     )
-    assert (levels == 2) == (max(size) > 4 * LONGEST)
+    assert (levels == 2) == (min(size) >= 4 * WORTH_TWO or max(size) > 4 * LONGEST)
     if levels == 2 and factor > 4:  # no smaller factor would do
         assert max(sides) / factor > LONGEST
 
@@ -147,7 +160,9 @@ def test_pictures_of_large_maps_are_given_two_levels_in_words_and_the_preset_run
     data = ["--data.root", tmp_path / "wide", "--data.validation", 0.2, "--data.test", 0.2]
     written = tmp_path / "mine.yaml"
     code, printed = command("check", "folder", *data, "--out", tmp_path / "r", "--write", written)
-    assert code == 0 and "two levels, since one map of 2x40 codes" in printed and "1x20" in printed, printed
+    assert code == 0 and "two levels, better than one map of 2x40 codes" in printed and "1x20" in printed, (
+        printed
+    )
     preset = configs.parse(written, [])
     assert (preset.stage1.levels, preset.stage1.factor, preset.data.size) == (2, 4, (8, 160))
     assert preset.stage2_fine.steps == preset.stage2.steps == 2000
