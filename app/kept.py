@@ -1,6 +1,7 @@
 """What lies on disk for visitors, their uploads and downloads: bounded, however many come."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -44,10 +45,11 @@ async def _refuse(send: Callable, status: int, words: str) -> None:
 def keep_newest(folder: Path, most: int) -> None:
     """Delete the oldest files under a folder, so that those left have at most so many bytes."""
     found = []
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # another request may delete them too
-            if path.is_file():
-                found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+    for parent, _, names in os.walk(folder):  # which passes over folders that Gradio deletes meanwhile
+        for path in (Path(parent, name) for name in names):
+            with suppress(FileNotFoundError):  # another request may delete them too
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_size, path))
     total = 0
     for _, size, path in sorted(found, reverse=True):
         total += size
