@@ -109,6 +109,17 @@ def reconstructions(runs: list[Path], columns: int = 12) -> torch.Tensor:
     return grid(rearrange(torch.from_numpy(np.concatenate(rows)), "n h w c -> n c h w"), columns)
 
 
+def flags_of(name: str, given: list[str]) -> list[str]:
+    """The flags of a variant and those given, `stage2_fine` only where it has levels."""
+    own, kept, more = VARIANTS[name].split(), True, []
+    leveled = "--stage1.levels 2" in VARIANTS[name]
+    for word in given:
+        if word.startswith("--"):
+            kept = leveled or not word.startswith("--stage2_fine")
+        more += [word] if kept else []
+    return own + more
+
+
 def main() -> None:
     """Train, measure, tabulate."""
     parser = argparse.ArgumentParser(
@@ -124,13 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.variants:
         run = options.out / name
-        leveled = "levels" in VARIANTS[name] and "levels 1 " not in VARIANTS[name]
-        kept, more = True, []
-        for word in options.flags:
-            if word.startswith("--"):
-                kept = leveled or not word.startswith("--stage2_fine")
-            more += [word] if kept else []
-        flags = [*VARIANTS[name].split(), *more, "--out", str(run)]
+        flags = [*flags_of(name, options.flags), "--out", str(run)]
         of_stage_one, of_priors = options.seconds
         train(["train-vqvae", options.preset, *flags], "--stage1.steps", run / "stage1", of_stage_one)
         vqprior("encode", run)
