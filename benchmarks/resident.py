@@ -40,8 +40,9 @@ def peak(preset: str, folder: Path, *flags: str) -> float:
     command = [sys.executable, "-m", "vqprior", "run", preset, *words, "--device", "cpu"]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+    child.returncode = os.waitstatus_to_exitcode(status)  # else Popen holds it to be running still
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command)
     return usage.ru_maxrss / 2**20
 
 
