@@ -62,7 +62,7 @@ class Slow(Studio):
 
 
 @pytest.fixture
-def slow_address(monkeypatch):
+def slow_address(monkeypatch, tmp_path):
     """The page of a slow studio, served by this process."""
     import uvicorn
 
@@ -71,8 +71,9 @@ def slow_address(monkeypatch):
     from vqprior.app.serve import application
 
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     ready = threading.Event()
-    app = application(build(Slow.from_run(RunDir(RUN))), CSS, ready.set)
+    app = application(build(Slow.from_run(RunDir(RUN))), CSS, tmp_path, ready.set)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
