@@ -1,12 +1,13 @@
 """What to type next: of every command, so that it works as it is printed; torch is not waited for."""
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from vqprior.configs import as_flags, flatten
-from vqprior.configs.commands import Check, EncodePictures
+from vqprior.configs.commands import Check, EncodePictures, OtherPictures
+from vqprior.configs.schema import Data
 from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
 
 from .doctor import requirements
@@ -27,7 +28,7 @@ def to_begin() -> Words:
 
 def after_training(run: RunDir, levels: int) -> Words:
     """The first that a run lacks of code maps and the priors of its levels, else samples."""
-    if not run.codes.is_dir():
+    if not run.codes.is_dir() or (not run.begun_priors() and _other_codes(run)):
         return "encode", run.path
     return "sample" if _has_priors(run, levels) else "train-prior", run.path
 
@@ -37,9 +38,13 @@ def after_sampling(run: RunDir) -> Words:
     return ("evaluate", run.path) if run.codes.is_dir() else to_play(run)
 
 
-def after_measuring(run: RunDir, *, imported: bool) -> Words:
-    """The page of a run, else what can be shared of it."""
-    return ("report", run.path) if has("report") and not imported else to_share(run)
+def after_measuring(run: RunDir, data: Data) -> Words:
+    """The page of a run, of its pictures where they are now; else what can be shared of it."""
+    if not has("report") or data.source == "codes":
+        return to_share(run)
+    before = asdict(run.config().data)
+    moved = {name: value for name, value in asdict(data).items() if value != before[name]}
+    return "report", run.path, *as_flags({"data": moved})
 
 
 def after_encoding(run: RunDir, settings: EncodePictures, levels: int) -> Words:
@@ -48,7 +53,12 @@ def after_encoding(run: RunDir, settings: EncodePictures, levels: int) -> Words:
         return after_training(run, levels)
     if not run.codes.is_dir():  # an export: it cannot say what is usual
         return to_play(run)
-    return "score", run.path, "--pictures", settings.pictures, "--out", free(Path(settings.out), "scores")
+    read = {
+        field.name: value
+        for field in fields(OtherPictures)
+        if (value := getattr(settings, field.name)) != field.default
+    }
+    return "score", run.path, *as_flags(read), "--out", free(Path(settings.out), "scores")
 
 
 def after_checking(config: Check, target: str, default: Check, suggested: dict[str, Any]) -> Words:
@@ -60,6 +70,8 @@ def after_checking(config: Check, target: str, default: Check, suggested: dict[s
     if is_run_dir(Path(config.out)):
         return "run", config.out
     before = flatten(asdict(default))
+    if config.stage1.quantizer == "fsq":  # its levels say how many codes there are
+        suggested = {name: value for name, value in suggested.items() if name != "stage1.K"}
     typed = {
         name: value
         for name, value in flatten(asdict(config)).items()
@@ -79,6 +91,16 @@ def to_play(run: RunDir) -> Words:
     return ("app", run.path) if has("app") else others
 
 
+def _other_codes(run: RunDir) -> bool:
+    """Whether the code maps are of another checkpoint of stage one than its best, as after more steps."""
+    from vqprior.runtime import checkpoint, code_maps
+    from vqprior.runtime.lineage import encodes_as
+
+    header = code_maps.read_header(run.codes)
+    best = checkpoint.best_of(checkpoint.readable(run.stage1))
+    return bool(header and best) and header.vqvae != encodes_as(best)["vqvae"]
+
+
 def _has_priors(run: RunDir, levels: int) -> bool:
     """Whether the prior of each level has a checkpoint."""
     return all(checkpoint_folders(run.stage2_of(level)) for level in range(levels))
@@ -86,12 +108,13 @@ def _has_priors(run: RunDir, levels: int) -> bool:
 
 def has(extra: str) -> bool:
     """Whether an extra of vqprior is installed."""
-    return not any(need.problem() for need in requirements("vqprior") if need.extra == extra)
+    needs = [need for need in requirements("vqprior") if need.extra == extra]
+    return bool(needs) and not any(need.problem() for need in needs)
 
 
 def free(path: Path, name: str) -> Path:
     """A path beside another that nothing has: PATH-NAME, or with a number behind it."""
-    place = beside = Path(f"{path if path.name else path.resolve()}-{name}")
+    place = beside = Path(f"{path.resolve() if path.name in ('', '..') else path}-{name}")
     number = 1
     while place.exists():
         number += 1

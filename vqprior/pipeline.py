@@ -288,7 +288,7 @@ def evaluate(config: Evaluation) -> None:
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     imported = config.data.source == "codes"
-    after = partial(onward.after_measuring, run, imported=imported)
+    after = partial(onward.after_measuring, run, config.data)
     with _told("evaluate", config, run.codes if imported else _pictures(config), run.metrics, after=after):
         measure(config, run, None if imported else _data(config, run))
         _tell_skipped(run)
@@ -302,7 +302,7 @@ def check(config: Check, target: str, default: Config) -> None:
 
     refuse_without_pictures(config)
     suggested: dict[str, Any] = {}
-    after = lambda: onward.after_checking(config, target, default, suggested)
+    after = partial(onward.after_checking, config, target, default, suggested)
     with told("check", _pictures(config), config.sheet_file, after=after):
         suggested |= on_main(check_pictures, config)
 

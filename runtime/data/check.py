@@ -29,9 +29,7 @@ from .threads import in_threads
 SHEET = 64  # pictures on the contact sheet
 FEW = 20  # training pictures of a class, below which it is named
 LONGEST = 32  # codes along a side of a map that one prior is asked to learn with no coarser map above it
-WORTH_TWO = (
-    16  # codes along the shorter side of one map, from which two did better (docs/results.md, clothes)
-)
+WORTH_TWO = 16  # codes along the shorter side of a map, from which two maps did better (docs/results.md)
 
 
 class Seen(NamedTuple):
@@ -74,8 +72,8 @@ def check(config: Check) -> dict[str, Any]:
     sheet = config.sheet_file
     _write_sheet(data, seen, sheet, mark=not config.sheet)
     say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
-    suggested = suggestion(data, seen)
-    if suggested.get("stage1.levels"):
+    suggested = suggestion(data, seen, config.stage1.levels)
+    if suggested.get("stage1.levels", 1) > config.stage1.levels:
         say(_why_two_levels(suggested))
     if config.write:
         _write_preset(Path(config.write), config.data, data.data, suggested)
@@ -245,9 +243,9 @@ def _write_sheet(data: DataSet, seen: dict[str, list[Seen]], path: Path, *, mark
         ) from error
 
 
-def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
+def suggestion(data: DataSet, seen: dict[str, list[Seen]], levels: int = 1) -> dict[str, Any]:
     """Settings to begin with, by the names of their flags: a rule of thumb, from the number and size of the
-    pictures."""
+    pictures. `levels`, where there are several, are kept."""
     looks = [look for split in data.record.splits.values() for look in split.looks]
     height, width = (int(np.median([getattr(look, axis) for look in looks])) for axis in ("height", "width"))
     if data.data.crop:
@@ -257,7 +255,7 @@ def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
     scale = min(1.0, most / min(height, width))
     square = 0.8 <= height / width <= 1.25
     sides = [min(height, width)] * 2 if square else [height, width]
-    factor, levels, size = _maps([side * scale for side in sides])
+    factor, levels, size = _maps([side * scale for side in sides], levels)
     batch = 64 if count < 20_000 else 128
     dropout = 0.2 if count < 20_000 else 0.1
     grey = all(one.grey for all_of in seen.values() for one in all_of if not one.reason)
@@ -284,19 +282,21 @@ def suggestion(data: DataSet, seen: dict[str, list[Seen]]) -> dict[str, Any]:
     }
 
 
-def _maps(sides: Sequence[float]) -> tuple[int, int, list[int]]:
+def _maps(sides: Sequence[float], levels: int = 1) -> tuple[int, int, list[int]]:
     """The factor and the number of levels for pictures of these sides, and the nearest size that they divide.
 
-    One level of factor 4 where that makes fewer than WORTH_TWO codes a side; else two, of a factor that
-    leaves the coarser one at most LONGEST.
+    One level of factor 4 where that makes fewer than WORTH_TWO codes on the shorter side and at most LONGEST
+    on the other; else two, or as many as are given, of a factor that leaves the coarsest at most LONGEST.
     """
     factor = 4
     size = _divided(sides, factor)
-    if min(size) < WORTH_TWO * factor and max(size) <= LONGEST * factor:
+    if levels == 1 and min(size) < WORTH_TWO * factor and max(size) <= LONGEST * factor:
         return factor, 1, size
-    while max(size := _divided(sides, 2 * factor)) > LONGEST * 2 * factor:
+    levels = max(levels, 2)
+    coarser = 2 ** (levels - 1)
+    while max(size := _divided(sides, coarser * factor)) > LONGEST * coarser * factor:
         factor *= 2
-    return factor, 2, size
+    return factor, levels, size
 
 
 def _divided(sides: Sequence[float], factor: int) -> list[int]:
@@ -309,9 +309,8 @@ def _why_two_levels(suggested: dict[str, Any]) -> str:
     size, factor = suggested["data.size"], suggested["stage1.factor"]
     fine, coarse = ("x".join(str(side // of) for side in size) for of in (factor, 2 * factor))
     return (
-        f"two levels, better than one map of {fine} codes in the same time: {coarse} codes for what a "
-        "picture "
-        f"is of, then {fine} for what it looks like (docs/levels.md)"
+        f"two levels in place of one map of {fine} codes: {coarse} codes for what a picture is of, then "
+        f"{fine} for what it looks like (docs/levels.md)"
     )
 
 

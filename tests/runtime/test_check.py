@@ -144,6 +144,11 @@ def test_levels_keep_the_coarsest_map_within_what_one_prior_learns(sides):
     assert (levels == 2) == (min(size) >= 4 * WORTH_TWO or max(size) > 4 * LONGEST)
     if levels == 2 and factor > 4:  # no smaller factor would do
         assert max(sides) / factor > LONGEST
+    for given in (2, 3):  # of a preset that has them
+        factor, levels, size = _maps(sides, given)
+        coarsest = factor * 2 ** (levels - 1)
+        assert levels == given and max(size) // coarsest <= LONGEST
+        assert all(side % coarsest == 0 for side in size)
 
 
 def test_pictures_of_one_small_map_are_given_no_levels(check, tmp_path):
@@ -160,7 +165,7 @@ def test_pictures_of_large_maps_are_given_two_levels_in_words_and_the_preset_run
     data = ["--data.root", tmp_path / "wide", "--data.validation", 0.2, "--data.test", 0.2]
     written = tmp_path / "mine.yaml"
     code, printed = command("check", "folder", *data, "--out", tmp_path / "r", "--write", written)
-    assert code == 0 and "two levels, better than one map of 2x40 codes" in printed and "1x20" in printed, (
+    assert code == 0 and "two levels in place of one map of 2x40 codes" in printed and "1x20" in printed, (
         printed
     )
     preset = configs.parse(written, [])

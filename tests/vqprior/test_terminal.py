@@ -1,17 +1,21 @@
 """The first and last lines of every command, and what they say to type next, typed."""
 
+import json
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes
-from vqprior import onward
+from vqprior import configs, onward
 from vqprior.cli import COMMANDS
-from vqprior.configs.commands import EncodePictures
+from vqprior.configs.commands import Check, EncodePictures
+from vqprior.configs.schema import FSQ, Data, Stage1
+from vqprior.runtime import checkpoint
 from vqprior.runtime.run_dir import RunDir
 
 PRIOR = "--stage2.steps 3 --stage2.channels 8 --stage2.layers 2 --stage2.gated_pixelcnn.head 8".split()
@@ -154,10 +158,42 @@ def test_a_run_of_two_levels_goes_on_with_the_prior_that_it_lacks(tmp_path):
     assert onward.after_encoding(run, pictures, 2)[0] == "score"
 
 
+def test_codes_of_another_checkpoint_of_stage_one_are_encoded_anew(places):
+    """Unless a prior has learnt them."""
+    run = RunDir(Path(places("RUN")))
+    manifest = checkpoint.best(run.stage1).path / "manifest.json"
+    saved = json.loads(manifest.read_text())
+    saved["files"] = dict.fromkeys(saved["files"], "of other weights")
+    manifest.write_text(json.dumps(saved))
+    assert onward.after_training(run, 1) == ("sample", run.path)
+    shutil.rmtree(run.stage2)
+    assert onward.after_training(run, 1) == ("encode", run.path)
+
+
+def test_pictures_are_read_again_as_they_were(places):
+    run = RunDir(Path(places("RUN")))
+    settings = EncodePictures(pictures="photos", out="codes", range=(0.0, 9.0), on_error="skip")
+    (_, _, *words) = onward.after_encoding(run, settings, 1)
+    flags = dict(pictures=["photos"], range=["0.0", "9.0"], on_error=["skip"], out=[Path("codes-scores")])
+    assert words == [word for name, values in flags.items() for word in (f"--{name}", *values)]
+    data = run.config().data
+    assert onward.after_measuring(run, data) == ("report", run.path)
+    moved = replace(data, root="elsewhere")
+    assert onward.after_measuring(run, moved) == ("report", run.path, "--data.root", "elsewhere")
+
+
+def test_what_is_suggested_fits_the_quantizer(tmp_path):
+    default = Check.of(configs.parse(None, ["--out", str(tmp_path)]))
+    stage1 = Stage1(quantizer="fsq", K=20, D=2, fsq=FSQ((4, 5)))
+    suggested = {"stage1.K": 512, "stage1.steps": 2000}
+    words = onward.after_checking(replace(default, stage1=stage1), "folder", default, suggested)
+    assert configs.parse(None, words[2:]).stage1 == replace(stage1, steps=2000)
+
+
 def test_without_its_extras_nothing_is_said_that_would_be_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(onward, "has", lambda extra: False)
     run = RunDir(tmp_path / "run")
-    assert onward.after_measuring(run, imported=False) == (
+    assert onward.after_measuring(run, Data()) == (
         "export",
         run.path,
         "--out",
@@ -167,8 +203,12 @@ def test_without_its_extras_nothing_is_said_that_would_be_refused(tmp_path, monk
     assert onward.to_share(run)[-1] == tmp_path / "run-export-2"
     assert onward.to_play(run)[:2] == ("sample", run.path)
     assert onward.to_begin() == ("--help",)
+    monkeypatch.undo()
+    monkeypatch.setattr(onward, "requirements", lambda package: [])  # in a clone that is not installed
+    assert onward.to_begin() == ("--help",)
 
 
 def test_the_current_folder_is_no_bad_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert onward.free(Path(), "export") == Path(f"{tmp_path}-export")
+    assert onward.free(Path(".."), "export") == Path(f"{tmp_path.parent}-export")
