@@ -59,13 +59,13 @@ def _networks(run: RunDir) -> list[str]:
 
 
 def _on_what(precision: Precision | None) -> str:
-    """Device, precision and processes."""
+    """Device, precision and processes; without networks all is done on the CPU."""
     device, processes = device_of_process(), share_of_process().processes
-    named = name_of(device)
-    where = f"on {device}" if named == device.type else f"on {device} ({named})"
     together = "1 process" if processes == 1 else f"{processes} processes"
     if precision is None:
-        return f"{where}, {together}"
+        return f"on cpu, {together}"
+    named = name_of(device)
+    where = f"on {device}" if named == device.type else f"on {device} ({named})"
     threads = torch.get_num_threads()
     of_threads = f" of {threads} {'thread' if threads == 1 else 'threads'}" if device.type == "cpu" else ""
     return f"{where}, {'fp32' if precision == 'no' else precision}, {together}{of_threads}"

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes
-from vqprior import configs, onward
+from vqprior import configs, onward, terminal
 from vqprior.cli import COMMANDS
 from vqprior.configs.commands import Check, EncodePictures
 from vqprior.configs.schema import FSQ, Data, Stage1
@@ -138,6 +139,13 @@ def test_two_processes_say_it_once(places):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("sample: 2 images of ") == done.stdout.count("next: vqprior evaluate ") == 1
     assert "on cpu, fp32, 2 processes of 1 thread" in done.stdout
+
+
+def test_what_needs_no_network_is_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(terminal, "device_of_process", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(terminal, "name_of", lambda device: "a card")
+    assert terminal._on_what(None) == "on cpu, 1 process"
+    assert terminal._on_what("bf16") == "on cuda:0 (a card), bf16, 1 process"
 
 
 def test_a_command_that_fails_says_nothing_of_what_comes_next(command, places):
