@@ -15,6 +15,7 @@ run; those of `stage2_fine` only to those with levels.
 import argparse
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def train(command: list[object], flag: str, folder: Path, seconds: float) -> Non
     if (told := folder / "steps.json").is_file():
         steps = json.loads(told.read_text())["steps"]
     else:
+        # Of a measurement that was stopped: steps that are done would take no time
+        shutil.rmtree(folder, ignore_errors=True)
         _, short, long = (processor_seconds(*command, flag, steps) for steps in FIRST)
         per_step = (long - short) / (FIRST[2] - 2 * FIRST[1] + FIRST[0])
         steps = max(FIRST[2], int(seconds / per_step))
