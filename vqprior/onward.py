@@ -1,11 +1,12 @@
 """What to type next: of every command, so that it works as it is printed; torch is not waited for."""
 
+import re
 import shlex
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from vqprior.configs import as_flags, flatten
+from vqprior.configs import OPEN_FIELDS, as_flags, flatten
 from vqprior.configs.commands import Check, EncodePictures, OtherPictures
 from vqprior.configs.schema import Data
 from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
@@ -42,9 +43,7 @@ def after_measuring(run: RunDir, data: Data) -> Words:
     """The page of a run, of its pictures where they are now; else what can be shared of it."""
     if not has("report") or data.source == "codes":
         return to_share(run)
-    before = asdict(run.config().data)
-    moved = {name: value for name, value in asdict(data).items() if value != before[name]}
-    return "report", run.path, *as_flags({"data": moved})
+    return "report", run.path, *_moved(run.config().data, data)
 
 
 def after_encoding(run: RunDir, settings: EncodePictures, levels: int) -> Words:
@@ -68,7 +67,7 @@ def after_checking(config: Check, target: str, default: Check, suggested: dict[s
         elsewhere = () if config.out == default.out else ("--out", config.out)
         return "run", config.write, *elsewhere
     if is_run_dir(Path(config.out)):
-        return "run", config.out
+        return "run", config.out, *_moved(default.data, config.data)
     before = flatten(asdict(default))
     if config.stage1.quantizer == "fsq":  # its levels say how many codes there are
         suggested = {name: value for name, value in suggested.items() if name != "stage1.K"}
@@ -89,6 +88,13 @@ def to_play(run: RunDir) -> Words:
     """The page in the browser where Gradio is installed, else other samples."""
     others = "sample", run.path, "--seed", 1, "--out", free(run.path, "samples")
     return ("app", run.path) if has("app") else others
+
+
+def _moved(before: Data, now: Data) -> list[str]:
+    """The flags for pictures that are read from elsewhere than before, or otherwise, as a run may."""
+    old, new = (flatten({"data": asdict(data)}) for data in (before, now))
+    open_to_change = (name for name in new if re.fullmatch(OPEN_FIELDS, name))
+    return as_flags({name: new[name] for name in open_to_change if new[name] != old[name]})
 
 
 def _other_codes(run: RunDir) -> bool:

@@ -188,6 +188,10 @@ def test_pictures_are_read_again_as_they_were(places):
     assert onward.after_measuring(run, data) == ("report", run.path)
     moved = replace(data, root="elsewhere")
     assert onward.after_measuring(run, moved) == ("report", run.path, "--data.root", "elsewhere")
+    default = Check.of(replace(run.config(), out=str(run.path)))
+    checked = replace(default, data=replace(moved, size=(4, 4)))
+    again = ("run", str(run.path), "--data.root", "elsewhere")  # other sizes the run would refuse
+    assert onward.after_checking(checked, str(run.path), default, {}) == again
 
 
 def test_what_is_suggested_fits_the_quantizer(tmp_path):
