@@ -1,5 +1,6 @@
 """`vqprior check`: what stops training, what is odd, and settings to begin with."""
 
+import shlex
 import shutil
 
 import numpy as np
@@ -154,6 +155,18 @@ def test_levels_keep_the_coarsest_map_within_what_one_prior_learns(sides):
 def test_pictures_of_one_small_map_are_given_no_levels(check, tmp_path):
     code, printed = check("--write", tmp_path / "mine.yaml")
     assert code == 0 and "levels" not in printed and "levels" not in (tmp_path / "mine.yaml").read_text()
+
+
+def test_levels_of_a_preset_are_kept_and_divide_the_size(command, tmp_path):
+    """12 x 12 pixels are a whole map of factor 4, but not of two levels."""
+    for index in range(24):
+        colour(index, 12, 12).save(tmp_path / f"{index}.png")
+    data = ["--data.root", tmp_path, "--data.size", 16, 16, "--data.validation", 0.2, "--data.test", 0.2]
+    code, printed = command("check", "folder_two_levels", *data, "--out", tmp_path / "run")
+    assert code == 0, printed
+    _, _, *words = shlex.split(printed.splitlines()[-1].removeprefix("next: vqprior "))
+    config = configs.parse(configs.find_preset("folder_two_levels"), words)
+    assert config.stage1.levels == 2 and config.data.size == (16, 16)
 
 
 def test_pictures_of_large_maps_are_given_two_levels_in_words_and_the_preset_runs(command, tmp_path):
