@@ -9,7 +9,8 @@ Each variant is a run of its own in OUT, so the same command again goes on where
 report OUT/NAME` shows any of them. Where OUT/preset is there, a variant takes from it what is the same in
 both: the classifiers of real images and, if only settings of the prior differ, the VQ-VAE and the codes.
 Prints a table of all variants in OUT that were measured with the same settings, and writes
-OUT/ablations.json. The data need classes. `--flags`, which come last, are given to every run.
+OUT/ablations.json and OUT/reconstructions.png: a row of test pictures, and a row of what each variant makes
+of them. The data need classes. `--flags`, which come last, are given to every run.
 """
 
 import argparse
@@ -21,15 +22,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from einops import rearrange
+
 from benchmarks.command import program, vqprior
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.evaluation.classifier import RECIPE
+from vqprior.evaluation.plots import scalars
+from vqprior.runtime import data
 from vqprior.runtime.files import write_file, write_folder, write_json
 from vqprior.runtime.launch import settled
+from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.run_dir import RunDir
+from vqprior.sampling.tokenizer import Tokenizer
 
 VARIANTS: dict[str, list[str]] = {
     "preset": [],
@@ -48,6 +57,15 @@ VARIANTS: dict[str, list[str]] = {
     "narrow": ["--stage2.channels", "32"],
     "shallow": ["--stage2.layers", "4"],
     "shifted-copies": ["--data.margin", "4", "--data.copies", "3"],
+    # Quantizers of 512 codes beside the EMA codebook, each with as many bits an image
+    "rotation": ["--stage1.gradient", "rotation"],
+    "simvq": ["--stage1.quantizer", "simvq"],
+    "fsq": "--stage1.quantizer fsq --stage1.fsq.levels 8 8 8 --stage1.K 512 --stage1.D 3".split(),
+    "lfq": "--stage1.quantizer lfq --stage1.K 512 --stage1.D 9".split(),
+    "residual": "--stage1.factor 8 --stage1.codes_per_position 4 --stage1.residual True".split(),
+    # Terms of the loss beside the squared error
+    "perceptual": ["--stage1.perceptual", "1"],
+    "adversary": "--stage1.perceptual 1 --stage1.adversarial 0.1".split(),
 }
 """By name: the flags that differ from the preset."""
 PARTS = ("reconstruction", "likelihood", "ladder", "labels")
@@ -66,7 +84,10 @@ def figures(run: Path, config: Config, classifier_steps: int) -> dict[str, Any] 
         return None
     one, two, ladder, labels = (metrics[part] for part in ("stage1", "stage2", "ladder", "labels"))
     return {
+        "ms/step": 1000 * config.stage1.batch_size / images_per_second(run),
         "MSE": one["mse"],
+        "PSNR": one["psnr"],
+        "SSIM": one["ssim"],
         "perplexity": one["perplexity"],
         "usage": one["usage"],
         "bits/code": two["bits_per_code"],
@@ -76,6 +97,21 @@ def figures(run: Path, config: Config, classifier_steps: int) -> dict[str, Any] 
         "right label": labels["label_accuracy"],
         "CAS": labels["cas"]["samples"],
     }
+
+
+def images_per_second(run: Path) -> float:
+    """Of training stage one, the median over its intervals."""
+    return float(np.median([*scalars(RunDir(run), ".")["stage1_speed/images_per_second"].values()]))
+
+
+def reconstructions(runs: list[Path], columns: int = 12) -> torch.Tensor:
+    """Test pictures of the first run's data, evenly spaced, and below them what each run makes of them: one
+    picture [H, W, 3] uint8."""
+    test = data.load(RunDir(runs[0]).config().data, run=runs[0]).test
+    images = test.images(torch.arange(columns) * (len(test) // columns))
+    shown = rearrange(images, "n c h w -> n h w c").numpy()
+    rows = [shown, *(Tokenizer.from_run(run).reconstruct(shown) for run in runs)]
+    return grid(rearrange(torch.from_numpy(np.concatenate(rows)), "n h w c -> n c h w"), columns)
 
 
 def measured(out: Path, given: dict[str, Config], classifier_steps: int) -> dict[str, dict[str, Any]]:
@@ -127,9 +163,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
     parser.add_argument("--classifier_steps", type=int, default=500)
+    parser.add_argument("--images", type=int, default=10000, help="for each row of the evaluation")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
-    given = {name: settings(options.preset, [*VARIANTS[name], *options.flags]) for name in VARIANTS}
+    asked = [name for name in VARIANTS if name in options.variants or (options.out / name).is_dir()]
+    given = {name: settings(options.preset, [*VARIANTS[name], *options.flags]) for name in asked}
     plain = settings(options.preset, options.flags)
     if not plain.data.labels:
         raise UserError("the table has shares of right labels, and this preset has data.labels False")
@@ -141,9 +179,11 @@ def main() -> None:
         if name != "preset":
             share(options.out / "preset", run, config)
         vqprior("run", options.preset, *VARIANTS[name], *options.flags, "--out", run)
-        vqprior("evaluate", run, "--classifier_steps", options.classifier_steps, "--only", *PARTS)
+        how = ("--classifier_steps", options.classifier_steps, "--images", options.images)
+        vqprior("evaluate", run, *how, "--only", *PARTS)
         write_json(options.out / "ablations.json", measured(options.out, given, options.classifier_steps))
     table = measured(options.out, given, options.classifier_steps)
+    save_png(options.out / "reconstructions.png", reconstructions([options.out / name for name in table]))
     columns = [*next(iter(table.values()), ())]
     print(f"{'':<16}" + "".join(f"{column:>12}" for column in columns))
     for name, row in table.items():

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.equal_time` without its trainings."""
+"""`python -m benchmarks.levels` without its trainings."""
 
 import pytest
 
-from benchmarks.equal_time import VARIANTS, flags_of
+from benchmarks.levels import VARIANTS, flags_of
 from vqprior import configs
 
 
