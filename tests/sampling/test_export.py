@@ -75,6 +75,17 @@ def test_the_model_that_ships_draws_digits_with_one_command(tmp_path, command):
     assert 0.05 < (drawn["images"] > 127).mean() < 0.2  # strokes on black
 
 
+def test_the_model_that_ships_draws_clothes_with_one_command(tmp_path, command):
+    """Its own prior sees the class that was asked for; pictures of photographs, not of one grey."""
+    model = ROOT / "models" / "clothing64"
+    assert sum(path.stat().st_size for path in model.rglob("*.safetensors")) < 8e6
+    assert command("sample", model, "--images", 20, "--out", tmp_path / "clothes")[0] == 0
+    drawn = np.load(tmp_path / "clothes" / "samples.npz")
+    assert drawn["images"].shape == (20, 64, 64, 3)
+    assert (Generator.from_run(model).classify(drawn["images"]) == drawn["labels"]).mean() >= 0.8
+    assert drawn["images"].std(axis=(1, 2, 3)).min() > 10
+
+
 def test_no_place_of_this_machine_is_exported(finished_run, tmp_path, command):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
