@@ -1,6 +1,7 @@
 """What several test files share: made-up pictures, a tiny configuration, the command line in this process."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from vqprior import configs
 from vqprior.cli import main
 from vqprior.configs import Config
 from vqprior.runtime import lock
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime asks a machine outside as soon as it is imported
 
 TINY = [
     *("--data.size", "8", "8", "--data.channels", "3", "--data.validation", "0.2", "--data.test", "0.2"),
