@@ -15,16 +15,16 @@ run; those of `stage2_fine` only to those with levels.
 import argparse
 import json
 import resource
-import shutil
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ablations import PARTS, reconstructions
 from benchmarks.command import program, vqprior
+from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint
 from vqprior.runtime.files import write_file, write_json
 from vqprior.runtime.pictures import save_png
-from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.run_dir import RunDir, checkpoint_folders
 
 VARIANTS: dict[str, str] = {
     "one": "--stage1.levels 1 --stage1.width 112 --stage2.layers 9 --stage2.channels 96",
@@ -50,10 +50,15 @@ def train(command: list[object], flag: str, folder: Path, seconds: float) -> Non
     if (told := folder / "steps.json").is_file():
         steps = json.loads(told.read_text())["steps"]
     else:
-        # Of a measurement that was stopped: steps that are done would take no time
-        shutil.rmtree(folder, ignore_errors=True)
+        if checkpoint_folders(folder):  # steps that are done would take no time
+            raise UserError(
+                f"{folder} was begun by another command, or stopped while its first steps were timed; delete "
+                "it, or give another --out"
+            )
         _, short, long = (processor_seconds(*command, flag, steps) for steps in FIRST)
         per_step = (long - short) / (FIRST[2] - 2 * FIRST[1] + FIRST[0])
+        if per_step <= 0:
+            raise UserError(f"the first {FIRST[2]} steps took no longer than loading the data; type it again")
         steps = max(FIRST[2], int(seconds / per_step))
         write_json(told, {"steps": steps, "seconds": seconds})
     vqprior(*command, flag, steps)

@@ -103,12 +103,11 @@ def _picture(out: RunDir) -> Iterator[str]:
     if (out.path / PICTURE).is_file():
         sample = out.config().sample
         yield f"![Samples]({PICTURE})"
-        cut = f", top-k {sample.top_k}" * (sample.top_k > 0) + f", top-p {sample.top_p:g}" * (
-            sample.top_p < 1
-        )
+        top_k = f", top-k {sample.top_k}" if sample.top_k else ""
+        top_p = f", top-p {sample.top_p:g}" if sample.top_p < 1 else ""
         yield (
             f"*Samples, not chosen: seed {sample.seed}, guidance {sample.guidance:g}, temperature "
-            f"{sample.temperature:g}{cut}; with classes, a column a class.*"
+            f"{sample.temperature:g}{top_k}{top_p}; with classes, a column a class.*"
         )
 
 
