@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from urllib.parse import urlparse
 
 import numpy as np
@@ -52,18 +53,20 @@ def driver(tmp_path_factory):
         yield driver
 
 
-class Slow(Studio):
-    """A studio that takes its time for each row that is drawn anew."""
+class Held(Studio):
+    """A studio that draws one row anew, and the others once it may."""
+
+    go_on = threading.Event()
 
     def redraw(self, *given):
         for codes in super().redraw(*given):
             yield codes
-            time.sleep(0.5)
+            self.go_on.wait(120)
 
 
 @pytest.fixture
-def slow_address(monkeypatch, tmp_path):
-    """The page of a slow studio, served by this process."""
+def held_address(monkeypatch, tmp_path):
+    """The page of such a studio, served by this process."""
     import uvicorn
 
     from vqprior.app.page import build
@@ -73,7 +76,7 @@ def slow_address(monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     ready = threading.Event()
-    app = application(build(Slow.from_run(RunDir(RUN))), CSS, tmp_path, ready.set)
+    app = application(build(Held.from_run(RunDir(RUN))), CSS, tmp_path, ready.set)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -84,16 +87,33 @@ def slow_address(monkeypatch, tmp_path):
         thread.join()
 
 
-@pytest.fixture
-def page(driver, address):
-    """The page, loaded anew; nothing is asked of another machine and no error is said while it is used."""
+@contextmanager
+def opened(driver, address: str):
+    """A page, loaded anew and left at the end; nothing is asked of another machine and no error is said while
+    it is used."""
+    asked_for(driver)  # of the page before
     driver.get(address)
     wait_for(lambda: button(driver, "Draw"))
-    yield driver
-    said = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-    assert not said, said
-    hosts = {urlparse(url).netloc for url in asked_for(driver) if not url.startswith(("data:", "blob:"))}
-    assert hosts == {urlparse(address).netloc}
+    try:
+        yield driver
+        said = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+        assert not said, said
+        hosts = {urlparse(url).netloc for url in asked_for(driver) if not url.startswith(("data:", "blob:"))}
+        assert hosts == {urlparse(address).netloc}
+    finally:
+        driver.get("about:blank")  # what it asks from now on is not of the next page
+
+
+@pytest.fixture
+def page(driver, address):
+    with opened(driver, address) as driver:
+        yield driver
+
+
+@pytest.fixture
+def held_page(driver, held_address):
+    with opened(driver, held_address) as driver:
+        yield driver
 
 
 def cells(driver, part: str) -> list:
@@ -206,23 +226,22 @@ def test_codes_are_looked_at_changed_and_drawn_anew_by_keyboard_too(page):
     wait_for(lambda: numbers()[9:] == before[9:])
 
 
-def test_drawing_the_rest_anew_is_stopped_and_the_picture_is_as_it_was(driver, slow_address):
-    driver.get(slow_address)
-    wait_for(lambda: button(driver, "Draw"))
-    draw(driver, 1, 0)
-    press(driver, cells(driver, "drawn")[0])
-    wait_for(lambda: cells(driver, "codes"))[0].click()
-    wait_for(lambda: button(driver, "Draw the rest anew"))
-    shown = lambda: driver.find_element("css selector", "#opened img").get_attribute("src")
-    numbers = lambda: [one.text for one in cells(driver, "codes")]
+def test_drawing_the_rest_anew_is_stopped_and_the_picture_is_as_it_was(held_page):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[0].click()
+    wait_for(lambda: button(held_page, "Draw the rest anew"))
+    shown = lambda: held_page.find_element("css selector", "#opened img").get_attribute("src")
+    numbers = lambda: [one.text for one in cells(held_page, "codes")]
     before, codes = shown(), numbers()
-    press(driver, button(driver, "Draw the rest anew"))
+    press(held_page, button(held_page, "Draw the rest anew"))
     wait_for(lambda: shown() != before)
-    press(driver, button(driver, "Stop"))
+    press(held_page, button(held_page, "Stop"))
     wait_for(lambda: shown() == before)
-    time.sleep(5)  # longer than the seven rows would have taken
-    assert shown() == before and numbers() == codes and button(driver, "Undo") is None
-    press(driver, button(driver, "Draw the rest anew"))
+    Held.go_on.set()
+    time.sleep(3)  # longer than the other rows would have taken
+    assert shown() == before and numbers() == codes and button(held_page, "Undo") is None
+    press(held_page, button(held_page, "Draw the rest anew"))
     wait_for(lambda: numbers() != codes)
 
 
