@@ -5,6 +5,7 @@ none for the code vectors: those are moved by terms of the loss, or by themselve
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,20 @@ OPPOSITE = 1e-6  # 1 + cos of the angle between two vectors, below which no plan
 
 
 def straight_through(z_e: Tensor, z_q: Tensor) -> Tensor:
-    """The gradient as it comes: VQ-VAE (arXiv 1711.00937), section 3.2."""
-    return z_e + (z_q - z_e).detach()
+    """The gradient as it comes: VQ-VAE (arXiv 1711.00937), section 3.2; the value is z_q, to the last bit."""
+    return _StraightThrough.apply(z_e, z_q.detach())
+
+
+class _StraightThrough(torch.autograd.Function):
+    """z_e + (z_q - z_e).detach(), without the rounding and the two passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, z_e: Tensor, z_q: Tensor) -> Tensor:
+        return z_q.view_as(z_q)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def rotation(z_e: Tensor, z_q: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def every_vector(book: Quantizer) -> torch.Tensor:
 
 
 def test_nearest_code_is_that_of_brute_force(monkeypatch):
-    monkeypatch.setattr(module, "DISTANCES", 7 * 11)  # several chunks
+    monkeypatch.setattr(module, "CACHED", 7 * 11 // torch.get_num_threads())  # several chunks
     vectors, codebook = torch.randn(50, 5, dtype=torch.float64), torch.randn(11, 5, dtype=torch.float64)
     distances = (vectors[:, None] - codebook[None]).norm(dim=2)
     assert torch.equal(nearest_codes(vectors, codebook), distances.argmin(1))
