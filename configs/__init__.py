@@ -4,10 +4,13 @@ A preset is only a file of flags. Its tree is flattened to `--stage1.K 512 ...` 
 flags, so there is one parser, one check of types, and one way a typo is answered, wherever it was made.
 """
 
+import contextlib
+import functools
 import inspect
+import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +39,7 @@ It belongs to the machine and not to the run, so no run keeps it; auto, the defa
 there is one."""
 
 
+MARKS = (tyro.conf.FlagConversionOff,)
 HELP_ALL = "--help-all"  # the help of every field; some commands answer --help with a shorter one
 
 
@@ -136,18 +140,26 @@ def parse_options(
         SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
             --help or --help-all.
     """
+    told = dict(
+        args=["--help" if flag == HELP_ALL else flag for flag in renamed(flags)],
+        prog=prog,
+        description=f"{inspect.getdoc(schema)}\n{DEVICE_HELP}",
+        default=default if default is not None else tyro.MISSING_NONPROP,
+        use_underscores=True,
+    )
     try:
-        return tyro.cli(
-            schema,
-            args=["--help" if flag == HELP_ALL else flag for flag in renamed(flags)],
-            prog=prog,
-            description=f"{inspect.getdoc(schema)}\n{DEVICE_HELP}",
-            default=default if default is not None else tyro.MISSING_NONPROP,
-            use_underscores=True,
-            config=(tyro.conf.FlagConversionOff,),
-        )
+        with contextlib.suppress(SystemExit), _silent():  # which takes half the time
+            return tyro.cli(schema, config=(*MARKS, tyro.conf.HelptextFromCommentsOff), **told)
+        return tyro.cli(schema, config=MARKS, **told)  # there is something to say
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing is printed."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -> Config:
@@ -172,7 +184,13 @@ def from_tree(tree: dict[str, Any]) -> Config:
     others = [f"stage1.{name}" for name, kinds in KINDS_WITH.items() if quantizer not in kinds]
     others += ["stage2_fine."] if flat.get("stage1.levels", Stage1.levels) == 1 else []
     kept = {name: value for name, value in flat.items() if not name.startswith(tuple(others))}
-    return parse_options(Config, as_flags(kept))
+    return _from_flags(tuple(as_flags(kept)))
+
+
+@functools.lru_cache(maxsize=64)
+def _from_flags(flags: tuple[str, ...]) -> Config:
+    """The configuration of flags alone: the same object, which nothing changes, for the same flags."""
+    return parse_options(Config, flags)
 
 
 def differences(stored: Config, given: Config, sections: str) -> list[str]:
