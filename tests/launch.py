@@ -7,11 +7,15 @@ Several commands with the word `then` between them share one start of the proces
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
+from tests import forked
+
 ROOT = Path(__file__).parent.parent
+LONGEST = 400  # seconds that a command may take
 
 
 def run_processes(
@@ -22,8 +26,17 @@ def run_processes(
     torchrun: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess:
     """`vqprior ARGUMENTS` on one process, or on several gloo processes behind torchrun; one thread each."""
-    command = command_line(arguments, processes, torchrun)
-    return subprocess.run(command, env=environment(env), capture_output=True, text=True, timeout=400)
+    command, variables = command_line(arguments, processes, torchrun), environment(env)
+    if processes == 1 and forked.fits(variables):
+        return _forked(command, variables)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=LONGEST)
+
+
+def _forked(command: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess:
+    """A command line of this file by a process that has imported torch, see forked.py."""
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+        call = forked.Call(command[2:], os.getcwd(), variables, out.name, err.name, LONGEST)
+        return subprocess.CompletedProcess(command, forked.run(call), out.read(), err.read())
 
 
 def start_process(
@@ -150,10 +163,11 @@ def _steps(name: str) -> set[int]:
     return {int(step) for step in os.environ.get(name, "").split()} if mine else set()
 
 
-def _main() -> int:
+def main() -> int:
+    """The commands that this process was started with."""
     import torch
 
-    from vqprior.cli import main
+    from vqprior import cli
 
     torch.set_num_threads(1)
     if os.environ.get("TEST_FP64"):
@@ -178,11 +192,11 @@ def _main() -> int:
     code, rest = 0, sys.argv[1:]
     while rest and not code:
         command = list(takewhile(lambda word: word != "then", rest))
-        code, rest = main(command), rest[len(command) + 1 :]
+        code, rest = cli.main(command), rest[len(command) + 1 :]
     return code
 
 
 if __name__ == "__main__":
     from vqprior.cli import entry
 
-    entry(_main)
+    entry(main)
