@@ -43,7 +43,10 @@ except ImportError as error:
 
 Step = Callable[[], None]
 
-SIZES = ((8192, 64, 512), (8192, 256, 512), (8192, 64, 8192), (131072, 64, 512), (8192, 8, 16384))
+SIZES = (
+    *((8192, 64, 512), (8192, 256, 512), (8192, 64, 8192), (131072, 64, 512), (8192, 8, 16384)),
+    (4096, 256, 16384),
+)
 BATCH = 128  # images that the vectors are of
 BETA = 0.25
 SECONDS = 0.3  # that a figure of one round is measured for, at least

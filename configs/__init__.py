@@ -4,13 +4,11 @@ A preset is only a file of flags. Its tree is flattened to `--stage1.K 512 ...` 
 flags, so there is one parser, one check of types, and one way a typo is answered, wherever it was made.
 """
 
-import contextlib
 import functools
 import inspect
-import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +37,8 @@ It belongs to the machine and not to the run, so no run keeps it; auto, the defa
 there is one."""
 
 
-MARKS = (tyro.conf.FlagConversionOff,)
+# Docstrings are the help; to look for comments, too, takes the longer part of the time
+MARKS = (tyro.conf.FlagConversionOff, tyro.conf.HelptextFromCommentsOff)
 HELP_ALL = "--help-all"  # the help of every field; some commands answer --help with a shorter one
 
 
@@ -140,26 +139,18 @@ def parse_options(
         SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
             --help or --help-all.
     """
-    told = dict(
-        args=["--help" if flag == HELP_ALL else flag for flag in renamed(flags)],
-        prog=prog,
-        description=f"{inspect.getdoc(schema)}\n{DEVICE_HELP}",
-        default=default if default is not None else tyro.MISSING_NONPROP,
-        use_underscores=True,
-    )
     try:
-        with contextlib.suppress(SystemExit), _silent():  # which takes half the time
-            return tyro.cli(schema, config=(*MARKS, tyro.conf.HelptextFromCommentsOff), **told)
-        return tyro.cli(schema, config=MARKS, **told)  # there is something to say
+        return tyro.cli(
+            schema,
+            args=["--help" if flag == HELP_ALL else flag for flag in renamed(flags)],
+            prog=prog,
+            description=f"{inspect.getdoc(schema)}\n{DEVICE_HELP}",
+            default=default if default is not None else tyro.MISSING_NONPROP,
+            use_underscores=True,
+            config=MARKS,
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Nothing is printed."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -> Config:

@@ -13,8 +13,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from tests import forked
+from tests.forked import ROOT, environment
 
-ROOT = Path(__file__).parent.parent
 LONGEST = 400  # seconds that a command may take
 
 
@@ -62,11 +62,6 @@ def command_line(arguments: list[object], processes: int = 1, torchrun: tuple[st
             *torchrun,
         ]
     return [*launcher, str(ROOT / "tests" / "launch.py"), *(str(argument) for argument in arguments)]
-
-
-def environment(extra: dict[str, str] | None) -> dict[str, str]:
-    """One thread a process, and the package of this checkout."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(extra or {})}
 
 
 def _arm(instant: str) -> None:
@@ -164,7 +159,7 @@ def _steps(name: str) -> set[int]:
 
 
 def main() -> int:
-    """The commands that this process was started with."""
+    """The commands in `sys.argv`."""
     import torch
 
     from vqprior import cli

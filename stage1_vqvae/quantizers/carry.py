@@ -23,7 +23,7 @@ def straight_through(z_e: Tensor, z_q: Tensor) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """z_e + (z_q - z_e).detach(), without the rounding and the two passes over memory."""
+    """z_e + (z_q - z_e).detach(), without the rounding and the two passes over memory; a view of z_q."""
 
     @staticmethod
     def forward(ctx: Any, z_e: Tensor, z_q: Tensor) -> Tensor:

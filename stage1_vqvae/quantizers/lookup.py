@@ -15,7 +15,7 @@ from torch import Tensor
 from .quantizer import Quantized, Quantizer
 
 DISTANCES = 2**25  # of vectors to codes that are held at once: 128 MB
-CACHED = 2**18  # the same of each thread of a CPU: 1 MB, which never leaves a core's cache
+CACHED = 2**18  # the same for each thread of a CPU: 1 MB, which fits a core's cache
 VECTORS = 2**16  # compared with the codebook at once, at most
 
 
@@ -27,10 +27,14 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     squares = codebook.square().sum(1)
     if torch.compiler.is_exporting():  # a graph is made for any N, and cannot know how many parts that takes
         return torch.addmm(squares, vectors, codebook.T, alpha=-2).argmin(1)
-    few = vectors.device.type != "cpu" or torch.compiler.is_compiling()  # where each part costs
-    distances = DISTANCES if few else CACHED * torch.get_num_threads()
-    rows = max(1, min(VECTORS, distances // len(codebook)))
-    parts = [torch.addmm(squares, part, codebook.T, alpha=-2).argmin(1) for part in vectors.split(rows)]
+    if vectors.device.type != "cpu" or torch.compiler.is_compiling():  # where every part has a price
+        rows = DISTANCES // len(codebook)
+    else:  # as many as a vector has numbers, at least: the codebook is read again for each part
+        rows = max(vectors.shape[1], CACHED * torch.get_num_threads() // len(codebook))
+    parts = [
+        torch.addmm(squares, part, codebook.T, alpha=-2).argmin(1)
+        for part in vectors.split(max(1, min(VECTORS, rows)))
+    ]
     return torch.cat(parts)
 
 

@@ -56,7 +56,7 @@ def driver(tmp_path_factory):
 class Held(Studio):
     """A studio that draws one row anew, and the others once it may."""
 
-    go_on = threading.Event()
+    go_on: threading.Event
 
     def redraw(self, *given):
         for codes in super().redraw(*given):
@@ -75,6 +75,7 @@ def held_address(monkeypatch, tmp_path):
 
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(Held, "go_on", threading.Event(), raising=False)
     ready = threading.Event()
     app = application(build(Held.from_run(RunDir(RUN))), CSS, tmp_path, ready.set)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
@@ -83,6 +84,7 @@ def held_address(monkeypatch, tmp_path):
         thread.start()
         assert ready.wait(60)
         yield "http://{}:{}".format(*listener.getsockname())
+        Held.go_on.set()
         server.should_exit = True
         thread.join()
 
@@ -91,7 +93,7 @@ def held_address(monkeypatch, tmp_path):
 def opened(driver, address: str):
     """A page, loaded anew and left at the end; nothing is asked of another machine and no error is said while
     it is used."""
-    asked_for(driver)  # of the page before
+    asked_for(driver), driver.get_log("browser")  # of the page before
     driver.get(address)
     wait_for(lambda: button(driver, "Draw"))
     try:
