@@ -7,9 +7,10 @@ Each variant (`VARIANTS`: the flags that differ) is a run of its own in OUT, tra
 seconds of stage one and of all its priors together, of which the coarsest of several takes `COARSEST`. How
 many steps that is, is found on the first steps of that very run. The same command again goes on where it
 stopped, and `vqprior report OUT/VARIANT` shows any of them. Classifiers of all training images are learnt
-once. Prints a table of all runs in OUT and writes OUT/table.json and OUT/reconstructions.png: a row of test
-pictures, and a row of each variant's reconstructions of them. `--flags`, which come last, are given to every
-run; those of `stage2_fine` only to those with levels.
+once; `--only likelihood` leaves out what needs them. Prints a table of all runs in OUT and writes
+OUT/table.json and OUT/reconstructions.png: a row of test pictures, and a row of each variant's
+reconstructions of them. `--flags`, which come last, are given to every run; those of `stage2_fine` only to
+those with levels.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablations import PARTS, reconstructions
+from benchmarks.ablations import reconstructions
 from benchmarks.command import program, vqprior
 from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint
@@ -33,6 +34,8 @@ VARIANTS: dict[str, str] = {
 }
 """By name: the flags besides those given. Weights are as good as equal at 64x64 with K=256: 2.34 and 2.36
 M."""
+MEASURED = ("stage1", "stage2", "ladder", "labels", "copies")  # what metrics.json has of `evaluate`
+ALWAYS, MORE = ("reconstruction", "likelihood"), ("ladder", "labels", "copies")  # parts of `evaluate`
 COARSEST = 1 / 3  # of the time for priors, where there are several
 FIRST = (20, 120, 520)  # steps to which it is trained first: loading data takes no two times alike
 
@@ -67,9 +70,10 @@ def train(command: list[object], flag: str, folder: Path, seconds: float) -> Non
 def figures(run: Path) -> dict[str, Any]:
     """What the table shows of a run; a list has an entry for each level, coarsest first."""
     metrics = json.loads((run / "metrics.json").read_text())
-    one, two, ladder, labels = (metrics[part] for part in ("stage1", "stage2", "ladder", "labels"))
+    one, two, ladder, labels, copies = (metrics.get(part, {}) for part in MEASURED)
     used = [checkpoint.best(folder) for folder in (run / "stage1", *sorted(run.glob("stage2*")))]
-    samples, copies = ladder["rows"]["samples"], metrics["copies"]
+    rows = ladder.get("rows", {})
+    samples = rows.get("samples", {})
     told = json.loads((run / "stage1" / "steps.json").read_text())
     levels = one.get("levels", [one])
     return {
@@ -82,12 +86,13 @@ def figures(run: Path) -> dict[str, Any]:
         "perplexity": [round(level["perplexity"], 1) for level in levels],
         "codes used": [round(level["usage"], 3) for level in levels],
         "bits/image": two["bits_per_image"],
-        "FD rec": ladder["rows"]["reconstructions"]["frechet"],
-        "FD": samples["frechet"],
-        "coverage": samples["coverage"],
-        "right label": labels["label_accuracy"],
-        "CAS": labels["cas"]["samples"],
-        "copies": copies["features"]["share"],
+        "bits/dim": two.get("bits_per_dim"),
+        "FD rec": rows.get("reconstructions", {}).get("frechet"),
+        "FD": samples.get("frechet"),
+        "coverage": samples.get("coverage"),
+        "right label": labels.get("label_accuracy"),
+        "CAS": labels.get("cas", {}).get("samples"),
+        "copies": copies.get("features", {}).get("share"),
     }
 
 
@@ -113,6 +118,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, required=True)
     parser.add_argument("--images", type=int, default=10000, help="for each row of the evaluation")
     parser.add_argument("--classifier_steps", type=int, default=500)
+    parser.add_argument("--only", nargs="+", choices=(*ALWAYS, *MORE), default=[], help="parts of evaluate")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
     for name in options.variants:
@@ -133,14 +139,14 @@ def main() -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_file(target, file.read_bytes())
         how = ("--images", options.images, "--classifier_steps", options.classifier_steps)
-        vqprior("evaluate", run, *how, "--only", *PARTS, "copies")
+        vqprior("evaluate", run, *how, "--only", *dict.fromkeys((*ALWAYS, *(options.only or MORE))))
         runs = [options.out / name for name in VARIANTS if (options.out / name / "metrics.json").is_file()]
         table = {run.name: figures(run) for run in runs}
         write_json(options.out / "table.json", {"seconds": options.seconds, "runs": table})
         save_png(options.out / "reconstructions.png", reconstructions(runs))
     for column in next(iter(table.values())):
         cells = (row[column] for row in table.values())
-        texts = (f"{cell:.5g}" if isinstance(cell, int | float) else str(cell) for cell in cells)
+        texts = (f"{cell:.5g}" if isinstance(cell, int | float) else str(cell or "-") for cell in cells)
         print(f"{column:<14}" + "".join(f"{text:>20}" for text in texts))
 
 
