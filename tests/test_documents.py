@@ -80,6 +80,8 @@ BEHIND = {
 """Flags put behind a command; a command that is not here runs as it is."""
 FINE = "--stage2_fine.steps 4 --stage2_fine.save_every 2 --stage2_fine.eval_every 4".split()
 FINE += "--stage2_fine.batch_size 8 --stage2_fine.channels 8 --stage2_fine.layers 2".split()
+OF_TERMS = {"--stage1.levels": FINE, "--stage1.perceptual": ["--stage1.features.steps", "3"]}
+"""Flags that make small what a flag asks for."""
 ONE_BLOCK = ["--stage2.pixelsnail.blocks", "1"]
 OF_PRIORS = {
     "mnist_pixelsnail": ONE_BLOCK,
@@ -197,8 +199,8 @@ def small(words: list[str]) -> list[str]:
     """The words behind `vqprior` with what makes them small."""
     more = BEHIND.get(words[0], [])
     words = [*words, *OF_PRIORS.get(words[1] if more is SMALL else "", [])]
-    if "--stage1.levels" in words:
-        words = [*words, *FINE]
+    for name, flags in OF_TERMS.items():
+        words = [*words, *(flags if name in words else [])]
     root = ["--data.root", "PHOTOS"] if more is SMALL and "--data.root" not in words else []
     return [*words, *more, *root]
 
