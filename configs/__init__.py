@@ -37,7 +37,7 @@ It belongs to the machine and not to the run, so no run keeps it; auto, the defa
 there is one."""
 
 
-# Docstrings are the help; to look for comments, too, takes the longer part of the time
+# Docstrings are the help; to look for comments, too, takes half as long again
 MARKS = (tyro.conf.FlagConversionOff, tyro.conf.HelptextFromCommentsOff)
 HELP_ALL = "--help-all"  # the help of every field; some commands answer --help with a shorter one
 

@@ -14,7 +14,7 @@ from ..part import Part, row_size
 from ..subject import Subject
 from ..tables import Column, Figures, Row, Table, column_table, list_table
 
-POSTERIOR = 50_000  # maps times classes at most, each a forward, to find arg max p(codes | label)
+POSTERIOR = 200_000  # maps times classes at most, each a forward, to find arg max p(codes | label)
 DECODER_AND_PRIOR = "{decoder_bits_per_dim:.3f} of the decoder + {prior_bits_per_dim:.3f} of the prior"
 ROWS = (
     Row("NLL", "{bits_per_code:.3f} bits/code ({nats_per_code:.3f} nats/code)"),
