@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from benchmarks.command import program, vqprior
+from benchmarks.command import program, share_classifiers, vqprior
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 from vqprior.evaluation.classifier import RECIPE
 from vqprior.evaluation.plots import scalars
 from vqprior.runtime import data
-from vqprior.runtime.files import write_file, write_folder, write_json
+from vqprior.runtime.files import write_folder, write_json
 from vqprior.runtime.launch import settled
 from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import device_of_process
@@ -141,11 +141,7 @@ def of_stage_one(config: Config) -> tuple[object, ...]:
 def share(preset: Path, run: Path, config: Config) -> None:
     """Copy from the preset's run what is the same in a variant's: classifiers of real images; the VQ-VAE with
     its codes."""
-    for file in [*preset.glob("evaluation/classifier-all-*"), *preset.glob("evaluation/classifier-train-*")]:
-        target = run / file.relative_to(preset)  # its name tells what it learnt from
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_file(target, file.read_bytes())
+    share_classifiers(preset, run)
     done = (preset / "codes" / "header.json").is_file()
     if done and of_stage_one(RunDir(preset).config()) == of_stage_one(config):
         for name in ("stage1", "codes"):

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from vqprior.configs.errors import UserError
+from vqprior.runtime.files import write_file
 
 
 def vqprior(*arguments: object) -> None:
@@ -12,6 +14,17 @@ def vqprior(*arguments: object) -> None:
     command = [sys.executable, "-m", "vqprior", *map(str, arguments)]
     print("$", " ".join(command[2:]), flush=True)
     subprocess.run(command, check=True)
+
+
+def share_classifiers(measured: Path, run: Path) -> None:
+    """Copy the classifiers of real images from a run that was measured to another one of the same pictures;
+    their names tell what they learnt from."""
+    for row in ("all", "train"):
+        for file in measured.glob(f"evaluation/classifier-{row}-*"):
+            target = run / file.relative_to(measured)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_file(target, file.read_bytes())
 
 
 def program(name: str, main: Callable[[], None]) -> None:

@@ -2,13 +2,14 @@
 
     vqprior run mnist --data.root FOLDER --out runs/mnist
     python -m benchmarks.priors runs/mnist --seconds 480 --out compared
-    python -m benchmarks.priors runs/mnist --seconds 480 --out compared --evaluate
+    python -m benchmarks.priors runs/mnist --seconds 480 --out compared --seeds 0 1 2 --evaluate
 
 Each kind (`KINDS`: the settings that are tried) is first trained with each of the learning rates for a
-quarter of the time, then with the best of them, by held-out bits, for all of it. The steps that the time
-allows are counted on a few steps of that very prior beforehand, on one thread. A run of its own for each
-stands in OUT; the same command again goes on, and `vqprior report OUT/KIND` shows any of them. `--evaluate`
-measures samples, too. Prints a table and writes OUT/priors.json.
+quarter of the time, then, with every seed, with the best of them by held-out bits for all of it. The steps
+that the time allows are counted on a few steps of that very prior beforehand, on one thread. A run of its
+own for each stands in OUT; the same command again goes on, and `vqprior report OUT/KIND-SEED` shows any of
+them. `--evaluate` measures samples, too, those of the first seed with the guidance that gives the least
+distance. `--rates KIND=RATE` spares the search. Prints a table and writes OUT/priors.json.
 """
 
 import argparse
@@ -24,15 +25,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.command import program, vqprior
+from benchmarks.command import program, share_classifiers, vqprior
 from vqprior import configs
 from vqprior.configs import Config
+from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.files import write_file, write_folder, write_json
 from vqprior.runtime.launch import autocast, settled
 from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.run_dir import RunDir
+from vqprior.sampling.choice import Sampling
+from vqprior.sampling.networks import Networks
 from vqprior.stage2_prior.measure import bits_per_code
 from vqprior.stage2_prior.priors import PRIORS, build, load_prior
 
@@ -48,6 +52,9 @@ LEARNING_RATES = {
     "transformer": (1e-3, 3e-3),
 }
 TRIED = 20  # steps that the time of one is taken from, after as many others
+GUIDANCES = (1.0, 1.5, 2.0, 3.0)
+GUIDED = 2000  # samples that tell which of them is best
+MAPS = 64  # drawn at once, to time
 
 
 def seconds_per_step(config: Config, run: RunDir) -> float:
@@ -89,6 +96,7 @@ def prepared(source: RunDir, out: Path, flags: list[str]) -> Config:
         for name in ("pictures.json.gz", "run.json"):
             if (source.path / name).is_file():
                 write_file(out / name, (source.path / name).read_bytes())
+    share_classifiers(source.path, out)
     if not (out / "stage2").exists():
         write_file(out / "config.yaml", configs.dump(config))
     return config
@@ -108,6 +116,64 @@ def trained(source: RunDir, out: Path, kind: str, rate: float, seconds: float, m
     return out
 
 
+def rates(given: list[str]) -> dict[str, float]:
+    """Learning rates by kind, of words KIND=RATE."""
+    try:
+        found = {kind: float(rate) for kind, rate in (word.split("=") for word in given)}
+    except ValueError:
+        found = {"": 0.0}
+    if not found.keys() <= PRIORS.keys():
+        raise UserError(f"--rates {' '.join(given)}: expected KIND=RATE, KIND one of {', '.join(PRIORS)}")
+    return found
+
+
+def rate_of(source: RunDir, options: argparse.Namespace, kind: str) -> float:
+    """The learning rate with the least held-out bits after a quarter of the time, of the first seed."""
+    if kind in options.rates:
+        return options.rates[kind]
+    bits = {}
+    for rate in LEARNING_RATES.get(kind, (1e-3, 3e-3)):
+        out = options.out / f"{kind}-{rate:g}"
+        more = ["--seed", str(options.seeds[0]), *options.flags]
+        run = trained(source, out, kind, rate, options.seconds / 4, more)
+        bits[rate] = checkpoint.best(run / "stage2").score
+    print(f"{kind}: held-out bits/code by rate: {bits}", flush=True)
+    return min(bits, key=bits.get)
+
+
+def measured(run: Path) -> dict[str, Any]:
+    """What `evaluate` found."""
+    file = run / "metrics.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def evaluate(run: Path, options: argparse.Namespace, *flags: object) -> dict[str, Any]:
+    """What `vqprior evaluate` finds."""
+    vqprior("evaluate", run, "--classifier_steps", options.classifier_steps, *flags)
+    return measured(run)
+
+
+def best_guidance(run: Path, options: argparse.Namespace) -> float:
+    """That of the samples with the least distance; 1 for a prior that was not trained for others."""
+    prior, found = load_prior(checkpoint.best(run / "stage2"), torch.device("cpu")), {}
+    for guidance in GUIDANCES if prior.null_label is not None else ():
+        how = ("--only", "ladder", "--images", GUIDED, "--sample.guidance", guidance)
+        found[guidance] = evaluate(run, options, *how)["ladder"]["rows"]["samples"]["frechet"]
+    print(f"{run.name}: distance of {GUIDED:,} samples by guidance: {found}", flush=True)
+    return min(found, key=found.get, default=1.0)
+
+
+def seconds_to_sample(run: Path) -> float:
+    """Processor seconds that the codes of `MAPS` images take, as `vqprior sample` draws them."""
+    networks, settings = Networks.from_run(run, "cpu"), RunDir(run).config().sample
+    images, sampling = torch.arange(MAPS), Sampling.of(settings, MAPS)
+    labels = networks.labels_for(images)
+    networks.codes(images, labels, sampling)
+    began = time.process_time()
+    networks.codes(images, labels, sampling)
+    return time.process_time() - began
+
+
 def figures(run: Path) -> dict[str, Any]:
     """What is measured of a run's prior."""
     found = checkpoint.best(run / "stage2")
@@ -115,18 +181,21 @@ def figures(run: Path) -> dict[str, Any]:
     maps = CodeMaps(run / "codes", verify=False)
     passes = dict(batch=config.inference_batch, precision="no")
     test, train = maps.split("test").down_to(0), maps.split("train").down_to(0)
-    metrics = json.loads((run / "metrics.json").read_text()) if (run / "metrics.json").is_file() else {}
-    ladder, labels = metrics.get("ladder", {}).get("rows", {}), metrics.get("labels", {})
+    metrics = measured(run)
+    rows, labels = metrics.get("ladder", {}).get("rows", {}), metrics.get("labels", {})
     return {
         "steps": found.step,
-        "learning rate": config.stage2.learning_rate,
+        "rate": config.stage2.learning_rate,
         "weights": sum(parameter.numel() for parameter in prior.parameters()),
-        "bits/code, test": (bits := bits_per_code(prior, test, **passes)),
+        "bits/code": (bits := bits_per_code(prior, test, **passes)),
         "nats/map": bits * prior.level.places * math.log(2),
         "train": bits_per_code(prior, train, images=len(test), **passes),
-        "FD": ladder.get("samples", {}).get("frechet"),
-        "right label": labels.get("label_accuracy"),
+        f"s/{MAPS} maps": seconds_to_sample(run),
+        "FD": rows.get("samples", {}).get("frechet"),
+        "coverage": rows.get("samples", {}).get("coverage"),
+        "label": labels.get("label_accuracy"),
         "CAS": labels.get("cas", {}).get("samples"),
+        "near": metrics.get("copies", {}).get("features", {}).get("share"),
     }
 
 
@@ -139,29 +208,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--kinds", nargs="+", choices=PRIORS, default=[*PRIORS])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--rates", nargs="+", default=[], metavar="KIND=RATE")
     parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--classifier_steps", type=int, default=500)
+    parser.add_argument("--images", type=int, default=10000, help="for each row of the evaluation")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
+    options.rates = rates(options.rates)
     source, table = RunDir(options.run), {}
-    more = ["--seed", str(options.seed), *options.flags]
     for kind in options.kinds:
-        tried = {
-            rate: trained(source, options.out / f"{kind}-{rate:g}", kind, rate, options.seconds / 4, more)
-            for rate in LEARNING_RATES.get(kind, (1e-3, 3e-3))
-        }
-        bits = {rate: checkpoint.best(run / "stage2").score for rate, run in tried.items()}
-        best = min(bits, key=bits.get)
-        run = trained(source, options.out / kind, kind, best, options.seconds, more)
-        if options.evaluate:
-            vqprior("evaluate", run, "--only", "ladder", "labels", "copies")
-        table[kind] = figures(run) | {"tried": {f"{rate:g}": value for rate, value in bits.items()}}
-        write_json(options.out / "priors.json", {"seconds": options.seconds, "priors": table})
-    columns = [name for name in next(iter(table.values())) if name != "tried"]
-    print(f"{'':<16}" + "".join(f"{column:>16}" for column in columns))
-    for kind, row in table.items():
-        cells = ("-" if row[column] is None else f"{row[column]:.5g}" for column in columns)
-        print(f"{kind:<16}" + "".join(f"{cell:>16}" for cell in cells))
+        rate, guidance = rate_of(source, options, kind), None
+        for seed in options.seeds:
+            more = ["--seed", str(seed), *options.flags]
+            run = trained(source, options.out / f"{kind}-{seed}", kind, rate, options.seconds, more)
+            if options.evaluate:
+                guidance = guidance or best_guidance(run, options)
+                parts = ("--only", "ladder", "labels", "copies")
+                evaluate(run, options, *parts, "--images", options.images, "--sample.guidance", guidance)
+            table[f"{kind}-{seed}"] = figures(run) | ({"guidance": guidance} if guidance else {})
+            write_json(options.out / "priors.json", {"seconds": options.seconds, "priors": table})
+    columns = [*next(iter(table.values()))]
+    print(f"{'':<18}" + "".join(f"{column:>11}" for column in columns))
+    for name, row in table.items():
+        cells = ("-" if row[column] is None else f"{row[column]:.4g}" for column in columns)
+        print(f"{name:<18}" + "".join(f"{cell:>11}" for cell in cells))
 
 
 if __name__ == "__main__":
