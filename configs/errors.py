@@ -1,4 +1,6 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and the commands that its messages name."""
+
+import shlex
 
 
 class UserError(Exception):
@@ -6,3 +8,8 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def command_line(*words: object) -> str:
+    """A command of vqprior, as a shell takes it: paths with spaces in quotation marks."""
+    return shlex.join(["vqprior", *map(str, words)])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vqprior.configs import dump
 from vqprior.configs.commands import Evaluation, Report
-from vqprior.configs.errors import UserError
+from vqprior.configs.errors import UserError, command_line
 from vqprior.runtime.chunks import in_chunks
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
@@ -54,7 +54,7 @@ def _page(subject: Subject) -> str:
         raise UserError(f"a report needs {error.name}: pip install 'vqprior[report]'") from error
     run = subject.run
     if not run.metrics.is_file():
-        raise UserError(f"{run.path} has no figures yet: vqprior evaluate {run.path}")
+        raise UserError(f"{run.path} has no figures yet: {command_line('evaluate', run.path)}")
     metrics = _metrics(subject)
     protocol, measured_as = metrics["protocol"], metrics["protocol"].get("parts", {})
     environment = jinja2.Environment(
@@ -95,10 +95,10 @@ def _metrics(subject: Subject) -> Metrics:
         prior = metrics["protocol"]["prior"]
     except (ValueError, KeyError, TypeError) as error:
         found = f"{run.metrics} is damaged ({error})"
-        raise UserError(f"{found}; write it anew: vqprior evaluate {run.path}") from error
+        raise UserError(f"{found}; write it anew: {command_line('evaluate', run.path)}") from error
     if prior != subject.prior_checkpoints[0].fingerprint:
         found = f"{run.metrics} is of other weights than the run has now"
-        raise UserError(f"{found}: vqprior evaluate {run.path}")
+        raise UserError(f"{found}: {command_line('evaluate', run.path)}")
     return metrics
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqprior.configs.errors import UserError
+from vqprior.configs.errors import UserError, command_line
 
 from .codes import Codes, Level
 from .files import sha256, write_array, write_file, write_json
@@ -143,9 +143,8 @@ class CodeMaps:
         folder = Path(folder)
         header = read_header(folder)
         if header is None:
-            raise UserError(
-                f"there are no code maps in {folder}; make them with `vqprior encode {folder.parent}`"
-            )
+            make = command_line("encode", folder.parent)
+            raise UserError(f"there are no code maps in {folder}; make them with `{make}`")
         self.folder, self.header = folder, header
         for name, digest in header.files.items() if verify else ():
             if not (folder / name).is_file() or sha256(folder / name) != digest:

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vqprior.configs.errors import UserError
+from vqprior.configs.errors import UserError, command_line
 from vqprior.configs.schema import Drawing, Precision
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint
@@ -393,12 +393,12 @@ def prior_checkpoints(run: RunDir) -> list[Checkpoint]:
     codes = saved[0].meta["codes"]
     for level in range(1, len(codes["levels"])):
         if not run.stage2_of(level).exists():
-            command = f"vqprior train-prior {run.path} --level {level}"
+            command = command_line("train-prior", run.path, "--level", level)
             raise UserError(f"the prior of level {level} is not trained yet: {command}")
         saved.append(checkpoint.best(run.stage2_of(level)))
         if saved[-1].meta["codes"] != codes:
             raise UserError(
                 f"{saved[-1].path} was trained on other codes than {saved[0].path}; delete the folder of the "
-                f"one that is not wanted and train it again: vqprior train-prior {run.path}"
+                f"one that is not wanted and train it again: {command_line('train-prior', run.path)}"
             )
     return saved

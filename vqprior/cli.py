@@ -100,7 +100,7 @@ def _check(name: str, target: str | None, flags: list[str]) -> None:
     config, default = _with_own(Check, name, target, flags)
     from vqprior import pipeline
 
-    pipeline.check(config, target, default)
+    pipeline.check(config, target, default, flags)
 
 
 def _sample(name: str, target: str | None, flags: list[str]) -> None:

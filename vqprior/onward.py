@@ -1,14 +1,15 @@
 """What to type next: of every command, so that it works as it is printed; torch is not waited for."""
 
 import re
-import shlex
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from vqprior.configs import OPEN_FIELDS, as_flags, flatten
 from vqprior.configs.commands import Check, EncodePictures, OtherPictures
+from vqprior.configs.errors import command_line
 from vqprior.configs.schema import Data
+from vqprior.runtime import devices
 from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
 
 from .doctor import requirements
@@ -18,8 +19,9 @@ Words = tuple[object, ...]
 
 
 def next_line(*words: object) -> str:
-    """The line that says what to type next, as a shell takes it."""
-    return f"next: {shlex.join(['vqprior', *map(str, words)])}"
+    """The line that says what to type next, as a shell takes it, for the device of the command at hand."""
+    device = [] if devices.chosen() == devices.AUTO else ["--device", devices.chosen()]
+    return f"next: {command_line(*words, *device)}"
 
 
 def to_begin() -> Words:
@@ -34,9 +36,10 @@ def after_training(run: RunDir, levels: int) -> Words:
     return "sample" if _has_priors(run, levels) else "train-prior", run.path
 
 
-def after_sampling(run: RunDir) -> Words:
-    """To measure the run; one without code maps, such as an export, is only looked at."""
-    return ("evaluate", run.path) if run.codes.is_dir() else to_play(run)
+def after_sampling(run: RunDir, out: Path) -> Words:
+    """To measure the run; one without code maps, such as an export, is only looked at, with other samples
+    beside those in `out`."""
+    return ("evaluate", run.path) if run.codes.is_dir() else to_play(run, free(out, "2"))
 
 
 def after_measuring(run: RunDir, data: Data) -> Words:
@@ -60,23 +63,15 @@ def after_encoding(run: RunDir, settings: EncodePictures, levels: int) -> Words:
     return "score", run.path, *as_flags(read), "--out", free(Path(settings.out), "scores")
 
 
-def after_checking(config: Check, target: str, default: Check, suggested: dict[str, Any]) -> Words:
-    """To begin with the preset that was written, or with the target, what was typed behind it, and what is
-    suggested; a run that was begun goes on."""
+def after_checking(config: Check, target: str, default: Check, settings: dict[str, Any]) -> Words:
+    """To begin with the preset that was written, or with the target and the settings that were typed behind
+    it or suggested; a run that was begun goes on."""
+    elsewhere = () if config.out == default.out else ("--out", config.out)
     if config.write:
-        elsewhere = () if config.out == default.out else ("--out", config.out)
         return "run", config.write, *elsewhere
     if is_run_dir(Path(config.out)):
         return "run", config.out, *_moved(default.data, config.data)
-    before = flatten(asdict(default))
-    if config.stage1.quantizer == "fsq":  # its levels say how many codes there are
-        suggested = {name: value for name, value in suggested.items() if name != "stage1.K"}
-    typed = {
-        name: value
-        for name, value in flatten(asdict(config)).items()
-        if value != before[name] and name not in ("write", "sheet")
-    }
-    return "run", target, *as_flags(typed | suggested)
+    return "run", target, *as_flags(settings), *elsewhere
 
 
 def to_share(run: RunDir) -> Words:
@@ -84,9 +79,9 @@ def to_share(run: RunDir) -> Words:
     return "export", run.path, "--out", free(run.path, "export")
 
 
-def to_play(run: RunDir) -> Words:
-    """The page in the browser where Gradio is installed, else other samples."""
-    others = "sample", run.path, "--seed", 1, "--out", free(run.path, "samples")
+def to_play(run: RunDir, out: Path | None = None) -> Words:
+    """The page in the browser where Gradio is installed, else other samples, in `out` or beside the run."""
+    others = "sample", run.path, "--seed", 1, "--out", out or free(run.path, "samples")
     return ("app", run.path) if has("app") else others
 
 

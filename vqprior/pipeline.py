@@ -7,12 +7,12 @@ vain.
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vqprior.configs import Config, dump
+from vqprior.configs import Config, dump, flatten
 from vqprior.configs.commands import (
     App,
     Check,
@@ -295,16 +295,20 @@ def evaluate(config: Evaluation) -> None:
         say(f"evaluate: {run.metrics}: {on_main(figures, run)}")
 
 
-def check(config: Check, target: str, default: Config) -> None:
-    """Look at the pictures of a run, or of one that is to begin as a target and flags say: those settings
-    that are others than its own."""
+def check(config: Check, target: str, default: Check, flags: Sequence[str]) -> None:
+    """Look at the pictures of a run, or of one that is to begin as a target and flags say; what these give
+    stays in what is suggested."""
     from vqprior.runtime.data.check import check as check_pictures
 
     refuse_without_pictures(config)
-    suggested: dict[str, Any] = {}
-    after = partial(onward.after_checking, config, target, default, suggested)
+    named = {flag.partition("=")[0].removeprefix("--") for flag in flags}
+    typed = {name: value for name, value in flatten(asdict(config)).items() if name in named}
+    for of_check in named.intersection(("out", "write", "sheet")):
+        del typed[of_check]
+    settings: dict[str, Any] = {}
+    after = partial(onward.after_checking, config, target, default, settings)
     with told("check", _pictures(config), config.sheet_file, after=after):
-        suggested |= on_main(check_pictures, config)
+        settings |= on_main(check_pictures, config, typed)
 
 
 def report(config: Report) -> None:
@@ -323,8 +327,8 @@ def sample(settings: Sample, config: Config) -> None:
     from vqprior.sampling.generate import generate
 
     run = run_dir.existing(config)
-    reads, out = f"{settings.images:,} images of {run.path}", settings.out or run.samples
-    after = partial(onward.after_sampling, run)
+    reads, out = f"{settings.images:,} images of {run.path}", Path(settings.out or run.samples)
+    after = partial(onward.after_sampling, run, out)
     with told("sample", reads, out, run=run, precision=settings.precision, after=after), heeded():
         generate(settings, run)
 

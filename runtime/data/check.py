@@ -49,11 +49,14 @@ class Finding:
     text: str
 
 
-def check(config: Check) -> dict[str, Any]:
+def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     """Look at all pictures and say what was found; write the contact sheet and, if asked for, a preset.
 
+    Args:
+        typed: settings that the user gave, by the names of their flags: they stay as they are.
+
     Returns:
-        Settings to begin with, by the names of their flags.
+        Settings to begin with, by the names of their flags: those, and what is suggested beside them.
 
     Raises:
         UserError: training cannot begin with these data; the message lists why.
@@ -72,16 +75,16 @@ def check(config: Check) -> dict[str, Any]:
     sheet = config.sheet_file
     _write_sheet(data, seen, sheet, mark=not config.sheet)
     say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
-    suggested = suggestion(data, seen, config.stage1.levels)
-    if suggested.get("stage1.levels", 1) > config.stage1.levels:
-        say(_why_two_levels(suggested))
+    settings = typed | suggestion(data, seen, config, typed)
+    if settings.get("stage1.levels", 1) > config.stage1.levels:
+        say(_why_two_levels(settings))
     if config.write:
-        _write_preset(Path(config.write), config.data, data.data, suggested)
-        say(f"check: {config.write} has settings to begin with: {' '.join(as_flags(suggested))}")
+        _write_preset(Path(config.write), config.data, data.data, settings)
+        say(f"check: {config.write} has settings to begin with: {' '.join(as_flags(settings))}")
     if stopping := [finding.text for finding in findings if finding.stops]:
         raise UserError("training cannot begin with these data: " + "; ".join(stopping))
     say("check: training may begin")
-    return suggested
+    return settings
 
 
 def _look(data: DataSet, name: str) -> list[Seen]:
@@ -243,9 +246,11 @@ def _write_sheet(data: DataSet, seen: dict[str, list[Seen]], path: Path, *, mark
         ) from error
 
 
-def suggestion(data: DataSet, seen: dict[str, list[Seen]], levels: int = 1) -> dict[str, Any]:
+def suggestion(
+    data: DataSet, seen: dict[str, list[Seen]], config: Check, typed: dict[str, Any]
+) -> dict[str, Any]:
     """Settings to begin with, by the names of their flags: a rule of thumb, from the number and size of the
-    pictures. `levels`, where there are several, are kept."""
+    pictures. They fit what was `typed`, which is not among them, and several levels of the configuration."""
     looks = [look for split in data.record.splits.values() for look in split.looks]
     height, width = (int(np.median([getattr(look, axis) for look in looks])) for axis in ("height", "width"))
     if data.data.crop:
@@ -255,9 +260,14 @@ def suggestion(data: DataSet, seen: dict[str, list[Seen]], levels: int = 1) -> d
     scale = min(1.0, most / min(height, width))
     square = 0.8 <= height / width <= 1.25
     sides = [min(height, width)] * 2 if square else [height, width]
-    factor, levels, size = _maps([side * scale for side in sides], levels)
-    batch = 64 if count < 20_000 else 128
-    dropout = 0.2 if count < 20_000 else 0.1
+    given = typed.get("data.size")
+    maps = _maps(given or [side * scale for side in sides], config.stage1.levels, typed.get("stage1.factor"))
+    if given and maps.size != [*given]:  # the levels that were thought of do not divide it
+        maps = Maps(config.stage1.factor, config.stage1.levels, [*given])
+    factor, levels, size = maps
+    batch = typed.get("stage2.batch_size", 64 if count < 20_000 else 128)
+    dropout = typed.get("stage2.dropout", 0.2 if count < 20_000 else 0.1)
+    of_stage1 = typed.get("stage1.batch_size", 64 if count < 20_000 else 128)
     grey = all(one.grey for all_of in seen.values() for one in all_of if not one.reason)
     longest = max(size) // (factor * 2 ** (levels - 1))  # side of the coarsest map
     fine = {
@@ -267,36 +277,48 @@ def suggestion(data: DataSet, seen: dict[str, list[Seen]], levels: int = 1) -> d
         "stage2_fine.layers": 16,
         "stage2_fine.dropout": dropout,
     }
-    return {
+    suggested = {
         "data.size": size,
         "data.channels": 1 if grey else 3,
         "stage1.factor": factor,
         "stage1.K": 128 if grey or count < 2_000 else 512,
-        "stage1.batch_size": batch,
-        "stage1.steps": _steps(count, batch, passes=40),
+        "stage1.batch_size": of_stage1,
+        "stage1.steps": _steps(count, of_stage1, passes=40),
         "stage2.batch_size": batch,
         "stage2.steps": _steps(count, batch, passes=60),
         "stage2.layers": 8 if longest <= 8 else 16 if longest <= 16 else 20,
         "stage2.dropout": dropout,
         **(fine if levels > 1 else {}),
     }
+    if config.stage1.quantizer == "fsq":  # its levels say how many codes there are
+        del suggested["stage1.K"]
+    return {name: value for name, value in suggested.items() if name not in typed}
 
 
-def _maps(sides: Sequence[float], levels: int = 1) -> tuple[int, int, list[int]]:
+class Maps(NamedTuple):
+    """What maps of codes the pictures of a size are to have."""
+
+    factor: int
+    levels: int
+    size: list[int]
+
+
+def _maps(sides: Sequence[float], levels: int = 1, factor: int | None = None) -> Maps:
     """The factor and the number of levels for pictures of these sides, and the nearest size that they divide.
 
-    One level of factor 4 where that makes fewer than WORTH_TWO codes on the shorter side and at most LONGEST
-    on the other; else two, or as many as are given, of a factor that leaves the coarsest at most LONGEST.
+    One level, of factor 4 where none is given, where that makes fewer than WORTH_TWO codes on the shorter
+    side and at most LONGEST on the other; else two, or as many as are given, of a factor, if it is free, that
+    leaves the coarsest at most LONGEST.
     """
-    factor = 4
+    free, factor = factor is None, factor or 4
     size = _divided(sides, factor)
     if levels == 1 and min(size) < WORTH_TWO * factor and max(size) <= LONGEST * factor:
-        return factor, 1, size
+        return Maps(factor, 1, size)
     levels = max(levels, 2)
     coarser = 2 ** (levels - 1)
-    while max(size := _divided(sides, coarser * factor)) > LONGEST * coarser * factor:
+    while max(size := _divided(sides, coarser * factor)) > LONGEST * coarser * factor and free:
         factor *= 2
-    return factor, levels, size
+    return Maps(factor, levels, size)
 
 
 def _divided(sides: Sequence[float], factor: int) -> list[int]:
@@ -304,9 +326,9 @@ def _divided(sides: Sequence[float], factor: int) -> list[int]:
     return [max(factor, round(side / factor) * factor) for side in sides]
 
 
-def _why_two_levels(suggested: dict[str, Any]) -> str:
+def _why_two_levels(settings: dict[str, Any]) -> str:
     """In words, why two levels are suggested and which."""
-    size, factor = suggested["data.size"], suggested["stage1.factor"]
+    size, factor = settings["data.size"], settings["stage1.factor"]
     fine, coarse = ("x".join(str(side // of) for side in size) for of in (factor, 2 * factor))
     return (
         f"two levels in place of one map of {fine} codes: {coarse} codes for what a picture is of, then "
@@ -319,8 +341,8 @@ def _steps(count: int, batch: int, passes: int) -> int:
     return int(np.clip(round(count * passes / batch / 1000) * 1000, 2_000, 100_000))
 
 
-def _write_preset(path: Path, wanted: Data, used: Data, suggested: dict[str, Any]) -> None:
-    """A preset of the suggested settings, on the same data, with all that was asked of them."""
+def _write_preset(path: Path, wanted: Data, used: Data, settings: dict[str, Any]) -> None:
+    """A preset of these settings, on the same data, with all that was asked of them."""
     plain = Data()
     given = [
         field.name for field in fields(Data) if getattr(wanted, field.name) != getattr(plain, field.name)
@@ -328,11 +350,15 @@ def _write_preset(path: Path, wanted: Data, used: Data, suggested: dict[str, Any
     tree: dict[str, Any] = {"data": {name: getattr(wanted, name) for name in ("source", "root", *given)}}
     if used.range != "auto":
         tree["data"]["range"] = list(used.range)
-    for name, value in suggested.items():
-        section, field = name.split(".")
-        tree.setdefault(section, {})[field] = value
+    for name, value in settings.items():
+        *sections, field = name.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+        branch[field] = list(value) if isinstance(value, tuple) else value
+    tree.setdefault("precision", "auto")
     head = f"# Written by `vqprior check` for the pictures of {roots_of(used)}.\n#\n#   vqprior run {path}\n"
-    text = head + yaml.safe_dump(tree | {"precision": "auto"}, sort_keys=False)
+    text = head + yaml.safe_dump(tree, sort_keys=False)
     if path.exists():
         raise UserError(f"--write {path} is there already; give another name, or delete it")
     try:

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from tests.conftest import TINY, colour, write_pictures
 from vqprior import configs
+from vqprior.configs import Config
 from vqprior.runtime.data.check import LONGEST, WORTH_TWO, _maps
 
 TINY_GREY = ["folder", *TINY, "--data.channels", 1]
@@ -157,6 +159,42 @@ def test_pictures_of_one_small_map_are_given_no_levels(check, tmp_path):
     assert code == 0 and "levels" not in printed and "levels" not in (tmp_path / "mine.yaml").read_text()
 
 
+def begun_with(printed: str, preset: str = "folder") -> Config:
+    """The configuration that the last line begins a run with."""
+    _, _, *words = shlex.split(printed.splitlines()[-1].removeprefix("next: vqprior "))
+    return configs.parse(configs.find_preset(preset), words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "levels", "factor"),
+    [
+        ("--data.size 16 16 --stage1.K 32 --stage1.steps 7", 1, 4),
+        ("--data.size 64 64", 2, 4),
+        ("--data.size 68 68", 1, 4),  # two levels do not divide it
+        ("--data.size 64 64 --stage1.factor 8 --stage2.batch_size 16", 1, 8),
+        ("--data.size 64 64 --stage1.quantizer fsq --stage1.fsq.levels 4 5 --stage1.K 20 --stage1.D 2", 2, 4),
+    ],
+)
+def test_what_was_typed_stays_in_what_is_suggested(command, pictures, tmp_path, typed, levels, factor):
+    flags = [*typed.split(), "--data.root", pictures, "--data.validation", "0.2", "--data.test", "0.2"]
+    wanted = configs.parse(configs.find_preset("folder"), [*map(str, flags)])
+    code, printed = command("check", "folder", *flags, "--out", tmp_path / "run")
+    assert code == 0, printed
+    config = begun_with(printed)
+    assert config.data == wanted.data and config.out == str(tmp_path / "run")
+    assert (config.stage1.levels, config.stage1.factor) == (levels, factor)
+    for flag in (word[2:] for word in typed.split() if word.startswith("--")):
+        assert configs.flatten(asdict(config))[flag] == configs.flatten(asdict(wanted))[flag]
+    code, printed = command(
+        "check", "folder", *flags, "--out", tmp_path / "run", "--write", tmp_path / "mine.yaml"
+    )
+    assert code == 0, printed
+    written = configs.parse(tmp_path / "mine.yaml", [])
+    assert written.data == wanted.data
+    if "fsq" in typed or "32" in typed:
+        assert (written.stage1.quantizer, written.stage1.K) == (wanted.stage1.quantizer, wanted.stage1.K)
+
+
 def test_levels_of_a_preset_are_kept_and_divide_the_size(command, tmp_path):
     """12 x 12 pixels are a whole map of factor 4, but not of two levels."""
     for index in range(24):
@@ -164,8 +202,7 @@ def test_levels_of_a_preset_are_kept_and_divide_the_size(command, tmp_path):
     data = ["--data.root", tmp_path, "--data.size", 16, 16, "--data.validation", 0.2, "--data.test", 0.2]
     code, printed = command("check", "folder_two_levels", *data, "--out", tmp_path / "run")
     assert code == 0, printed
-    _, _, *words = shlex.split(printed.splitlines()[-1].removeprefix("next: vqprior "))
-    config = configs.parse(configs.find_preset("folder_two_levels"), words)
+    config = begun_with(printed, "folder_two_levels")
     assert config.stage1.levels == 2 and config.data.size == (16, 16)
 
 

@@ -12,10 +12,10 @@ import torch
 
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes
-from vqprior import configs, onward, terminal
+from vqprior import onward, terminal
 from vqprior.cli import COMMANDS
 from vqprior.configs.commands import Check, EncodePictures
-from vqprior.configs.schema import FSQ, Data, Stage1
+from vqprior.configs.schema import Data
 from vqprior.runtime import checkpoint
 from vqprior.runtime.run_dir import RunDir
 
@@ -141,6 +141,15 @@ def test_the_list_and_the_doctor_say_what_to_type_next(command, places):
     assert command(*words, *small, "--out", places("NEW"))[0] == 0
 
 
+def test_what_comes_next_is_for_the_device_that_was_named(command, places):
+    few = ["--images", 2, "--out", places("NEW")]
+    for device, behind in ((["--device", "cpu"], " --device cpu"), (["--device", "auto"], ""), ([], "")):
+        code, printed = command("sample", places("RUN"), *few, *device)
+        run = shlex.quote(places("RUN"))
+        assert (code, printed.splitlines()[-1]) == (0, f"next: vqprior evaluate {run}{behind}")
+        shutil.rmtree(places("NEW"))
+
+
 @pytest.mark.slow
 def test_two_processes_say_it_once(places):
     done = run_processes(["sample", places("RUN"), "--images", 2, "--out", places("NEW")], processes=2)
@@ -202,14 +211,6 @@ def test_pictures_are_read_again_as_they_were(places):
     assert onward.after_checking(checked, str(run.path), default, {}) == again
 
 
-def test_what_is_suggested_fits_the_quantizer(tmp_path):
-    default = Check.of(configs.parse(None, ["--out", str(tmp_path)]))
-    stage1 = Stage1(quantizer="fsq", K=20, D=2, fsq=FSQ((4, 5)))
-    suggested = {"stage1.K": 512, "stage1.steps": 2000}
-    words = onward.after_checking(replace(default, stage1=stage1), "folder", default, suggested)
-    assert configs.parse(None, words[2:]).stage1 == replace(stage1, steps=2000)
-
-
 def test_without_its_extras_nothing_is_said_that_would_be_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(onward, "has", lambda extra: False)
     run = RunDir(tmp_path / "run")
@@ -222,6 +223,11 @@ def test_without_its_extras_nothing_is_said_that_would_be_refused(tmp_path, monk
     (tmp_path / "run-export").mkdir()
     assert onward.to_share(run)[-1] == tmp_path / "run-export-2"
     assert onward.to_play(run)[:2] == ("sample", run.path)
+    drawn = tmp_path / "drawn"  # where the samples of an export went
+    drawn.mkdir()
+    assert onward.after_sampling(run, drawn) == (
+        "sample", run.path, "--seed", 1, "--out", tmp_path / "drawn-2",
+    )  # fmt: skip
     assert onward.to_begin() == ("--help",)
     monkeypatch.undo()
     monkeypatch.setattr(onward, "requirements", lambda package: [])  # in a clone that is not installed
