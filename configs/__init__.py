@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,13 +133,15 @@ def _class_as_text(value: Any) -> str:
 def parse_options(
     schema: type[Options], flags: Sequence[str], *, default: Options | None = None, prog: str = "vqprior"
 ) -> Options:
-    """An instance of a dataclass from flags, starting at its defaults or at `default`.
+    """An instance of a dataclass from flags, starting at its defaults or at `default`; what that says of a
+    quantizer or of levels that the flags replace is put back to the schema's defaults.
 
     Raises:
         UserError: values that are each of the right type but do not fit together.
         SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
             --help or --help-all.
     """
+    flags = [*_taken_back(flatten(asdict(default)) if default is not None else {}, flags), *flags]
     try:
         return tyro.cli(
             schema,
@@ -155,7 +158,31 @@ def parse_options(
 
 def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -> Config:
     """The configuration of a preset and flags; raises as `parse_options` and `read_yaml` do."""
-    return parse_options(Config, [*as_flags(read_yaml(preset) if preset else {}), *flags], prog=prog)
+    tree = read_yaml(preset) if preset else {}
+    return parse_options(Config, [*as_flags(tree), *_taken_back(flatten(tree), flags), *flags], prog=prog)
+
+
+def typed(flags: Sequence[str], name: str) -> str | None:
+    """The first word behind the last flag of this name, None where there is none."""
+    words = [part for flag in flags for part in flag.split("=", 1)]
+    return next((after for word, after in reversed([*pairwise(words)]) if word == f"--{name}"), None)
+
+
+def _without_use(quantizer: str, *, one_level: bool) -> tuple[str, ...]:
+    """The beginnings of the names of settings that are refused with this quantizer, and with one level."""
+    others = [f"stage1.{name}" for name, kinds in KINDS_WITH.items() if quantizer not in kinds]
+    return (*others, *(["stage2_fine."] if one_level else []))
+
+
+def _taken_back(before: dict[str, Any], flags: Sequence[str]) -> list[str]:
+    """Flags that put back to its default what a preset says of a quantizer, or of finer levels, that the
+    flags behind it do away with: nobody could leave it out."""
+    quantizer, levels = typed(flags, "stage1.quantizer"), typed(flags, "stage1.levels")
+    plain = flatten(asdict(Config()))
+    now = quantizer or before.get("stage1.quantizer", Stage1.quantizer)
+    idle = _without_use(now, one_level=levels == "1")
+    names = (name for name in before if name in plain and name.startswith(idle))
+    return as_flags({name: plain[name] for name in names}) if quantizer or levels else []
 
 
 def dump(config: Config) -> str:
@@ -171,10 +198,9 @@ def from_tree(tree: dict[str, Any]) -> Config:
     What nobody may set under its other settings was at the default of its time, and is at that of today.
     """
     flat = flatten(tree)
-    quantizer = flat.get("stage1.quantizer", Stage1.quantizer)
-    others = [f"stage1.{name}" for name, kinds in KINDS_WITH.items() if quantizer not in kinds]
-    others += ["stage2_fine."] if flat.get("stage1.levels", Stage1.levels) == 1 else []
-    kept = {name: value for name, value in flat.items() if not name.startswith(tuple(others))}
+    quantizer, levels = flat.get("stage1.quantizer", Stage1.quantizer), flat.get("stage1.levels", 1)
+    idle = _without_use(quantizer, one_level=levels == 1)
+    kept = {name: value for name, value in flat.items() if not name.startswith(idle)}
     return _from_flags(tuple(as_flags(kept)))
 
 

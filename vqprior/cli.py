@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -249,9 +248,7 @@ def _stored(target: str | None) -> Config:
 
 def _begun_from(name: str, flags: list[str]) -> str | None:
     """The run whose stage one a new run begins from, which says all settings where no target does."""
-    words = [part for flag in flags for part in flag.split("=", 1)]
-    named = [after for word, after in pairwise(words) if word == "--stage1.init"]
-    return named[-1] if named and name in ("run", "train-vqvae") else None
+    return configs.typed(flags, "stage1.init") if name in ("run", "train-vqvae") else None
 
 
 def _config(name: str, target: str | None, flags: list[str]) -> Config:

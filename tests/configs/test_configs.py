@@ -9,7 +9,7 @@ import pytest
 from vqprior import configs
 from vqprior.configs import Config, UserError
 from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
-from vqprior.configs.schema import GatedPixelCNN, Sample
+from vqprior.configs.schema import GatedPixelCNN, Sample, Stage1, Stage2Fine
 
 PRESETS = configs.preset_names()
 
@@ -65,6 +65,28 @@ def test_flags_win_over_the_preset_and_the_last_flag_wins():
     config = configs.parse(preset, ["--stage1.K", "77", "--stage1.K", "78", "--stage1.learning_rate", "3e-4"])
     assert (config.stage1.K, config.stage1.learning_rate) == (78, 3e-4)
     assert config.data.source == "mnist5k"
+
+
+def test_what_a_preset_says_of_levels_and_of_a_quantizer_goes_with_them(tmp_path, capsys):
+    """Nobody could leave it out; what is typed and has no use is refused all the same."""
+    two = configs.find_preset("clothing64")
+    one = configs.parse(two, ["--stage1.levels", "1"])
+    assert one.stage2_fine == Stage2Fine() != configs.parse(two, []).stage2_fine
+    assert one.stage2 == configs.parse(two, []).stage2
+    with pytest.raises(SystemExit, match="2"):
+        configs.parse(two, ["--stage1.levels=1", "--stage2_fine.dropout", "0.3"])
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("stage1: {quantizer: ema, beta: 0.5, codebook: {restart: 0}, width: 8}")
+    changed = ["--stage1.quantizer", "gradient", "--stage1.quantizer=lfq", "--stage1.D", "9"]
+    stage1 = configs.parse(mine, changed).stage1
+    assert (stage1.codebook, stage1.beta, stage1.width) == (Stage1.codebook, 0.5, 8)
+    with pytest.raises(SystemExit, match="2"):
+        configs.parse(mine, [*changed, "--stage1.codebook.decay", "0.5"])
+    said = capsys.readouterr().err
+    assert "stage2_fine has settings" in said and "codebook.decay is 0.5" in said
+    stored = configs.parse(mine, [])
+    assert configs.parse_options(Config, changed, default=stored).stage1 == stage1
+    assert configs.parse(mine, ["--stage1.quantizer", "gradient"]).stage1.codebook.restart == 0
 
 
 def test_yaml_floats_in_scientific_notation_are_numbers(tmp_path):
