@@ -23,6 +23,7 @@ from vqprior.stage1_vqvae.vqvae import vqvae_of
 
 from .parts import PARTS, Metrics, tables
 from .tables import Figures, Template, filled, markdown
+from .weights import is_of
 
 NOT_STATED = "not stated"
 SHOWN_CLASSES = 20  # named in the card; config.json has them all
@@ -60,9 +61,11 @@ def card(out: RunDir, trained: RunDir, settings: Export) -> str:
 
 def _metrics(trained: RunDir) -> Metrics | None:
     """The figures of a run; None where there are none, or they are of other weights."""
-    metrics = read_json(trained.metrics)
-    prior = metrics.get("protocol", {}).get("prior") if isinstance(metrics, dict) else None
-    return metrics if prior == prior_checkpoints(trained)[0].fingerprint else None
+    metrics, priors = read_json(trained.metrics), prior_checkpoints(trained)
+    imported = not trained.stage1.is_dir()
+    vqvae = priors[0].meta["codes"]["vqvae"] if imported else vqvae_of(trained).fingerprint
+    protocol = metrics.get("protocol", {}) if isinstance(metrics, dict) else {}
+    return metrics if is_of(protocol, vqvae, priors) else None
 
 
 def _front_matter(out: RunDir, settings: Export) -> str:

@@ -73,7 +73,8 @@ def _keep(subject: Subject, part: Part, settings: Settings) -> None:
 
 def _assemble(subject: Subject) -> Metrics:
     """All parts that are there, of these networks and data, into `metrics.json`."""
-    config, origin = subject.config, subject.origin().items()
+    config, weights = subject.config, subject.weights()
+    origin = subject.origin().items()
     read = {part.key_of_metrics: read_part(subject.folder, name) for name, part in PARTS.items()}
     ours = {key: part for key, part in read.items() if part and origin <= part.settings.items()}
     measured = archives.measured_archives(subject.folder).values()
@@ -90,8 +91,7 @@ def _assemble(subject: Subject) -> Metrics:
         "precision": config.precision,
         "seed": config.seed,
         "steps": steps,
-        "vqvae": subject.vqvae_fingerprint,
-        "prior": subject.prior_checkpoints[0].fingerprint,
+        **weights,
         "data": asdict(config.data) | {"fingerprint": subject.maps.header.data_fingerprint},
         "parts": {key: part.protocol for key, part in ours.items()},
         "archives": {part.settings["file"]: part.protocol for part in others},

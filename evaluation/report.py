@@ -26,6 +26,7 @@ from .parts import PARTS, Metrics, shown, tables
 from .plots import plots
 from .subject import Subject
 from .tables import Row, Table, filled, given
+from .weights import is_of
 
 SHOWN_CLASSES, ROWS_OF_SAMPLES, RECONSTRUCTIONS, CODES = 16, 8, 16, 1024
 AROUND = 5  # codes in a row of which the middle one is shown
@@ -92,11 +93,11 @@ def _metrics(subject: Subject) -> Metrics:
     run = subject.run
     try:
         metrics = json.loads(run.metrics.read_text())
-        prior = metrics["protocol"]["prior"]
-    except (ValueError, KeyError, TypeError) as error:
+        ours = is_of(metrics["protocol"], subject.vqvae_fingerprint, subject.prior_checkpoints)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         found = f"{run.metrics} is damaged ({error})"
         raise UserError(f"{found}; write it anew: {command_line('evaluate', run.path)}") from error
-    if prior != subject.prior_checkpoints[0].fingerprint:
+    if not ours:
         found = f"{run.metrics} is of other weights than the run has now"
         raise UserError(f"{found}: {command_line('evaluate', run.path)}")
     return metrics

@@ -29,6 +29,7 @@ from .code_models import independent
 from .features import CLASSIFIER, Extractor
 from .learners import extractor_of
 from .rows import Images, keep_row
+from .weights import fingerprints
 
 ROWS = {
     "train": "real training images",
@@ -119,16 +120,14 @@ class Subject:
         found = self.vqvae_checkpoint
         return found.fingerprint if found else self.maps.header.vqvae
 
+    def weights(self) -> dict[str, Any]:
+        """What tells the networks from others."""
+        return fingerprints(self.vqvae_fingerprint, self.prior_checkpoints)
+
     def origin(self) -> dict[str, Any]:
         """What every figure depends on."""
-        prior, *finer = (saved.fingerprint for saved in self.prior_checkpoints)
-        return {
-            "vqvae": self.vqvae_fingerprint,
-            "prior": prior,
-            "data": self.maps.header.data_fingerprint,
-            "precision": self.config.precision,
-            **({"finer_priors": finer} if finer else {}),
-        }
+        measured = {"data": self.maps.header.data_fingerprint, "precision": self.config.precision}
+        return self.weights() | measured
 
     @property
     def rows(self) -> dict[str, str]:

@@ -42,6 +42,14 @@ def along(setting: Setting, logits: Tensor) -> Setting:
     return setting.view(-1, *[1] * (logits.ndim - 1)) if isinstance(setting, Tensor) else setting
 
 
+def likelier(logits: Tensor) -> Tensor:
+    """For each code of logits [B, K] the probability of all that are likelier; of equal ones the first is."""
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    return torch.empty_like(before).scatter(-1, order, before)
+
+
 @dataclass(frozen=True, eq=False)
 class Choice:
     """How a code is chosen from logits: after guidance first the temperature, then top-k, then top-p.
@@ -72,7 +80,7 @@ class Choice:
         top-k, add up to at least p (Holtzman et al. 2019, arXiv 1904.09751). Equal logits are kept or dropped
         together in top-k.
         """
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / along(self.temperature, logits)
+        logits = self.scaled(logits)
         K = logits.shape[-1]
         if isinstance(self.top_k, Tensor):
             # of the last one kept; of the very last for 0
@@ -84,15 +92,35 @@ class Choice:
             least = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
         if isinstance(self.top_p, Tensor) or self.top_p < 1:
-            ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-            probabilities = ordered.softmax(dim=-1)
-            before = probabilities.cumsum(dim=-1) - probabilities  # of all likelier codes
-            enough = before >= along(self.top_p, logits)
+            enough = likelier(logits) >= along(self.top_p, logits)
             if isinstance(self.top_p, Tensor):
                 enough &= along(self.top_p < 1, logits)  # 1 keeps all, however the sum is rounded
-            dropped = torch.zeros_like(enough).scatter(-1, order, enough)
-            logits = logits.masked_fill(dropped, -torch.inf)
+            logits = logits.masked_fill(enough, -torch.inf)
         return logits
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Logits [B, K] over the temperature, in fp32 or more."""
+        kind = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(kind) / along(self.temperature, logits)
+
+    def edges(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether each code of logits [B, K] may be drawn, and how far two logits over the temperature would
+        have to move against each other for it to change sides; infinite where nothing is restricted.
+
+        That is the way to the last code on the other side, or, of top-p, the way of the log-odds of all
+        likelier codes to those of p, if that is shorter.
+        """
+        scaled = self.scaled(logits)
+        inside = self.restrict(logits) > -torch.inf
+        last_in = scaled.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
+        first_out = scaled.masked_fill(inside, -torch.inf).amax(-1, keepdim=True)
+        way = torch.where(inside, scaled - first_out, last_in - scaled)
+        if isinstance(self.top_p, Tensor) or self.top_p < 1:
+            in_top_k = replace(self, top_p=1.0).restrict(logits)
+            p = torch.as_tensor(self.top_p, dtype=scaled.dtype, device=scaled.device)
+            odds = likelier(in_top_k).clamp(0, 1).logit() - along(p.expand(len(logits)), scaled).logit()
+            way = torch.minimum(way, odds.abs().nan_to_num(torch.inf))  # p of 1 restricts nothing
+        return inside, way
 
     def __call__(self, logits: Tensor, noise: Tensor) -> Tensor:
         """Gumbel-max: logits and noise [B, K] -> codes [B].

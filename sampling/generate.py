@@ -94,7 +94,7 @@ def generate(settings: Sample, run: RunDir) -> Path:
             if settings.verify:
                 verdict = networks.verify(codes, images, given, sampling)
                 verdict.refuse(settings.precision)
-                write_json(_verified_file(unfinished, index), verdict._asdict())
+                write_json(_verified_file(unfinished, index), verdict.figures())
             if settings.codes:
                 np.savez(_codes_file(unfinished, index), *(of_level.cpu().numpy() for of_level in codes))
             drawn = networks.decode(codes, sampling)
@@ -170,7 +170,7 @@ def _assemble(
     save_png(out / "grid.png", grid(first.permute(0, 3, 1, 2), columns))
     (out / "verified.json").unlink(missing_ok=True)  # of an earlier call
     if verified:
-        write_json(out / "verified.json", verified._asdict())
+        write_json(out / "verified.json", verified.figures())
     unfinished.finish()
 
 
@@ -198,4 +198,4 @@ def _all_codes(unfinished: Unfinished, chunks: int, levels: Sequence[Level]) -> 
 def _joined(unfinished: Unfinished, chunks: int) -> Verified:
     """What was found of all codes."""
     files = (_verified_file(unfinished, index) for index in range(chunks))
-    return Verified.joined(Verified(**json.loads(file.read_text())) for file in files)
+    return Verified.joined(Verified.of_figures(json.loads(file.read_text())) for file in files)

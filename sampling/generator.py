@@ -271,7 +271,8 @@ class Generator:
         of_picture = self._known(picture, hidden, settings.precision)
         is_known = tuple(of_level[0] >= 0 for of_level in of_picture)  # each [h, w]
         known = tuple(of_level.expand(draws, -1, -1) for of_level in of_picture)
-        sampling = Sampling(seed, choice, settings.precision, batch_size, settings.method)
+        passes = dict(batch_size=settings.batch_size, precision=settings.precision)
+        sampling = Sampling(seed, choice, **passes, method=settings.method)
         numbers = torch.arange(draws)
         drawn = self.networks.codes(numbers, chosen, sampling, known)
         if verify:
@@ -279,11 +280,11 @@ class Generator:
         codes = tuple(of_level.cpu() for of_level in drawn)
 
         # The likeliest whole maps, decoded
-        bits = -self.networks.log2_prob(codes, chosen, batch_size=batch_size, precision=settings.precision)
+        bits = -self.networks.log2_prob(codes, chosen, **passes)
         best = bits.argsort(stable=True)[:n]
         chosen_codes = picked(codes, best)
         decode = lambda at: self.tokenizer.images_of(picked(chosen_codes, at), precision=settings.precision)
-        decoded = in_chunks(decode, n, batch_size)
+        decoded = in_chunks(decode, n, settings.batch_size)
         images = torch.where(hidden, decoded, picture).permute(0, 2, 3, 1)
         return Completions(
             images.numpy(),

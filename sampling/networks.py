@@ -33,7 +33,7 @@ from .noise import Noise, gumbel_noise, noise_on
 from .parallel import Given, Round, rounds, settled_maps
 from .sampler import Guided, guide, is_guided, rows
 from .tokenizer import Tokenizer
-from .verify import Verified, verified
+from .verify import Judged, Verified, verified
 from .workspace import Spare, Workspace
 
 
@@ -328,12 +328,10 @@ class Networks:
                     drawn = onto(known[level][at], self.device) < 0
                 with self._spares[level].lent() as workspace:
                     noise = self._noise(level, sampling.seed, images[at], workspace)
-                    perturbed = [
-                        torch.stack([choice.restrict(logits[:, :, i, j]) for j in range(logits.shape[3])], 1)
-                        + noise(i, logits.shape[3])
-                        for i in range(logits.shape[2])
-                    ]
-                parts.append(verified(*map(chunk.own, (torch.stack(perturbed, 1), maps[level], drawn))))
+                    judged = Judged(*map(chunk.own, Judged.of(choice, logits, noise)))
+                of_chunk = choice.temperature
+                temperature = chunk.own(of_chunk) if isinstance(of_chunk, Tensor) else of_chunk
+                parts.append(verified(judged, chunk.own(maps[level]), chunk.own(drawn), temperature))
         return Verified.joined(parts)
 
     def _noise(self, level: int, seed: int, images: Tensor, workspace: Workspace) -> Noise:

@@ -64,6 +64,8 @@ def rounds(
         slots: S; free ones repeat a map.
         computing: the precision of a forward.
     """
+    # One number where all maps share it, as the cached way has it: a guidance of ones is none
+    given = given._replace(choice=given.choice.of_maps(torch.arange(maps), prior.device))
     waiting = iter(range(maps))
     state = _Slots(prior, given, noise_of, slots)
     state.fill([*range(slots)], waiting)

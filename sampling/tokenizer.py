@@ -154,7 +154,7 @@ class Tokenizer:
 
     def _settings(self, batch_size: int | None, precision: Precision | None) -> Drawing:
         """What a call says of the passes, else what this tokenizer has."""
-        size = self.batch_size if batch_size is None else batch_size
+        size = self.batch_size if batch_size in (None, "auto") else batch_size
         try:
             return Drawing(batch_size=size, precision=self.precision if precision is None else precision)
         except (TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ from tests.conftest import TINY, write_pictures
 from vqprior import Generator
 from vqprior.configs.commands import ImportCodes
 from vqprior.configs.errors import UserError
+from vqprior.evaluation.parts import code_copies
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.import_codes import read
 
@@ -65,6 +66,25 @@ def test_grids_become_a_run_that_is_trained_drawn_and_measured(here, command):
     assert np.array_equal(Generator.from_run("shared").sample_codes(6), drawn["codes"])
     card = Path("shared/README.md").read_text()
     assert "The codes were imported" in card and "generator.encode" not in card and "Not measured" not in card
+
+
+def test_test_maps_of_all_classes_are_held_beside_the_drawn_ones(here, command, monkeypatch):
+    """They may be sorted by class: here the maps of a class are all of one code."""
+    labels = np.arange(80) // 40
+    np.savez("mine.npz", codes=np.broadcast_to(labels[:, None, None], (80, 3, 4)), labels=labels)
+    assert command("import-codes", "mine.npz", "--K", 5, "--out", "run")[0] == 0
+    assert command("train-prior", "run", *STEPS)[0] == 0
+    monkeypatch.setattr(code_copies, "MAPS", 4)
+    compared: list[torch.Tensor] = []
+    real = code_copies.hamming
+    monkeypatch.setattr(
+        code_copies, "hamming", lambda subject, maps: compared.append(maps) or real(subject, maps)
+    )
+    code, printed = command("evaluate", "run", "--only", "code_copies")
+    assert code == 0, printed
+    test = CodeMaps(here / "run" / "codes").split("test")
+    assert test.labels[:4].unique().tolist() == [0]  # the first ones would not do
+    assert compared[0][4:].unique().tolist() == [0, 1]
 
 
 def test_a_row_of_codes_is_a_map_of_height_one_and_text_may_hold_the_labels(here, command):

@@ -135,6 +135,34 @@ def test_each_level_is_measured(run, tmp_path, command):
     assert "The codebook of level 0" in page and "The codebook of level 1" in page
 
 
+def test_figures_of_another_finer_prior_are_not_shown(run, tmp_path, command):
+    """As after more steps of it alone."""
+    here = tmp_path / "run"
+    shutil.copytree(run, here)
+    assert command("evaluate", here, "--only", "likelihood")[0] == 0
+    metrics = json.loads((here / "metrics.json").read_text())
+    (finer,) = metrics["protocol"]["finer_priors"]
+
+    def shown() -> bool:
+        assert command("export", here, "--out", tmp_path / "out")[0] == 0
+        return "None were measured" not in (tmp_path / "out" / "README.md").read_text()
+
+    assert shown()
+    del metrics["protocol"]["finer_priors"]  # of an earlier version
+    for noted, steps, ours in (
+        ({"finer_priors": [finer]}, {}, True),
+        ({"finer_priors": ["of another"]}, {}, False),
+        ({}, {}, True),
+        ({}, {"stage2-1": 999}, False),
+    ):
+        protocol = metrics["protocol"] | noted | {"steps": metrics["protocol"]["steps"] | steps}
+        (here / "metrics.json").write_text(json.dumps(metrics | {"protocol": protocol}))
+        shutil.rmtree(tmp_path / "out")
+        assert shown() == ours
+        code, printed = command("report", here, "--file", tmp_path / "report.html")
+        assert (code == 0) == ours and ("other weights" in printed) != ours, printed
+
+
 def test_levels_are_trained_apart_and_in_any_order_bit_for_bit(run, tmp_path, pictures, command):
     shutil.copytree(run, tmp_path / "run")
     for name in ("stage2", "stage2-1"):

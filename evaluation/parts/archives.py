@@ -9,6 +9,7 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 from vqprior.runtime.kept import digest
 from vqprior.runtime.processes import on_main
+from vqprior.runtime.randomness import some_of
 from vqprior.stage1_vqvae.classification import Labelled
 
 from ..archive_file import read_archive
@@ -42,13 +43,13 @@ def archive_part(path: Path) -> Part:
     """
     content = on_main(content_of, "--archives", path, EXPECTED)
     of_file = {"file": str(path), "archive": content}
-    name = f"{PREFIX}{digest(of_file)}"
+    name, chosen = f"{PREFIX}{digest(of_file)}", {"images": "by chance"}  # once it was the first ones
     return Part(
         name,
         HEADING,
         partial(archive, path, name, content),
         lambda figures: tables({str(path): figures}),
-        depends_on=(row_size, features, lambda subject: of_file),
+        depends_on=(row_size, features, lambda subject: of_file | chosen),
     )
 
 
@@ -65,8 +66,9 @@ def archive(path: Path, name: str, content: str, subject: Subject) -> Figures:
     data, batch = subject.config.data, subject.config.inference_batch
     images, numbers = read_archive(path, (data.channels, *data.size), subject.label_names)
     count = min(subject.n, len(images))
+    chosen = some_of(len(images), count)
     own_labels = _of_classes(numbers, len(subject.label_names), path)
-    own_images: Images = lambda indices: images[indices]
+    own_images: Images = lambda indices: images[chosen[indices]]
 
     # Beside the ladder's rows
     extractor = subject.extractor
@@ -78,8 +80,8 @@ def archive(path: Path, name: str, content: str, subject: Subject) -> Figures:
         return figures
 
     # And beside the figures of the labels
-    own_labels, test = own_labels[:count], subject.data.test
-    settings = {"archive": content, "n": count}
+    own_labels, test = own_labels[chosen], subject.data.test
+    settings = {"archive": content, "n": count, "images": "by chance"}
     learnt = classifier_of(subject, name, lambda: Labelled(own_images, own_labels), settings, str(path))
     figures["label_accuracy"] = accuracy(subject, classifier(subject, "all"), own_images, own_labels)
     figures["cas"] = accuracy(subject, learnt, test.images, test.labels)

@@ -4,9 +4,10 @@ import torch
 
 from vqprior.runtime.codes import Codes
 from vqprior.runtime.processes import each_in_turn, gather_tensor
+from vqprior.runtime.randomness import some_of
 from vqprior.sampling.choice import Sampling
 
-from ..part import Part, drawing, row_size
+from ..part import Part, Settings, drawing, row_size
 from ..subject import Subject
 from ..tables import Figures, Row, Table, list_table
 
@@ -26,7 +27,8 @@ def code_copies(subject: Subject) -> Figures:
     networks, settings = subject.networks, subject.config.sample
     sampling, numbers = Sampling.of(settings, settings.batch_size), torch.arange(count)
     drawn = networks.codes(numbers, networks.labels_for(numbers, settings.label), sampling)
-    held_out = subject.maps.split("test").codes(numbers)
+    test = subject.maps.split("test")
+    held_out = test.codes(some_of(len(test), count))
     queries = torch.cat([in_a_row(drawn), in_a_row(held_out)])
     distances = hamming(subject, queries)
     ours, theirs = distances.split(count)
@@ -38,6 +40,11 @@ def code_copies(subject: Subject) -> Figures:
         "nearest": ours.double().mean().item(),
         "nearest_test": theirs.double().mean().item(),
     }
+
+
+def chosen(subject: Subject) -> Settings:
+    """Which test maps: in an earlier version it was the first ones, which may all be of one class."""
+    return {"test_maps": "by chance"}
 
 
 def in_a_row(codes: Codes) -> torch.Tensor:
@@ -76,6 +83,6 @@ PART = Part(
     "Nearest training codes",
     code_copies,
     tables,
-    (row_size, drawing),
+    (row_size, drawing, chosen),
     needs_pictures=False,
 )

@@ -28,22 +28,16 @@ def verification(subject: Subject) -> Figures:
     """Draw the first samples again, and look at their codes."""
     networks, settings = subject.networks, subject.config.sample
     sampling = Sampling.of(settings, settings.batch_size)
-    labels, parts = networks.labels_for(torch.arange(min(IMAGES, subject.n)), settings.label), []
     count, share = min(IMAGES, subject.n), share_of_process()
+    labels, parts = networks.labels_for(torch.arange(count), settings.label), []
     for images, _ in chunks(count, settings.batch_size, share, name="verification"):
         given = None if labels is None else labels[images]
         parts.append(networks.verify(networks.codes(images, given, sampling), images, given, sampling))
-    here = Verified.joined(parts) if parts else Verified(0, 0, float("inf"), 0.0)
+    here = Verified.joined(parts)
     codes, differing = (int(count) for count in sum_numbers([here.codes, here.differing]))
-    tie, gap = least(here.nearest_tie), -least(-here.largest_gap)
-    sound = gap <= TOLERANCE[settings.precision]
-    return {
-        "images": min(IMAGES, subject.n),
-        "codes": codes,
-        "differing": differing,
-        "nearest_tie": tie,
-        "sound": "yes" if sound else "NO",
-    }
+    found = Verified(codes, differing, least(here.nearest_tie), -least(-here.largest_gap))
+    sound = found.largest_gap <= TOLERANCE[settings.precision]
+    return {"images": count, **found.figures(), "sound": "yes" if sound else "NO"}
 
 
 def least(number: float) -> float:

@@ -52,8 +52,9 @@ def rotation(z_e: Tensor, z_q: Tensor) -> Tensor:
     e, q = e / length_e.clamp(min=tiny), q / length_q.clamp(min=tiny)
     middle, one_and_cosine = e + q, 1 + _dot(e, q)
     reflected = middle * (_dot(middle, z_e) / one_and_cosine.clamp(min=OPPOSITE))
-    turned = (z_e - reflected + 2 * q * _dot(e, z_e)) * (length_q / length_e.clamp(min=tiny))
     defined = (one_and_cosine > OPPOSITE) & (length_e > tiny)
+    stretch = torch.where(defined, length_q / length_e.clamp(min=tiny), 1)  # infinite times nothing is NaN
+    turned = (z_e - reflected + 2 * q * _dot(e, z_e)) * stretch
     carried = torch.where(defined, turned, z_e)
     return z_q.detach() + (carried - carried.detach())
 

@@ -15,6 +15,7 @@ from vqprior.evaluation.card import card
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.export import present
 from vqprior.sampling.networks import prior_checkpoints
+from vqprior.stage1_vqvae.vqvae import vqvae_of
 
 MODELS = ROOT / "models"
 MNIST = MODELS / "mnist"
@@ -49,7 +50,9 @@ def evaluated(finished_run, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(finished_run, run)
     metrics = json.loads((MNIST / "metrics.json").read_text())
-    metrics["protocol"]["prior"] = prior_checkpoints(RunDir(run))[0].fingerprint
+    prior, vqvae = prior_checkpoints(RunDir(run))[0], vqvae_of(RunDir(run))
+    metrics["protocol"] |= {"prior": prior.fingerprint, "vqvae": vqvae.fingerprint}
+    metrics["protocol"]["steps"] = {"stage1": vqvae.step, "stage2": prior.step}
     metrics["archives"] = {"somebody/private.npz": metrics["ladder"]["rows"]["samples"]}
     (run / "metrics.json").write_text(json.dumps(metrics))
     return run
@@ -71,11 +74,13 @@ def test_it_has_the_figures_and_what_they_limit(evaluated, tmp_path, command):
     assert "private" not in text  # names of files here
 
 
-def test_figures_of_other_weights_are_not_shown(evaluated, tmp_path, command):
+@pytest.mark.parametrize("of", ["prior", "vqvae"])
+def test_figures_of_other_weights_are_not_shown(evaluated, tmp_path, command, of):
+    """Of another prior, or of another decoder."""
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
     metrics = json.loads((run / "metrics.json").read_text())
-    metrics["protocol"]["prior"] = "of another"
+    metrics["protocol"][of] = "of another"
     (run / "metrics.json").write_text(json.dumps(metrics))
     text = exported(run, tmp_path / "mine", command, "--half", "True")
     assert "23.8" not in text and "None were measured of these weights" in text

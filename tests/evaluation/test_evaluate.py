@@ -6,11 +6,13 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes, start_process
-from vqprior.evaluation.parts import PARTS
+from vqprior.evaluation.parts import PARTS, archives
+from vqprior.stage1_vqvae.classification import Labelled
 
 FLAGS = ("--classifier_steps", 5, "--inference_batch", 4)
 
@@ -197,6 +199,23 @@ def test_an_array_without_a_name_is_no_archive(evaluated, tmp_path, command):
     row = next((tmp_path / "run" / "evaluation").glob("samples-*.npy"))
     code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--archives", row)
     assert code == 2 and "not an archive of images" in printed
+
+
+def test_of_a_large_archive_images_of_all_classes_are_measured(evaluated, tmp_path, command, monkeypatch):
+    """Archives may be sorted by class; the first images are then of one alone."""
+    run, n = tmp_path / "run", metrics(evaluated)["ladder"]["images"]
+    shutil.copytree(evaluated, run)
+    labels = np.arange(4 * n) // (2 * n)  # more of the first class than are measured
+    images = np.full((4 * n, 8, 8, 3), 60, np.uint8) + (labels * 100).astype(np.uint8)[:, None, None, None]
+    np.savez(tmp_path / "sorted.npz", images=images, labels=labels)
+    learnt: list[Labelled] = []
+    real = archives.Labelled
+    monkeypatch.setattr(archives, "Labelled", lambda *of: learnt.append(real(*of)) or learnt[-1])
+    code, printed = command("evaluate", run, *FLAGS, "--archives", tmp_path / "sorted.npz")
+    assert code == 0, printed
+    (own,) = learnt
+    assert own.labels.unique().tolist() == [0, 1] and len(own.labels) == n
+    assert torch.equal(own.images(torch.arange(n))[:, 0, 0, 0] == 160, own.labels == 1)
 
 
 def test_samples_of_one_class_are_not_compared_with_all(evaluated, tmp_path, command):

@@ -88,6 +88,14 @@ def test_completion_i_is_completion_i_for_every_batch_size_and_n(generator, batc
     assert np.array_equal(some.codes, each.codes[[place[draw] for draw in some.draws.tolist()]])
 
 
+@pytest.mark.parametrize("batch_size", [None, "auto"])
+def test_the_batch_size_may_be_left_to_the_machine(generator, batch_size):
+    done = generator.complete(IMAGE, BLOT, n=2, labels=0, batch_size=batch_size)
+    assert np.array_equal(done.codes, generator.complete(IMAGE, BLOT, n=2, labels=0).codes)
+    codes = generator.encode(OTHER[None], batch_size=batch_size)
+    assert np.array_equal(codes, generator.encode(OTHER[None], batch_size=2))
+
+
 def test_draws_may_have_labels_and_settings_of_their_own(generator):
     done = generator.complete(
         IMAGE, BLOT, n=4, labels=["a", 1, "c", "a"], top_k=[1, 1, 0, 1], guidance=[1.0, 3.0, 1.0, 0.5]

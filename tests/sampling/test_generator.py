@@ -111,6 +111,14 @@ def test_guidance_of_one_among_others_is_no_guidance():
     assert same == [True, False, True, True, False, True]
 
 
+@pytest.mark.parametrize("method", ["cached", "parallel", "plain"])
+def test_guidance_of_ones_needs_no_hidden_label(method):
+    """It leaves the prior as it is, in whatever way the codes are drawn."""
+    unconditional = tiny_generator(classes=0)
+    ones = unconditional.sample_codes(2, guidance=[1.0, 1.0], method=method)
+    assert np.array_equal(ones, unconditional.sample_codes(2, method=method))
+
+
 def test_mistakes_in_numbers_for_each_image_are_answered(generator):
     for call, words in (
         (lambda: generator.sample(3, temperature=[1.0, 2.0]), "temperature .* for 3 images"),

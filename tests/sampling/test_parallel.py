@@ -1,6 +1,7 @@
 """Maps that settle all at once are those drawn code by code, and finished maps prove themselves."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from vqprior.runtime.codes import Level
 from vqprior.sampling.choice import Choice, Sampling
 from vqprior.sampling.networks import Networks
 from vqprior.sampling.parallel import settled_maps
-from vqprior.sampling.verify import Verified, verified
+from vqprior.sampling.verify import Judged, Verified, verified
 
 METHODS = ("cached", "parallel", "plain")
 
@@ -97,16 +98,78 @@ def test_a_wrong_code_is_found(kind):
 
 
 def test_a_tie_within_rounding_is_said_and_allowed():
-    perturbed = torch.tensor([[[[2.0, 2.0 - 1e-5, 0.0], [3.0, 1.0, 0.0]]]])
+    judged = judged_by(Choice(), [[2.0, 2.0 - 1e-5, 0.0], [3.0, 1.0, 0.0]])
     codes, drawn = torch.tensor([[[1, 0]]]), torch.ones(1, 1, 2, dtype=torch.bool)
-    found = verified(perturbed, codes, drawn)
+    found = verified(judged, codes, drawn)
     assert (found.codes, found.differing) == (2, 1)
     assert found.nearest_tie == pytest.approx(1e-5, rel=0.1) and found.largest_gap == found.nearest_tie
     found.refuse("no")
-    known = verified(perturbed, torch.tensor([[[2, 0]]]), torch.tensor([[[False, True]]]))
+    known = verified(judged, torch.tensor([[[2, 0]]]), torch.tensor([[[False, True]]]))
     assert (known.codes, known.differing, known.nearest_tie) == (1, 0, 2.0)
     joined = Verified.joined([found, known])
     assert joined.in_words().startswith("1 of 3 codes differ") and joined.nearest_tie == found.nearest_tie
+    assert Verified.of_figures(json.loads(json.dumps(joined.figures()))) == joined
+
+
+def judged_by(choice: Choice, logits: list[list[float]], noise: list[float] | None = None) -> Judged:
+    """What is judged of a row of places with these logits, and the same noise at each."""
+    of_row = torch.tensor(logits).T[None, :, None]  # [1, K, 1, w]
+    chance = torch.zeros(len(logits[0])) if noise is None else torch.tensor(noise)
+    return Judged.of(choice, of_row, lambda i, width: chance.expand(1, width, -1))
+
+
+def gap(choice: Choice, logits: list[float], noise: list[float], code: int) -> tuple[int, float]:
+    """How many codes differ where this one was drawn, and by which gap."""
+    drawn = torch.ones(1, 1, 1, dtype=torch.bool)
+    found = verified(
+        judged_by(choice, [logits], noise), torch.full((1, 1, 1), code), drawn, choice.temperature
+    )
+    return found.differing, found.largest_gap
+
+
+def test_what_rounding_moves_over_the_edge_of_what_may_be_drawn_is_a_tie():
+    """The noise favours the third code by far; whether it may be drawn is decided by its logit alone."""
+    logits, noise = [3.0, 2.0, 1.0, 1.0 - 0.01], [0.0, 0.0, 9.0, 9.5]
+    assert gap(Choice(), logits, noise, 2) == (1, pytest.approx(0.49, abs=1e-5))
+    # The fourth was drawn, and is kept out by the third alone, which is a hundredth above it
+    assert gap(Choice(top_k=3), logits, noise, 3) == (1, pytest.approx(0.01, abs=1e-5))
+    # The first was drawn, as if the third had been kept out
+    assert gap(Choice(top_k=3), logits, noise, 0) == (1, pytest.approx(0.01, abs=1e-5))
+    assert gap(Choice(top_k=2), logits, noise, 2) == (1, pytest.approx(1.0))
+    assert gap(Choice(top_k=2), logits, noise, 3) == (1, pytest.approx(1.01))
+    # In logits, whatever the temperature
+    assert gap(Choice(0.5, top_k=2), logits, noise, 2) == (1, pytest.approx(1.0))
+    assert gap(Choice(top_k=2), logits, noise, 0)[0] == 0
+
+    # Of top-p the third is kept out, or let in, where the two likelier ones have nearly p
+    p = torch.tensor(logits).softmax(0)[:2].sum().item()
+    for limit in (p - 1e-4, p + 1e-4):
+        out = limit < p
+        drawn = 2 if out else 0
+        assert gap(Choice(top_p=limit), logits, noise, drawn) == (1, pytest.approx(0, abs=1e-3))
+        assert gap(Choice(top_p=limit), logits, noise, 0 if out else 2) == (0, 0)
+    assert gap(Choice(top_p=0.6), logits, noise, 3)[1] > 1
+
+
+def test_where_one_code_alone_may_be_drawn_there_is_no_tie(finished_run, tmp_path, command):
+    flags = ["--images", 3, "--top_k", 1, "--verify", True, "--out", tmp_path / "out"]
+    code, printed = command("sample", finished_run, *flags)
+    assert code == 0 and "no second best" in printed, printed
+    assert json.loads((tmp_path / "out" / "verified.json").read_text())["nearest_tie"] is None
+
+
+@pytest.mark.parametrize("choice", [Choice(top_k=5), Choice(top_p=0.9), CHOICES["of each map"]])
+def test_samples_in_bf16_prove_themselves_under_top_k_and_top_p(choice):
+    """Rounding moves codes over the edge in about one of a hundred places."""
+    both, images = networks("gated_pixelcnn", (6, 6)), torch.arange(7).repeat(20)
+    if isinstance(choice.top_k, torch.Tensor):
+        choice = replace(choice, **{name: of_map.repeat(20) for name, of_map in vars(choice).items()})
+    numbers = torch.arange(140)
+    sampling = Sampling(choice=choice, precision="bf16")
+    codes = both.codes(numbers, images % 3, sampling)
+    found = both.verify(codes, numbers, images % 3, sampling)
+    found.refuse("bf16")
+    assert found.codes == 140 * 36 and found.largest_gap < 0.2
 
 
 def test_two_levels_settle_one_after_the_other():

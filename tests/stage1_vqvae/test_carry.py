@@ -64,6 +64,15 @@ def test_rotation_is_the_matrix_that_takes_one_vector_to_the_other(D):
         assert torch.allclose(z_e.grad[at], scale * R.T @ gradient[at])
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-30])
+def test_rotation_of_nothing_leaves_no_nan(length):
+    """Of a squared length that underflows, too, and towards a code that is long."""
+    z_e = torch.full((1, 2, 1, 1), length, requires_grad=True)
+    gradient = torch.tensor([0.3, -2.0]).view(1, 2, 1, 1)
+    rotation(z_e, torch.full_like(z_e, 5.0).detach()).backward(gradient)
+    assert torch.equal(z_e.grad, gradient)
+
+
 def test_between_equal_vectors_rotation_is_straight_through():
     z_e, _, gradient = pair()
     rotation(z_e, z_e.detach()).backward(gradient)
