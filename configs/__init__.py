@@ -4,6 +4,7 @@ A preset is only a file of flags. Its tree is flattened to `--stage1.K 512 ...` 
 flags, so there is one parser, one check of types, and one way a typo is answered, wherever it was made.
 """
 
+import difflib
 import functools
 import inspect
 import json
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import tyro
 import yaml
 
-from .errors import UserError
+from .errors import UserError, command_line
 from .former import renamed
 from .schema import KINDS_WITH, Config, Stage1
 
@@ -62,13 +63,22 @@ def find_preset(name: str) -> Path:
     if shipped.is_file() and str(path.parent) in (".", "configs"):
         return shipped
     if path.is_dir():
+        out = Path("runs") / (path.resolve().name or "mine")
         raise UserError(
-            f"{name} is not a run directory: it has no config.yaml. "
-            "Start one with a preset: vqprior run mnist5k"
+            f"{name} is not a run directory: it has no config.yaml. If it holds your pictures, begin with a "
+            f"preset: {command_line('check', 'folder', '--data.root', name, '--out', out)}"
         )
+    if len(path.parts) > 1:
+        raise UserError(
+            f"there is no run directory {name!r}, nor such a YAML file; `vqprior ls` lists the runs that are "
+            "in runs, and a preset begins one: vqprior run mnist5k"
+        )
+    near = difflib.get_close_matches(name, preset_names(), n=1)
     raise UserError(
-        f"there is no preset or run directory {name!r}. Presets that ship: {', '.join(preset_names())}; "
-        "or give the path of your own YAML file, or a run directory"
+        f"there is no preset or run directory {name!r}; "
+        + (f"did you mean {near[0]}? " if near else "")
+        + f"Presets that ship: {', '.join(preset_names())}; or give the path of your own YAML file, or a run "
+        "directory"
     )
 
 

@@ -26,6 +26,7 @@ from vqprior.configs.errors import UserError, command_line
 
 from .codes import Codes, Level
 from .files import sha256, write_array, write_file, write_json
+from .run_dir import RunDir, is_run_dir
 from .transfer import onto
 
 FORMAT = 2  # of several levels; of one it is 1, which earlier versions read
@@ -143,8 +144,7 @@ class CodeMaps:
         folder = Path(folder)
         header = read_header(folder)
         if header is None:
-            make = command_line("encode", folder.parent)
-            raise UserError(f"there are no code maps in {folder}; make them with `{make}`")
+            raise UserError(f"there are no code maps in {folder}; make them with `{to_encode(folder)}`")
         self.folder, self.header = folder, header
         for name, digest in header.files.items() if verify else ():
             if not (folder / name).is_file() or sha256(folder / name) != digest:
@@ -199,16 +199,16 @@ class CodeSplit:
         """All code maps, on a device."""
         return HeldCodes(tuple(_held(arrays, device) for arrays in self._levels()))
 
-    def codes(self, indices: Tensor) -> Codes:
+    def codes(self, indices: Tensor | np.ndarray | Sequence[int]) -> Codes:
         """The codes of the images with these indices [n]."""
-        shards, rows = np.divmod(indices.numpy(), SHARD)
+        shards, rows = np.divmod(np.asarray(indices), SHARD)
         return tuple(_gathered(arrays, shards, rows) for arrays in self._levels())
 
     def _levels(self) -> Iterator[tuple[np.ndarray, ...]]:
         """For each level its maps of all shards."""
         return zip(*self.shards, strict=True)
 
-    def names(self, indices: Tensor) -> list[str] | None:
+    def names(self, indices: Tensor | np.ndarray | Sequence[int]) -> list[str] | None:
         """The names of the pictures with these indices [n]; None for a dump of a version that kept none.
 
         Raises:
@@ -216,10 +216,19 @@ class CodeSplit:
         """
         if self.named is None:
             return None
-        shards, rows = np.divmod(indices.numpy(), SHARD)
+        shards, rows = np.divmod(np.asarray(indices), SHARD)
         count = {shard: len(self.shards[shard][0]) for shard in np.unique(shards)}
         read = {shard: _read_names(self.named[shard], maps) for shard, maps in count.items()}
         return [read[shard][row] for shard, row in zip(shards, rows, strict=True)]
+
+
+def to_encode(folder: Path) -> str:
+    """The command that makes the code maps of a folder; where the pictures are must be said if they are no
+    longer where the run had them, as for an export."""
+    run = RunDir(folder.parent)
+    data = run.config().data if is_run_dir(run.path) else None
+    moved = data and data.source == "folder" and not data.train_root and not Path(data.root).is_dir()
+    return command_line("encode", run.path, *(["--data.root", "PHOTOS"] if moved else []))
 
 
 @dataclass(frozen=True)

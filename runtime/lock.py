@@ -67,6 +67,13 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def release(folder: Path) -> None:
+    """Let go of a folder, if this process holds it."""
+    handle = _held.pop((folder / ".lock").resolve(), None)
+    if handle is not None:
+        os.close(handle)
+
+
 def release_all() -> None:
     """Let go of every lock: for several commands in one process, and for the copies that a forked process
     has."""

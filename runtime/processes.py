@@ -234,6 +234,16 @@ def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str)
             raise Interrupted(signal)
 
 
+def leave_if_told(name: str) -> None:
+    """Between two pieces of work: raise Interrupted on all processes if one was told to stop."""
+    signal = interrupt.requested()
+    if state().num_processes > 1:
+        signal = max(gather_object([signal]))
+    if signal:
+        say(f"{name}: stopped as told; the same command goes on")
+        raise Interrupted(signal)
+
+
 def sum_together(*tensors: Tensor) -> list[Tensor]:
     """Sums of tensors of one type over all processes, each the same on all of them: one collective for all
     tensors."""

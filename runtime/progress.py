@@ -37,6 +37,11 @@ def opened(*given: Any, **settings: Any) -> tqdm:
     return (tqdm if sys.stderr.isatty() else Lines)(*given, **settings)
 
 
+def done(name: str, steps: int, asked: int) -> str:
+    """That a training is done, in words; also where fewer steps are asked for now."""
+    return f"{name}: done, {steps} steps" + (f" (asked for now: {asked})" if asked < steps else "")
+
+
 def bar(items: Iterable[Item], name: str, *, unit: str = "it", active: bool = True) -> Iterable[Item]:
     """The items in turn, under a bar that goes when all are done, and that comes after a second.
 

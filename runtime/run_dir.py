@@ -18,13 +18,14 @@ runs/NAME/
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vqprior import configs
 from vqprior.configs import Config
@@ -32,9 +33,11 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import MOST_LEVELS
 
 from .files import write_file, write_json
-from .lock import lock
+from .lock import lock, release
 
 FORMAT = 1
+BEFORE_LEARNING = frozenset((".lock", "pictures.json.gz", "skipped.txt", "damaged.txt"))
+"""Files that a run may have before it has learnt anything, besides its settings."""
 OF_ALL = "seed|precision|channels_last|deterministic"  # settings that every stage is trained with
 
 
@@ -71,6 +74,11 @@ class RunDir:
     def begun_priors(self) -> list[int]:
         """The levels whose priors have begun, in whatever order."""
         return [level for level in range(MOST_LEVELS) if self.stage2_of(level).exists()]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any stage has: settings of it are fixed then."""
+        return self.stage1.exists() or self.codes.exists() or bool(self.begun_priors())
 
     @property
     def samples(self) -> Path:
@@ -150,8 +158,18 @@ def existing(config: Config) -> RunDir:
     return run
 
 
-def start(config: Config) -> RunDir:
-    """Open the run directory `config.out`, made where there is none, and record this start in it.
+class Before(NamedTuple):
+    """What a run directory was like before a command began it, or went on with it."""
+
+    there: bool
+    config: str | None
+    record: str | None
+    learnt: list[str]  # what was made by then, see `_learnt`
+
+
+def start(config: Config) -> Before:
+    """Open the run directory `config.out`, made where there is none, and record this start in it; what it was
+    before, for `take_back`.
 
     Fields of a stage that has begun are fixed (see `configs.OPEN_FIELDS` for those that never are).
 
@@ -159,6 +177,7 @@ def start(config: Config) -> RunDir:
         UserError: the configuration contradicts what the run was begun with.
     """
     run = RunDir(Path(config.out))
+    there = run.path.is_dir()
     if run.config_file.is_file():
         refuse_contradictions(run, config)
     try:
@@ -168,8 +187,32 @@ def start(config: Config) -> RunDir:
             f"the run directory {run.path} cannot be made: {error.strerror}; give another one with --out"
         ) from error
     lock(run.path)
+    text = lambda file: file.read_text() if file.is_file() else None
+    before = Before(there, text(run.config_file), text(run.record), _learnt(run))
     write_start(run, config)
-    return run
+    return before
+
+
+def take_back(run: RunDir, before: Before) -> None:
+    """Leave the settings as they were before a command that was refused, unless it has made something by
+    then."""
+    if _learnt(run) != before.learnt:
+        return
+    for file, content in ((run.config_file, before.config), (run.record, before.record)):
+        if content is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_file(file, content)
+    if not before.there and {path.name for path in run.path.iterdir()} <= BEFORE_LEARNING:
+        release(run.path)
+        shutil.rmtree(run.path)
+
+
+def _learnt(run: RunDir) -> list[str]:
+    """The checkpoints of all stages and levels, and the code maps with their time."""
+    header = run.codes / "header.json"
+    codes = [str(header.stat().st_mtime_ns)] if header.is_file() else []
+    return codes + sorted(str(path) for path in run.path.glob("stage*/step-*"))
 
 
 def write_start(run: RunDir, config: Config) -> None:
@@ -220,19 +263,13 @@ def git_commit() -> str | None:
 
     Asked once: a checkout may move while what was loaded from it goes on.
     """
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    asked = dict(capture_output=True, text=True, timeout=10, check=True)
     try:
-        command = [
-            "git",
-            "-C",
-            str(Path(__file__).parent),
-            "describe",
-            "--always",
-            "--dirty=+",
-            "--exclude=*",
-        ]
-        return (
-            subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-            or None
-        )
+        # an installed package may lie in the work tree of another project, which does not track it
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], **asked)
+        said = subprocess.run([*git, "describe", "--always", "--dirty=+", "--exclude=*"], **asked).stdout
     except (OSError, subprocess.SubprocessError):
         return None
+    return said.strip() or None

@@ -4,7 +4,7 @@ For one file that is a function of settings, and needs no parts, see `kept.py`.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,26 @@ def begin_parts(begun: Path, settings: dict[str, Any], *, inside: str = ".") -> 
         shutil.rmtree(begun.parent, ignore_errors=True)
         (begun.parent / inside).mkdir(parents=True)
         write_json(begun, settings)
+
+
+def refuse_others(out: Path, command: str, records: Iterable[str]) -> None:
+    """Refuse a folder of other files: results would lie among them, or in place of one.
+
+    Args:
+        records: files of which one is there where this command has written before.
+
+    Raises:
+        UserError: there are files in it, and no such record.
+    """
+    if any((out / record).is_file() for record in records) or not out.is_dir():
+        return
+    others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    if others:
+        found = f"{out} holds {others[0]!r}{f' and {len(others) - 1:,} others' if others[1:] else ''}"
+        raise UserError(
+            f"{found}, and nothing that `{command}` wrote; it writes into a folder of its own: give another "
+            "one with --out"
+        )
 
 
 @dataclass(frozen=True)
@@ -63,20 +83,16 @@ class Unfinished:
                 return there.get(name)
         return None
 
-    def begin(self, result: str, inside: str = ".") -> bool:
+    def begin(self, inside: str = ".") -> bool:
         """Whether all is done; else makes the folder of the parts, empty if they are of other settings.
 
         Args:
-            result: a file or folder that is written: where it is without a record, a user put it there.
             inside: a folder to make among the parts.
 
         Raises:
-            UserError: there is something that this command did not write.
+            UserError: the folder holds what this command did not write.
         """
-        is_ours = (self.out / self.record).is_file() or self.begun.is_file()
-        if (self.out / result).exists() and not is_ours:
-            problem = f"{self.out / result} is there already and was not written by `{self.command}`"
-            raise UserError(f"{problem}; give another folder with --out")
+        refuse_others(self.out, self.command, (self.record, f"{self.folder.name}/{self.begun.name}"))
         if read_json(self.out / self.record) == self.settings:
             shutil.rmtree(self.folder, ignore_errors=True)  # of a call that was killed at its very end
             return True

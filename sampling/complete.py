@@ -29,6 +29,7 @@ from vqprior.runtime.files import write_file, write_json
 from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.unfinished import refuse_others
 
 from .arguments import as_levels, by_level
 from .generator import Completions, Generator
@@ -45,7 +46,8 @@ def complete(settings: Complete, run: RunDir) -> Path:
         UserError: a file that is missing or no picture, a box outside of it, an unknown class or none where
             one is needed, guidance of a prior that was not trained for it, or a run that is not finished.
     """
-    data = run.config().data
+    data, out = run.config().data, settings.folder(run.path)
+    refuse_others(out, "complete", ["completions.json", "completions.npz"])
     photo = read_picture(settings.image, "image")
     try:
         data = _with_range(data, photo, settings.image)
@@ -77,7 +79,6 @@ def complete(settings: Complete, run: RunDir) -> Path:
         verify=settings.verify,
     )
 
-    out = settings.folder(run.path)
     out.mkdir(parents=True, exist_ok=True)
     (out / "completions.json").unlink(missing_ok=True)
     shown = torch.cat([torch.stack([original, torch.where(hidden, GREY, seen)]), _stacked(done)])

@@ -54,7 +54,7 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
     pictures = on_main(pictures_in, Path(settings.pictures), "encode")
     record = on_main(_record, settings, run, data, tokenizer, pictures)
     unfinished = Unfinished(Path(settings.out), "codes.json", record, "encode --pictures")
-    if on_main(unfinished.begin, "codes.npz"):
+    if on_main(unfinished.begin):
         say(f"encode: done, the codes of {settings.pictures} are in {settings.out}")
         return unfinished.out
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from vqprior.configs.schema import Sample
 from vqprior.runtime.codes import Level
 from vqprior.runtime.devices import refuse_tf32
-from vqprior.runtime.files import move_folder, write_array, write_file, write_json
+from vqprior.runtime.files import move_folder, read_json, write_array, write_file, write_json
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import each_in_turn, on_main, say, share_of_process
@@ -77,9 +77,12 @@ def generate(settings: Sample, run: RunDir) -> Path:
     unfinished = replace(unfinished, settings=record | {"batch_size": batch_size})
     if settings.precision == "tf32":
         refuse_tf32(networks.device)
-    if on_main(unfinished.begin, "images", inside="images"):
+    earlier = on_main(read_json, out / unfinished.record)
+    if on_main(unfinished.begin, inside="images"):
         say(f"sample: done, {settings.images} images in {out}")
         return out
+    if isinstance(earlier, dict) and "n" in earlier:
+        say(f"sample: in place of the {earlier['n']} images of an earlier call")
 
     sampling = Sampling.of(settings, settings.batch_size)
     together = settings.batch_size * (WAITING if settings.method == "parallel" else 1)

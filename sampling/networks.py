@@ -75,7 +75,8 @@ class Networks:
             UserError: a stage is missing, the prior was trained on codes of another VQ-VAE, or there is no
                 such device.
         """
-        saved, config = prior_checkpoints(RunDir(Path(run))), RunDir(Path(run)).config()
+        config = RunDir(Path(run)).config()  # which refuses what is no run
+        saved = prior_checkpoints(RunDir(Path(run)))
         device, codes = device_for(device), saved[0].meta["codes"]
         priors = [load_prior(of_level, device) for of_level in saved]
         if config.data.source == "codes":

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision
-from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.code_maps import CodeMaps, to_encode
 from vqprior.runtime.codes import Codes, Level, apart, codes_onto, in_a_row
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.lineage import codes_origin
@@ -123,6 +123,11 @@ def held_out(run: RunDir, label: int | None) -> Codes:
     Raises:
         UserError: they are not there, or not those that the prior learnt beside, or none is of the class.
     """
+    if not run.codes.is_dir():
+        raise UserError(
+            f"{run.path} keeps no codes of pictures that are usual, as an export never does; make some of "
+            f"those that it learnt from, or of others like them: {to_encode(run.codes)}"
+        )
     maps = CodeMaps(run.codes, verify=False)
     if codes_origin(run)["vqvae"] != maps.header.vqvae:
         raise UserError(f"the prior of {run.path} was trained on other codes than {run.codes} holds")

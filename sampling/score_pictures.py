@@ -68,7 +68,7 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
     pictures = on_main(pictures_in, Path(settings.pictures), "score")
     record = on_main(_record, settings, run, data, networks, pictures)
     unfinished = Unfinished(Path(settings.out), "scores.json", record, "score")
-    if on_main(unfinished.begin, "scores.csv", inside="pictures"):
+    if on_main(unfinished.begin, inside="pictures"):
         say(f"score: done, the figures of {settings.pictures} are in {settings.out}")
         return unfinished.out
 

@@ -42,7 +42,7 @@ from vqprior.runtime.processes import (
     sum_tensor,
     sum_together,
 )
-from vqprior.runtime.progress import Progress
+from vqprior.runtime.progress import Progress, done
 from vqprior.runtime.randomness import Stream, generator, seed_of
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.run_state import RunState
@@ -82,7 +82,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now"
         )
     if resumed and start >= settings.steps:
-        say(f"stage 1: done, {start} steps")
+        say(done("stage 1", start, settings.steps))
         return _tell_best(config, run)
     refuse_recorded(config)
     source = None if resumed else on_main(source_of, config)

@@ -29,7 +29,7 @@ from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import CodeBatch, code_batches
 from vqprior.runtime.optimizer import Rate, adamw, learning_rate, on_device, set_rate, take_step
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
-from vqprior.runtime.progress import Progress
+from vqprior.runtime.progress import Progress, done
 from vqprior.runtime.randomness import Stream, hash64, seed_of, uniform
 from vqprior.runtime.run_dir import OF_ALL, RunDir
 from vqprior.runtime.run_state import RunState
@@ -72,7 +72,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
             f"Delete {folder} to train on these, or put the old codes back"
         )
     if start >= settings.steps:
-        say(f"{name}: done, {start} steps")
+        say(done(name, start, settings.steps))
         return _tell_best(name, folder)
     if resumed:
         _refuse_other_settings(resumed, config, run, settings.SECTION)

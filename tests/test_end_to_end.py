@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +150,24 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(finished_run, tmp_path, co
         for name in ("model", "optimizer", *(["average"] if stage == "stage2" else [])):
             file = f"{stage}/step-00000004/{name}.safetensors"
             assert (tmp_path / stage / file).read_bytes() == (finished_run / file).read_bytes(), file
+
+
+def test_a_signal_in_the_last_round_of_samples_is_heeded(finished_run, tmp_path, command, monkeypatch):
+    """What comes after it would go on, and end as if nothing had been said."""
+    from vqprior.sampling import generate
+
+    def told(*given: object) -> Path:
+        signal.raise_signal(signal.SIGTERM)
+        return tmp_path
+
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    monkeypatch.setattr(generate, "generate", told)
+    code, printed = command("run", tmp_path / "run")
+    assert code == 128 + signal.SIGTERM and "run: stopped as told" in printed, printed
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    monkeypatch.undo()
+    assert command("run", tmp_path / "run")[0] == 0 and (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_sample_writes_where_it_is_told(finished_run, tmp_path, command):

@@ -2,6 +2,7 @@
 at once."""
 
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -324,8 +325,9 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, BrokenPipeError):  # `vqprior ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
+        mend = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
         print(
-            f"vqprior: {error}; what was on disk before is whole: make room, and type the same again",
+            f"vqprior: {error}; what was on disk before is whole: {mend}, and type the same again",
             file=sys.stderr,
         )
         return 2

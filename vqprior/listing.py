@@ -103,16 +103,19 @@ def show(folder: Path) -> str:
 def find_runs(folder: Path) -> Iterator[Path]:
     """The run directories of a folder by name: itself, those in it, and those one folder below.
 
-    What a run holds is not looked through: it may have a million pictures.
+    What a run holds is not looked through: it may have a million pictures. Folders that may not be read are
+    passed over.
     """
     if is_run_dir(folder):
         yield folder
         return
     for child in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if is_run_dir(child):
-            yield child
-        else:
-            yield from sorted(file.parent for file in child.glob("*/config.yaml"))
+        try:
+            below = sorted(file.parent for file in child.glob("*/config.yaml"))
+            found = [child] if is_run_dir(child) else below
+        except PermissionError:
+            continue
+        yield from found
 
 
 def summary_of(path: Path) -> Summary:

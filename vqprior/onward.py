@@ -10,7 +10,7 @@ from vqprior.configs.commands import Check, EncodePictures, OtherPictures
 from vqprior.configs.errors import command_line
 from vqprior.configs.schema import Data
 from vqprior.runtime import devices
-from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
+from vqprior.runtime.run_dir import RunDir, checkpoint_folders
 
 from .doctor import requirements
 
@@ -69,7 +69,7 @@ def after_checking(config: Check, target: str, default: Check, settings: dict[st
     elsewhere = () if config.out == default.out else ("--out", config.out)
     if config.write:
         return "run", config.write, *elsewhere
-    if is_run_dir(Path(config.out)):
+    if RunDir(Path(config.out)).has_begun:
         return "run", config.out, *_moved(default.data, config.data)
     return "run", target, *as_flags(settings), *elsewhere
 

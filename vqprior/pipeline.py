@@ -5,14 +5,14 @@ vain.
 """
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vqprior.configs import Config, dump, flatten
+from vqprior.configs import Config, dump, flatten, read_yaml
 from vqprior.configs.commands import (
     App,
     Check,
@@ -25,6 +25,8 @@ from vqprior.configs.commands import (
     Score,
     TrainPrior,
 )
+from vqprior.configs.errors import UserError
+from vqprior.configs.former import renamed
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.devices import convolutions
@@ -32,7 +34,15 @@ from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import heeded
 from vqprior.runtime.lineage import codes_origin
 from vqprior.runtime.lock import lock
-from vqprior.runtime.processes import device_of_process, is_main, main_first, on_main, say, share_of_process
+from vqprior.runtime.processes import (
+    device_of_process,
+    is_main,
+    leave_if_told,
+    main_first,
+    on_main,
+    say,
+    share_of_process,
+)
 from vqprior.runtime.run_dir import RunDir
 
 from . import onward
@@ -73,27 +83,36 @@ def _settled(config: Settings) -> Settings:
     return replace(config, precision=chosen)
 
 
-def _start(config: Config) -> RunDir:
+@contextmanager
+def _started(config: Config) -> Iterator[RunDir]:
+    """A run that is begun, or gone on with; a command that is refused leaves its settings as they were."""
     from vqprior.runtime.services import refuse_missing
 
     refuse_missing(config.tracker)
-    return on_main(run_dir.start, config)
+    run, before = RunDir(Path(config.out)), on_main(run_dir.start, config)
+    try:
+        yield run
+    except UserError:
+        if is_main():
+            run_dir.take_back(run, before)
+        raise
 
 
-def _start_with_data(config: Config) -> tuple[Config, RunDir, "DataSet"]:
-    """Begin or go on with a run of settled settings, and load its pictures; the range that was measured is
-    kept with the settings."""
+@contextmanager
+def _started_with_data(config: Config) -> Iterator[tuple[Config, RunDir, "DataSet"]]:
+    """The same of settled settings, and the pictures; the range that was measured is kept with the
+    settings."""
     from vqprior.runtime.data import refuse_blank
 
     on_main(_refuse_misfits, config)
-    run = _start(config)
-    data = _data(config, run)
-    if not run.stage1.exists():
-        refuse_blank(data.train)
-    if data.data.range != config.data.range:
-        config = replace(config, data=data.data)
-        on_main(lambda: write_file(run.config_file, dump(config)))
-    return config, run, data
+    with _started(config) as run:
+        data = _data(config, run)
+        if not run.stage1.exists():
+            refuse_blank(data.train)
+        if data.data.range != config.data.range:
+            config = replace(config, data=data.data)
+            on_main(lambda: write_file(run.config_file, dump(config)))
+        yield config, run, data
 
 
 def _refuse_misfits(config: Config) -> None:
@@ -199,8 +218,10 @@ def train_vqvae(config: Config) -> None:
     from vqprior.stage1_vqvae.train import train
 
     config = _settled(config)
-    with _told("train-vqvae", config, _pictures(config), RunDir(Path(config.out)).stage1):
-        config, run, data = _start_with_data(config)
+    with (
+        _told("train-vqvae", config, _pictures(config), RunDir(Path(config.out)).stage1),
+        _started_with_data(config) as (config, run, data),
+    ):
         with heeded(), training_on(device_of_process(), config):
             train(config, run, data)
         _tell_skipped(run)
@@ -256,10 +277,13 @@ def train_prior(config: TrainPrior) -> None:
     config = _settled(config.of_run())
     levels = range(config.stage1.levels) if chosen is None else [chosen]
     folders = ", ".join(str(run.stage2_of(level)) for level in levels)
-    with _told("train-prior", config, run.codes, folders):
-        _start(config)
-        with heeded(), training_on(device_of_process(), config):
-            _train_priors(config, run, levels)
+    with (
+        _told("train-prior", config, run.codes, folders),
+        _started(config),
+        heeded(),
+        training_on(device_of_process(), config),
+    ):
+        _train_priors(config, run, levels)
 
 
 def _train_priors(config: Config, run: RunDir, levels: Iterable[int]) -> None:
@@ -301,14 +325,16 @@ def check(config: Check, target: str, default: Check, flags: Sequence[str]) -> N
     from vqprior.runtime.data.check import check as check_pictures
 
     refuse_without_pictures(config)
-    named = {flag.partition("=")[0].removeprefix("--") for flag in flags}
-    typed = {name: value for name, value in flatten(asdict(config)).items() if name in named}
-    for of_check in named.intersection(("out", "write", "sheet")):
-        del typed[of_check]
+    words = (flag.partition("=")[0] for flag in renamed(flags) if flag.startswith("--"))
+    typed = {word.removeprefix("--").replace("-", "_") for word in words}
+    in_file = set(flatten(read_yaml(Path(target)))) if Path(target).is_file() else set()
+    named = typed.union(in_file).difference(("out", "write", "sheet"))
+    given = {name: value for name, value in flatten(asdict(config)).items() if name in named}
     settings: dict[str, Any] = {}
     after = partial(onward.after_checking, config, target, default, settings)
     with told("check", _pictures(config), config.sheet_file, after=after):
-        settings |= on_main(check_pictures, config, typed)
+        found = on_main(check_pictures, config, given)
+        settings |= {name: value for name, value in found.items() if name in typed or name not in given}
 
 
 def report(config: Report) -> None:
@@ -366,8 +392,11 @@ def run(config: Config) -> None:
         # refuse now what would be refused hours later
         share_of_process().slice(stage.batch_size, stage.accumulate)
     config = _settled(config)
-    with _told("run", config, _pictures(config), config.out, after=lambda: ("evaluate", config.out)):
-        config, run, data = _start_with_data(config)
+    out = config.out
+    with (
+        _told("run", config, _pictures(config), out, after=lambda: ("evaluate", out)),
+        _started_with_data(config) as (config, run, data),
+    ):
         inference = config.for_inference()
         if config.sample.label:
             label_of_text(config.sample.label, data.label_names)
@@ -380,6 +409,7 @@ def run(config: Config) -> None:
             with in_training():
                 _train_priors(config, run, range(config.stage1.levels))
             pictures = generate(config.sample, run)
+            leave_if_told("run")  # what comes next heeds nothing, and ends at once
         measure(Evaluation.of(inference, only=("reconstruction", "likelihood")), run, data)
         _tell_skipped(run)
         reconstructions = run.path / "reconstructions.png"

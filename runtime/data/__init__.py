@@ -112,10 +112,11 @@ def load(
         * settings.channels
         * np.prod([s + settings.margin for s in settings.size])
     )
+    meeting = earlier is None and settings.on_error == "skip"
     if held_bytes <= settings.memory_gb * 2**30:
         for split in splits.values():
-            split.hold(quiet)
-    elif earlier is None and settings.on_error == "skip":
+            split.hold(quiet, meeting=meeting)
+    elif meeting:
         meet_all(splits, quiet=quiet)
     if earlier is None:
         record, splits = without_unreadable(record, splits)

@@ -41,7 +41,8 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
     if bad and data.on_error == "stop":
         raise UserError(
             f"{len(bad):,} of {sum(map(len, given.values())):,} pictures cannot be read: {some(bad)}. "
-            "Fix them or move them away, or go on without them: --data.on_error skip"
+            "Fix them or move them away (`vqprior check` decodes all, and finds more), or go on without "
+            "them: --data.on_error skip"
         )
     cut = _cut(source, data)
     splits = {}
@@ -53,7 +54,7 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
         if not sound:
             raise UserError(
                 f"of {len(source.train)} pictures none fall into the {name} split; "
-                "add pictures, or raise data.validation and data.test"
+                "add pictures, or give more of them: --data.validation 0.2 --data.test 0.2"
             )
     return Record(splits, list(source.label_names), source.layout, dict(source.left_out), unreadable)
 
@@ -117,17 +118,10 @@ def _arrays(wide: list[tuple[Pictures, int]], data: Data, quiet: bool) -> Iterat
 def meet_all(splits: dict[str, Split], *, quiet: bool) -> None:
     """Decode all pictures of splits that are not held, so that those which cannot be are known before a run
     begins."""
-
-    def one(split: Split, index: int) -> None:
-        try:
-            split.decoded(index)
-        except Unreadable as error:
-            split.absent[index] = error.reason
-
     for split in splits.values():
         if split.held is None:
             work = in_threads(
-                lambda index, split=split: one(split, index),
+                split.met,
                 len(split),
                 split.data.workers,
                 name=f"try {split.name}",
@@ -138,7 +132,11 @@ def meet_all(splits: dict[str, Split], *, quiet: bool) -> None:
 
 
 def without_unreadable(record: Record, splits: dict[str, Split]) -> tuple[Record, dict[str, Split]]:
-    """Leave out, before a run begins, what could not be decoded."""
+    """Leave out, before a run begins, what could not be decoded.
+
+    Raises:
+        UserError: nothing is left of a split.
+    """
     unreadable = {name: dict(reasons) for name, reasons in record.unreadable.items()}
     listed, left = dict(record.splits), {}
     for name, split in splits.items():
@@ -150,6 +148,9 @@ def without_unreadable(record: Record, splits: dict[str, Split]) -> tuple[Record
             {split.keys[i]: reason for i, reason in split.absent.items()}
         )
         sound = [index for index in range(len(split)) if index not in split.absent]
+        if not sound:
+            reasons = [f"{split.keys[index]} ({reason})" for index, reason in split.absent.items()]
+            raise UserError(f"no picture of the {name} split can be read: {some(reasons)}")
         labels = None if old.labels is None else [old.labels[i] for i in sound]
         listed[name] = Listed(old.origin, [old.keys[i] for i in sound], labels, [old.looks[i] for i in sound])
         left[name] = Split(

@@ -4,7 +4,7 @@ with."""
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 
-from vqprior.configs import as_flags
+from vqprior.configs import Config, as_flags, flatten
 from vqprior.configs.commands import Check
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
@@ -28,6 +28,12 @@ from .threads import in_threads
 
 SHEET = 64  # pictures on the contact sheet
 FEW = 20  # training pictures of a class, below which it is named
+LEAST = {"train": 100, "validation": 10, "test": 10}  # pictures of a split, below which it is named
+FOR_WHAT = {
+    "train": "that is little to learn from",
+    "validation": "the best checkpoint would be chosen by them",
+    "test": "figures would be of them",
+}
 LONGEST = 32  # codes along a side of a map that one prior is asked to learn with no coarser map above it
 WORTH_TWO = 16  # codes along the shorter side of a map, from which two maps did better (docs/results.md)
 
@@ -69,7 +75,8 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     say(data.summary())
     seen = {name: _look(data, name) for name in SPLITS}
     findings = [*_unreadable(data, seen, config.data), *_blank(data, seen), *_duplicates(data, seen)]
-    findings += [*_sizes(data), *_classes(data), *_changed(data, run, config.data)]
+    findings += [*_sizes(data), *_classes(data), *_few(data), *_batches(data, config, typed)]
+    findings += _changed(data, run, config.data)
     for finding in findings:
         say(f"{'!' if finding.stops else '-'} {finding.text}")
     sheet = config.sheet_file
@@ -79,7 +86,7 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     if settings.get("stage1.levels", 1) > config.stage1.levels:
         say(_why_two_levels(settings))
     if config.write:
-        _write_preset(Path(config.write), config.data, data.data, settings)
+        _write_preset(Path(config.write), config, data.data, settings)
         say(f"check: {config.write} has settings to begin with: {' '.join(as_flags(settings))}")
     if stopping := [finding.text for finding in findings if finding.stops]:
         raise UserError("training cannot begin with these data: " + "; ".join(stopping))
@@ -183,7 +190,8 @@ def _changed(data: DataSet, run: Path, wanted: Data) -> list[Finding]:
             others += [f"{listed.keys[place]} ({reason})" for place, reason in reasons.items()]
     if not others:
         return []
-    text = f"{len(others):,} pictures that {run} began with are others now: {some(others)}"
+    new = "for a new run give another folder: --out runs/NAME"
+    text = f"{len(others):,} pictures that {run} began with are others now: {some(others)}; {new}"
     return [Finding(wanted.on_error == "stop", text)]
 
 
@@ -221,6 +229,22 @@ def _classes(data: DataSet) -> list[Finding]:
         if few
         else []
     )
+
+
+def _few(data: DataSet) -> list[Finding]:
+    """Splits of so few pictures that what follows from them says little."""
+    counts = {name: len(data.split(name)) for name in SPLITS}
+    few = [name for name in SPLITS if counts[name] < LEAST[name]]
+    words = [f"{name}: {counts[name]:,} ({FOR_WHAT[name]})" for name in few]
+    return [Finding(False, f"few pictures: {'; '.join(words)}")] if few else []
+
+
+def _batches(data: DataSet, config: Check, typed: dict[str, Any]) -> list[Finding]:
+    """Batches that were asked for and have pictures more than once."""
+    sizes = {f"stage{n}.batch_size": of.batch_size for n, of in ((1, config.stage1), (2, config.stage2))}
+    large = [f"{name} {size}" for name, size in sizes.items() if name in typed and size > len(data.train)]
+    text = f"of {len(data.train):,} training pictures a batch has some more than once: {', '.join(large)}"
+    return [Finding(False, text)] if large else []
 
 
 def _write_sheet(data: DataSet, seen: dict[str, list[Seen]], path: Path, *, mark: bool) -> None:
@@ -265,9 +289,10 @@ def suggestion(
     if given and maps.size != [*given]:  # the levels that were thought of do not divide it
         maps = Maps(config.stage1.factor, config.stage1.levels, [*given])
     factor, levels, size = maps
-    batch = typed.get("stage2.batch_size", 64 if count < 20_000 else 128)
+    usual_batch = min(64 if count < 20_000 else 128, max(1, 2 ** (count.bit_length() - 1)))
+    batch = typed.get("stage2.batch_size", usual_batch)
     dropout = typed.get("stage2.dropout", 0.2 if count < 20_000 else 0.1)
-    of_stage1 = typed.get("stage1.batch_size", 64 if count < 20_000 else 128)
+    of_stage1 = typed.get("stage1.batch_size", usual_batch)
     grey = all(one.grey for all_of in seen.values() for one in all_of if not one.reason)
     longest = max(size) // (factor * 2 ** (levels - 1))  # side of the coarsest map
     fine = {
@@ -341,16 +366,15 @@ def _steps(count: int, batch: int, passes: int) -> int:
     return int(np.clip(round(count * passes / batch / 1000) * 1000, 2_000, 100_000))
 
 
-def _write_preset(path: Path, wanted: Data, used: Data, settings: dict[str, Any]) -> None:
-    """A preset of these settings, on the same data, with all that was asked of them."""
-    plain = Data()
-    given = [
-        field.name for field in fields(Data) if getattr(wanted, field.name) != getattr(plain, field.name)
-    ]
-    tree: dict[str, Any] = {"data": {name: getattr(wanted, name) for name in ("source", "root", *given)}}
+def _write_preset(path: Path, config: Check, used: Data, settings: dict[str, Any]) -> None:
+    """A preset of these settings, on the same data, with all else that the configuration says."""
+    plain, own = flatten(asdict(Config())), flatten(asdict(config.of_run()))
+    kept = {name: value for name, value in own.items() if name != "out" and value != plain[name]}
+    of_data = {"data.source": config.data.source, "data.root": config.data.root}
     if used.range != "auto":
-        tree["data"]["range"] = list(used.range)
-    for name, value in settings.items():
+        of_data["data.range"] = used.range
+    tree: dict[str, Any] = {}
+    for name, value in (of_data | kept | settings).items():
         *sections, field = name.split(".")
         branch = tree
         for section in sections:

@@ -54,7 +54,7 @@ class Facts(NamedTuple):
     """What the header of a picture says."""
 
     format: str  # JPEG, PNG, ..., NPY; "array" where it is not encoded
-    width: int
+    width: int  # of the upright picture
     height: int
     kind: str  # of a pixel: "8 bits", "16 bits", "32 bits", "float"
     several: bool  # frames: they are not counted, which takes minutes for a hostile TIFF
@@ -79,9 +79,18 @@ def facts(content: Content | None, where: str, formats: Sequence[str] | None = N
             return Facts("NPY", width, height, _kind(dtype), False)
         with Image.open(io.BytesIO(content), formats=formats) as image:
             kind, several = KINDS.get(image.mode, "8 bits"), getattr(image, "is_animated", False)
-            return Facts(image.format or "unknown", *image.size, kind, several)
+            return Facts(image.format or "unknown", *_upright(image), kind, several)
     except Exception as error:  # Pillow's plugins and numpy raise anything on damaged files
         raise Unreadable(where, _reason(error, content)) from error
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture once it is turned as it says, without decoding its pixels."""
+    width, height = image.size
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return width, height  # Pillow has turned the one; to ask the other decodes it
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+    return (height, width) if turned else (width, height)
 
 
 def decode(

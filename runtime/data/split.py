@@ -129,13 +129,24 @@ class Split:
         """Pictures [n, C, H, W] uint8 as evaluation, encoding and figures see them."""
         return central(self.canvas(indices), self.data)
 
-    def hold(self, quiet: bool = True) -> None:
-        """Decode all pictures and keep them."""
+    def met(self, index: int) -> np.ndarray | None:
+        """As `decoded`, before a run begins: one that cannot be read is noted as absent, and is None."""
+        try:
+            return self.decoded(index)
+        except Unreadable as error:
+            self.absent[index] = error.reason
+            return None
+
+    def hold(self, quiet: bool = True, *, meeting: bool = False) -> None:
+        """Decode all pictures and keep them; `meeting` those of a new run, which goes on without those that
+        cannot be read (see `met`)."""
+        read = self.met if meeting else self.read
         shape = (self.data.channels, *(pixels + self.data.margin for pixels in self.data.size))
         held = torch.empty(len(self), *shape, dtype=torch.uint8)
-        pixels = in_threads(self.read, len(self), self.data.workers, name=f"decode {self.name}", quiet=quiet)
+        pixels = in_threads(read, len(self), self.data.workers, name=f"decode {self.name}", quiet=quiet)
         for index, picture in enumerate(pixels):
-            held[index] = torch.from_numpy(picture.copy())
+            if picture is not None:
+                held[index] = torch.from_numpy(picture.copy())
         self.held = held
 
 

@@ -105,8 +105,10 @@ def _read_csv(table: Path) -> Columns:
         with open(table, newline="", encoding="utf-8-sig") as file:
             head = file.readline()
             file.seek(0)
-            reader = csv.reader(file, delimiter=max(DELIMITERS, key=head.count), strict=True)
+            delimiter = max(DELIMITERS, key=head.count)
+            reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
             names, *rows = [row for row in reader if row] or [[]]
+            names = [name.strip() for name in names]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"data.table {table} cannot be read as CSV in UTF-8 ({error}); save it as that"

@@ -12,6 +12,7 @@ from tests.conftest import TINY, colour, write_pictures
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.runtime.data.check import LONGEST, WORTH_TWO, _maps
+from vqprior.runtime.run_dir import RunDir
 
 TINY_GREY = ["folder", *TINY, "--data.channels", 1]
 FLAGS = ["folder", "--data.size", 8, 8, "--data.validation", 0.2, "--data.test", 0.2]
@@ -193,6 +194,64 @@ def test_what_was_typed_stays_in_what_is_suggested(command, pictures, tmp_path, 
     assert written.data == wanted.data
     if "fsq" in typed or "32" in typed:
         assert (written.stage1.quantizer, written.stage1.K) == (wanted.stage1.quantizer, wanted.stage1.K)
+
+
+def test_what_ones_own_preset_says_stays_too(command, pictures, tmp_path):
+    flags = ["--data.root", pictures, "--data.validation", 0.2, "--data.test", 0.2, "--out", tmp_path / "run"]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("data: {size: [16, 16]}\nstage1: {K: 99}\n")
+    code, printed = command("check", mine, *flags)
+    assert code == 0, printed
+    line = printed.splitlines()[-1]
+    assert "--data.size" not in line and "--stage1.K" not in line and "--stage2.layers" in line
+    config = configs.parse(mine, shlex.split(line.removeprefix(f"next: vqprior run {mine} ")))
+    assert config.data.size == (16, 16) and config.stage1.K == 99
+
+
+def test_a_written_preset_has_all_that_the_other_said(command, pictures, tmp_path):
+    mine, better = tmp_path / "mine.yaml", tmp_path / "better.yaml"
+    mine.write_text(
+        "stage1: {quantizer: fsq, fsq: {levels: [8, 6, 5]}, D: 3, K: 240, width: 8, perceptual: 0.5}\n"
+        "stage2: {prior: transformer}\nseed: 7\n"
+    )
+    flags = ["--data.root", pictures, "--data.validation", 0.2, "--data.test", 0.2, "--out", tmp_path / "run"]
+    code, printed = command("check", mine, *flags, "--stage1.batch-size", 4, "--write", better)
+    assert code == 0, printed
+    config, before = configs.parse(better, []), configs.parse(mine, [])
+    assert config.seed == 7 and config.stage2.prior == "transformer" and config.out is None
+    for name in ("quantizer", "fsq", "D", "K", "width", "perceptual"):
+        assert getattr(config.stage1, name) == getattr(before.stage1, name)
+    assert config.stage1.batch_size == 4 and config.data.root == str(pictures)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("--stage1.batch-size 4", "stage1.batch_size"), ("--stage1.decay 0.9", "stage1.codebook.decay")],
+)
+def test_flags_that_are_typed_in_other_ways_stay_as_well(check, typed, name):
+    code, printed = check(*typed.split())
+    assert code == 0, printed
+    assert f"--{name} {typed.split()[1]} " in printed.splitlines()[-1]
+
+
+def test_after_a_run_that_learnt_nothing_the_whole_command_is_said(command, pictures, tmp_path):
+    """Its settings are not fixed yet."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    run.config_file.write_text(configs.dump(configs.parse(configs.find_preset("folder"), [])))
+    flags = ["--data.root", pictures, "--data.size", 16, 16, "--data.validation", 0.2, "--data.test", 0.2]
+    code, printed = command("check", "folder", *flags, "--out", run.path)
+    assert code == 0 and "--data.size 16 16" in printed.splitlines()[-1], printed
+
+
+def test_too_few_pictures_are_named(command, tmp_path):
+    write_pictures(tmp_path / "few", 8, ())
+    flags = ["--data.root", tmp_path / "few", "--data.validation", 0.3, "--data.test", 0.3]
+    code, printed = command("check", "folder", *flags, "--stage1.batch_size", 64, "--out", tmp_path / "run")
+    assert code == 0 and "- few pictures: train: " in printed and "validation: " in printed, printed
+    assert "more than once: stage1.batch_size 64" in printed
+    config = begun_with(printed)
+    assert config.stage1.batch_size == 64 and config.stage2.batch_size <= 8
 
 
 def test_levels_of_a_preset_are_kept_and_divide_the_size(command, tmp_path):

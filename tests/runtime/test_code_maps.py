@@ -61,7 +61,8 @@ def test_the_names_of_the_pictures_are_kept(tmp_path, monkeypatch):
     assert CodeMaps(tmp_path / "codes").split("train").names(torch.tensor(indices)) == [
         name_of("train", index) for index in indices
     ]
-    assert CodeMaps(tmp_path / "codes").split("test").names(torch.tensor([0])) == [name_of("test", 0)]
+    for one in (torch.tensor([0]), np.array([0]), [0]):
+        assert CodeMaps(tmp_path / "codes").split("test").names(one) == [name_of("test", 0)]
     assert CodeMaps(tmp_path / "codes").split("test").names(torch.tensor([], dtype=torch.int64)) == []
 
 

@@ -166,6 +166,18 @@ def test_a_drafted_photograph_is_nearly_the_whole_one_and_upright():
     assert decode(two, "it", least=(40, 64)).size == (225, 150)
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_that_of_the_upright_picture(format, orientation):
+    """Of which data.size is suggested, for the photographs of telephones too."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(colour(1, 30, 20), format, exif=exif)
+    found, upright = facts(content, "it"), decode(content, "it")
+    assert (found.width, found.height) == upright.size
+    assert upright.size == ((30, 20) if orientation in (6, 8) else (20, 30))
+
+
 def test_what_is_no_picture_is_refused_in_words(monkeypatch):
     png = encoded(colour(0), "PNG")
     for content, words in (

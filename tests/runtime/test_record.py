@@ -66,6 +66,29 @@ def test_a_picture_cut_in_its_middle_is_met_in_the_run_and_another_one_of_its_cl
     assert np.array_equal(mended.train.read(2), after[2])
 
 
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+def test_a_new_run_is_begun_without_pictures_that_are_cut_off(tmp_path, run, memory_gb):
+    """Also where no other of its class is in the split; an empty split is refused."""
+    write_pictures(tmp_path / "pictures" / "train", 12)
+    held_out = write_pictures(tmp_path / "pictures" / "val", 6)
+    write_pictures(tmp_path / "pictures" / "test", 4)
+
+    def cut(path):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) * 2 // 3])
+
+    for path in (held_out / "bee").iterdir():
+        cut(path)
+    data = Data(size=(8, 8), root=str(tmp_path / "pictures"), memory_gb=memory_gb, on_error="skip")
+    found = load(data, run=run)
+    assert found.validation.labels.tolist() == [0, 0, 0] and len(noted(run / SKIPPED)) == 3
+    assert found.validation.images(torch.arange(3)).float().std() > 0
+    for path in (held_out / "ant").iterdir():
+        cut(path)
+    with pytest.raises(UserError, match="no picture of the validation split can be read: ant/"):
+        load(data, run=tmp_path / "other")
+
+
 def test_a_picture_that_ended_the_run_is_taken_once_it_is_mended(tmp_path, run):
     root = write_pictures(tmp_path / "pictures", 24)
     data = replace(SMALL, root=str(root), memory_gb=0, workers=0)

@@ -214,6 +214,11 @@ def test_a_table_gives_files_labels_and_splits(tmp_path):
         },
     )
     assert named.label_names == ("a, b", "c")
+    spaced = (
+        'file, label, split\npicture0.png, "a, b", train\npicture1.png, c, train\npicture2.png, c, test\n'
+    )
+    with_spaces = opened(tmp_path, table=csv_table(tmp_path, spaced))
+    assert with_spaces.label_names == ("a, b", "c") and sizes(with_spaces) == (2, None, 1)
     bare = opened(tmp_path, table=csv_table(tmp_path, "file\npicture0.png\n"))
     assert sizes(bare) == (1, None, None) and bare.label_names == ()
 

@@ -178,7 +178,7 @@ def test_mistakes_are_answered(command, finished_run, photos, tmp_path):
     for flags, words in (
         (["--pictures", tmp_path / "nowhere", "--out", out], "which is not a folder"),
         (["--pictures", tmp_path / "empty", "--out", tmp_path / "o"], "no images are under"),
-        (["--pictures", photos, "--out", out], "was not written by `encode --pictures`"),
+        (["--pictures", photos, "--out", out], "nothing that `encode --pictures` wrote"),
         (["--pictures", photos], "--out"),
         (["--pictures", photos, "--out", tmp_path / "o", "--range", 5, 5], "LOW HIGH"),
         (["--pictures", photos, "--out", tmp_path / "o", "--stage1.K", 3], "--stage1.K"),

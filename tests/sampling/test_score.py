@@ -207,7 +207,7 @@ def test_mistakes_are_answered(score, photos, finished_run, tmp_path):
         assert code == 2 and words in printed, printed
     shutil.copytree(finished_run, tmp_path / "bare", ignore=shutil.ignore_patterns("codes"))
     code, printed = score("--seed", 1, run=tmp_path / "bare")
-    assert code == 2 and "there are no code maps" in printed, printed
+    assert code == 2 and "keeps no codes of pictures that are usual" in printed, printed
 
 
 def stripes(seed: int, *, upright: bool = False) -> np.ndarray:

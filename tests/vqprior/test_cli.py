@@ -11,6 +11,8 @@ import torch
 
 from tests.conftest import TINY, colour, write_pictures
 from vqprior.cli import COMMANDS
+from vqprior.configs.errors import UserError
+from vqprior.runtime.run_dir import RunDir
 
 OF_RUNS = sorted(COMMANDS.keys() - {"import-codes", "ls", "doctor"})
 
@@ -85,7 +87,9 @@ MISTAKES = {
         "stage2.layers is 2 there",
     ),
     "other seed than begun with": (["run", "RUN", "--seed", "5"], "--out"),
-    "a folder that is no run": (["sample", "PICTURES"], "no config.yaml"),
+    "a folder that is no run": (["sample", "PICTURES"], "vqprior check folder --data.root"),
+    "a run that is not there": (["sample", "runs/step"], "no run directory 'runs/step'"),
+    "a preset with a typo": (["run", "foldr"], "did you mean folder?"),
     "completion without a picture": (["complete", "RUN", "--hide", "lower half"], "--image"),
     "completion with nothing hidden": (
         ["complete", "RUN", "--image", "PHOTO"],
@@ -166,8 +170,87 @@ def test_folders_of_the_user_are_never_deleted(command, run, tmp_path):
     (tmp_path / "out" / "images").mkdir(parents=True)
     (tmp_path / "out" / "images" / "holiday.jpg").write_bytes(b"mine")
     code, printed = command("sample", run, "--images", 1, "--out", tmp_path / "out")
-    assert code == 2 and "was not written by `sample`" in printed
+    assert code == 2 and "nothing that `sample` wrote" in printed
     assert (tmp_path / "out" / "images" / "holiday.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "RUN", "--images", 2],
+        ["complete", "RUN", "--image", "PHOTO", "--hide", "left half", "--label", "ant"],
+        ["score", "RUN", "--pictures", "PICTURES"],
+        ["encode", "RUN", "--pictures", "PICTURES"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_results_are_not_put_among_pictures_of_the_user(command, run, tmp_path, pictures, words):
+    """They would be data of the next run, or stand in place of one; a folder of ours is written anew."""
+    places = {"RUN": run, "PICTURES": pictures, "PHOTO": pictures / "ant" / "picture0.png"}
+    words = [places.get(word, word) for word in words]
+    before = sorted(pictures.rglob("*"))
+    code, printed = command(*words, "--out", pictures)
+    assert code == 2 and f"{pictures} holds 'ant' and 1 others" in printed, printed
+    assert sorted(pictures.rglob("*")) == before
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".hidden").touch()
+    for _ in range(2):
+        code, printed = command(*words, "--out", tmp_path / "new")
+        assert code == 0, printed
+
+
+def test_samples_of_an_earlier_call_are_replaced_in_words(command, run):
+    assert command("sample", run, "--images", 3)[0] == 0
+    code, printed = command("sample", run, "--images", 2)
+    assert code == 0 and "in place of the 3 images of an earlier call" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "RUN", "--data.root", "OTHERS"], "are other pictures now"),
+        (["run", "RUN", "--data.root", "NOWHERE"], "which is not a folder"),
+        (["run", "RUN", "--sample.label", "hut"], "hut"),
+        (["train-vqvae", "RUN", "--data.root", "OTHERS"], "are other pictures now"),
+        (["train-prior", "RUN", "--stage2.steps", 9, "--stage2.init", "NOWHERE"], "stage2.init"),
+    ],
+)
+def test_a_refused_command_leaves_the_settings_as_they_were(command, run, tmp_path, words, said):
+    """Else the next one, with nothing typed, would be refused as well."""
+    others = write_pictures(tmp_path / "others")
+    for path in others.rglob("*.png"):
+        colour(99).save(path)
+    places = {"RUN": run, "OTHERS": others, "NOWHERE": tmp_path / "nowhere"}
+    files = [run / "config.yaml", run / "run.json"]
+    before = [file.read_bytes() for file in files]
+    code, printed = command(*(places.get(word, word) for word in words))
+    assert code == 2 and said in printed, printed
+    assert [file.read_bytes() for file in files] == before
+    assert command("run", run)[0] == 0
+
+
+def test_a_new_run_that_is_refused_leaves_nothing(command, tmp_path, pictures):
+    out = tmp_path / "new"
+    flags = [*TINY, "--out", out]
+    code, printed = command("run", "folder", *flags, "--data.root", pictures, "--sample.label", "hut")
+    assert code == 2 and not out.exists(), printed
+    few = write_pictures(tmp_path / "few", 2, ())
+    code, printed = command("run", "folder", *flags, "--data.root", few)
+    assert code == 2 and "--data.validation 0.2" in printed and not out.exists(), printed
+    assert command("train-vqvae", "folder", *flags, "--data.root", pictures)[0] == 0
+
+
+def test_what_was_learnt_before_a_refusal_stays_with_its_settings(command, run, tmp_path, monkeypatch):
+    """More steps, and then samples that are refused."""
+    from vqprior.sampling import generate
+
+    def refuse(*_: object) -> None:
+        raise UserError("no samples today")
+
+    monkeypatch.setattr(generate, "generate", refuse)
+    code, printed = command("run", run, "--stage2.steps", 6)
+    assert code == 2 and "no samples today" in printed
+    assert RunDir(run).config().stage2.steps == 6 and (run / "stage2" / "step-00000006").is_dir()
 
 
 def test_a_folder_named_like_a_preset_does_not_hide_it(command, tmp_path, monkeypatch):

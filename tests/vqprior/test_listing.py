@@ -121,6 +121,20 @@ def test_runs_are_found_one_folder_deeper_and_not_inside_a_run(run, tmp_path):
     assert [*find_runs(run)] == [run]
 
 
+@pytest.mark.parametrize("name", ["is_file", "glob"])
+def test_folders_that_may_not_be_read_are_passed_over(run, tmp_path, monkeypatch, name):
+    (tmp_path / "private").mkdir()
+    real = getattr(Path, name)
+
+    def refuse(self: Path, *given: object, **options: object) -> object:
+        if "private" in self.parts:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *given, **options)
+
+    monkeypatch.setattr(Path, name, refuse)
+    assert [*find_runs(tmp_path)] == [run]
+
+
 def test_ls_writes_nothing(command, run):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     command("ls", run.parent)

@@ -1,0 +1,34 @@
+"""What a run directory says of the code that made it."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from vqprior.runtime import run_dir
+
+
+@pytest.fixture
+def commit():
+    run_dir.git_commit.cache_clear()
+    yield run_dir.git_commit
+    run_dir.git_commit.cache_clear()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_commit_is_that_of_this_code_and_not_of_a_project_that_it_is_installed_in(
+    commit, tmp_path, monkeypatch
+):
+    """As in a virtual environment inside the user's own repository."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "mine.py").touch()
+    subprocess.run([*git, "add", "mine.py"], check=True)
+    subprocess.run([*git, "commit", "-qm", "mine"], check=True)
+    (tmp_path / "run_dir.py").touch()
+    monkeypatch.setattr(run_dir, "__file__", str(tmp_path / "run_dir.py"))
+    assert commit() is None
+    subprocess.run([*git, "add", "run_dir.py"], check=True)
+    subprocess.run([*git, "commit", "-qm", "ours"], check=True)
+    commit.cache_clear()
+    assert len(commit()) >= 7
