@@ -65,6 +65,8 @@ VARIANTS: dict[str, list[str]] = {
     "residual": "--stage1.factor 8 --stage1.codes_per_position 4 --stage1.residual True".split(),
     # Terms of the loss beside the squared error
     "perceptual": ["--stage1.perceptual", "1"],
+    "perceptual-0.3": ["--stage1.perceptual", "0.3"],
+    "perceptual-0.1": ["--stage1.perceptual", "0.1"],
     "adversary": "--stage1.perceptual 1 --stage1.adversarial 0.1".split(),
 }
 """By name: the flags that differ from the preset."""

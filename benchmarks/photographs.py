@@ -77,7 +77,7 @@ class Rows:
             measure = command_line("evaluate", run, "--only", "ladder")
             raise UserError(f"{run} keeps no row {row!r}; measure it first: {measure}")
         if file.name not in self.seen:  # its name tells what it was made of
-            pictures = torch.from_numpy(np.load(file, mmap_mode="r")[: self.images])
+            pictures = torch.from_numpy(np.load(file, mmap_mode="r")[: self.images].copy())
             pictures = pictures.expand(-1, 3, -1, -1)
             self.seen[file.name] = torch.cat([self.see(part) for part in pictures.split(BATCH)])
         return self.seen[file.name]
