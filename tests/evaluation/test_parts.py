@@ -53,7 +53,14 @@ def test_what_parts_depend_on_is_kept_as_it_always_was(evaluated):
         assert [*content["asked"]] == settings, name
         assert [*content] == ["asked", "figures", "by"] and content["asked"]["format"] == 3
     [archive] = (evaluated / "evaluation").glob("archive-*.json")
-    assert [*json.loads(archive.read_text())["asked"]] == [*BASIC, "n", *features, "file", "archive", "images"]
+    assert [*json.loads(archive.read_text())["asked"]] == [
+        *BASIC,
+        "n",
+        *features,
+        "file",
+        "archive",
+        "images",
+    ]
 
 
 def paths(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
