@@ -9,7 +9,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -151,11 +151,13 @@ def parse_options(
         SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
             --help or --help-all.
     """
-    flags = [*_taken_back(flatten(asdict(default)) if default is not None else {}, flags), *flags]
+    flags = renamed(flags)
+    if default is not None:
+        flags = [*_taken_back(flatten(asdict(default)), flags), *flags]
     try:
         return tyro.cli(
             schema,
-            args=["--help" if flag == HELP_ALL else flag for flag in renamed(flags)],
+            args=["--help" if flag == HELP_ALL else flag for flag in flags],
             prog=prog,
             description=f"{inspect.getdoc(schema)}\n{DEVICE_HELP}",
             default=default if default is not None else tyro.MISSING_NONPROP,
@@ -168,8 +170,9 @@ def parse_options(
 
 def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -> Config:
     """The configuration of a preset and flags; raises as `parse_options` and `read_yaml` do."""
-    tree = read_yaml(preset) if preset else {}
-    return parse_options(Config, [*as_flags(tree), *_taken_back(flatten(tree), flags), *flags], prog=prog)
+    of_preset, flags = renamed(as_flags(read_yaml(preset) if preset else {})), renamed(flags)
+    names = [flag.partition("=")[0].removeprefix("--") for flag in of_preset if flag.startswith("--")]
+    return parse_options(Config, [*of_preset, *_taken_back(names, flags), *flags], prog=prog)
 
 
 def typed(flags: Sequence[str], name: str) -> str | None:
@@ -178,21 +181,24 @@ def typed(flags: Sequence[str], name: str) -> str | None:
     return next((after for word, after in reversed([*pairwise(words)]) if word == f"--{name}"), None)
 
 
-def _without_use(quantizer: str, *, one_level: bool) -> tuple[str, ...]:
+def _without_use(quantizer: str | None, *, one_level: bool) -> tuple[str, ...]:
     """The beginnings of the names of settings that are refused with this quantizer, and with one level."""
-    others = [f"stage1.{name}" for name, kinds in KINDS_WITH.items() if quantizer not in kinds]
+    others = [f"stage1.{name}" for name, kinds in KINDS_WITH.items() if quantizer and quantizer not in kinds]
     return (*others, *(["stage2_fine."] if one_level else []))
 
 
-def _taken_back(before: dict[str, Any], flags: Sequence[str]) -> list[str]:
+def _taken_back(before: Iterable[str], flags: Sequence[str]) -> list[str]:
     """Flags that put back to its default what a preset says of a quantizer, or of finer levels, that the
-    flags behind it do away with: nobody could leave it out."""
-    quantizer, levels = typed(flags, "stage1.quantizer"), typed(flags, "stage1.levels")
-    plain = flatten(asdict(Config()))
-    now = quantizer or before.get("stage1.quantizer", Stage1.quantizer)
-    idle = _without_use(now, one_level=levels == "1")
-    names = (name for name in before if name in plain and name.startswith(idle))
-    return as_flags({name: plain[name] for name in names}) if quantizer or levels else []
+    flags behind it do away with: nobody could leave it out.
+
+    Args:
+        before: the names of the settings that are there.
+    """
+    quantizer, one_level = typed(flags, "stage1.quantizer"), typed(flags, "stage1.levels") == "1"
+    if not quantizer and not one_level:
+        return []
+    plain, idle = flatten(asdict(Config())), _without_use(quantizer, one_level=one_level)
+    return as_flags({name: plain[name] for name in before if name in plain and name.startswith(idle)})
 
 
 def dump(config: Config) -> str:

@@ -21,6 +21,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -164,7 +165,7 @@ class Before(NamedTuple):
     there: bool
     config: str | None
     record: str | None
-    learnt: list[str]  # what was made by then, see `_learnt`
+    made: list[str]  # by then, see `_made`
 
 
 def start(config: Config) -> Before:
@@ -188,31 +189,35 @@ def start(config: Config) -> Before:
         ) from error
     lock(run.path)
     text = lambda file: file.read_text() if file.is_file() else None
-    before = Before(there, text(run.config_file), text(run.record), _learnt(run))
+    before = Before(there, text(run.config_file), text(run.record), _made(run))
     write_start(run, config)
     return before
 
 
 def take_back(run: RunDir, before: Before) -> None:
-    """Leave the settings as they were before a command that was refused, unless it has made something by
-    then."""
-    if _learnt(run) != before.learnt:
+    """Leave the settings as they were before a command that was refused; one that has made something by then,
+    or begun to train, keeps them."""
+    if _made(run) != before.made:
         return
-    for file, content in ((run.config_file, before.config), (run.record, before.record)):
-        if content is None:
-            file.unlink(missing_ok=True)
-        else:
-            write_file(file, content)
-    if not before.there and {path.name for path in run.path.iterdir()} <= BEFORE_LEARNING:
-        release(run.path)
-        shutil.rmtree(run.path)
+    with suppress(OSError):  # what was refused is the message that matters
+        for file, content in ((run.config_file, before.config), (run.record, before.record)):
+            if content is None:
+                file.unlink(missing_ok=True)
+            else:
+                write_file(file, content)
+        if not before.there and {path.name for path in run.path.iterdir()} <= BEFORE_LEARNING:
+            shutil.rmtree(run.path)
+            release(run.path)
 
 
-def _learnt(run: RunDir) -> list[str]:
-    """The checkpoints of all stages and levels, and the code maps with their time."""
+def _made(run: RunDir) -> list[str]:
+    """All that lies in a run directory but its settings and what precedes learning, with the checkpoints, and
+    the time of the code maps."""
+    passed_over = BEFORE_LEARNING | {run.config_file.name, run.record.name}
     header = run.codes / "header.json"
     codes = [str(header.stat().st_mtime_ns)] if header.is_file() else []
-    return codes + sorted(str(path) for path in run.path.glob("stage*/step-*"))
+    names = {path.name for path in run.path.iterdir()} - passed_over
+    return codes + sorted(names) + sorted(str(path) for path in run.path.glob("stage*/step-*"))
 
 
 def write_start(run: RunDir, config: Config) -> None:

@@ -82,8 +82,8 @@ def complete(settings: Complete, run: RunDir) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     (out / "completions.json").unlink(missing_ok=True)
     shown = torch.cat([torch.stack([original, torch.where(hidden, GREY, seen)]), _stacked(done)])
-    save_png(out / "completions.png", grid(shown, min(len(shown), COLUMNS)))
     write_file(out / "completions.npz", lambda path: _save(path, done, hidden))
+    save_png(out / "completions.png", grid(shown, min(len(shown), COLUMNS)))
     of_levels = as_levels(done.known)
     known, codes = sum(int(mask.sum()) for mask in of_levels), sum(mask.size for mask in of_levels)
     figures = {

@@ -125,8 +125,8 @@ def held_out(run: RunDir, label: int | None) -> Codes:
     """
     if not run.codes.is_dir():
         raise UserError(
-            f"{run.path} keeps no codes of pictures that are usual, as an export never does; make some of "
-            f"those that it learnt from, or of others like them: {to_encode(run.codes)}"
+            f"{run.path} keeps no codes of the pictures that it learnt beside, as an export never does, and "
+            f"they say what is usual; with those pictures: {to_encode(run.codes)}"
         )
     maps = CodeMaps(run.codes, verify=False)
     if codes_origin(run)["vqvae"] != maps.header.vqvae:

@@ -15,13 +15,13 @@ IMAGES = 256  # whose codes are looked at: a code that is wrong in one map is wr
 ROWS = (
     Row("codes that a full forward chooses otherwise", "{differing:,} of {codes:,}"),
     Row("nearest tie", "{nearest_tie:.2g}"),
-    Row("all differences are ties", "{sound}"),
+    Row("all differences are within rounding", "{sound}"),
 )
 
 
 def method(subject: Subject) -> Settings:
-    """How maps are drawn."""
-    return {"method": subject.config.sample.method}
+    """How maps are drawn, and what gaps are of: in an earlier version not all that rounding does was one."""
+    return {"method": subject.config.sample.method, "gaps": "of logits"}
 
 
 def verification(subject: Subject) -> Figures:

@@ -3,8 +3,9 @@ with."""
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -284,10 +285,14 @@ def suggestion(
     scale = min(1.0, most / min(height, width))
     square = 0.8 <= height / width <= 1.25
     sides = [min(height, width)] * 2 if square else [height, width]
-    given = typed.get("data.size")
-    maps = _maps(given or [side * scale for side in sides], config.stage1.levels, typed.get("stage1.factor"))
-    if given and maps.size != [*given]:  # the levels that were thought of do not divide it
-        maps = Maps(config.stage1.factor, config.stage1.levels, [*given])
+    exact = typed.get("data.size")
+    kept = config.stage1.levels if config.stage1.levels > 1 or "stage1.levels" in typed else None
+    maps = _maps(
+        exact or [side * scale for side in sides], kept, typed.get("stage1.factor"), exact=exact is not None
+    )
+    if maps is None:
+        maps = Maps(config.stage1.factor, config.stage1.levels, [*exact])
+        say(_why_one_long_map(maps))
     factor, levels, size = maps
     usual_batch = min(64 if count < 20_000 else 128, max(1, 2 ** (count.bit_length() - 1)))
     batch = typed.get("stage2.batch_size", usual_batch)
@@ -328,22 +333,34 @@ class Maps(NamedTuple):
     size: list[int]
 
 
-def _maps(sides: Sequence[float], levels: int = 1, factor: int | None = None) -> Maps:
-    """The factor and the number of levels for pictures of these sides, and the nearest size that they divide.
+def _maps(
+    sides: Sequence[float], levels: int | None = None, factor: int | None = None, *, exact: bool = False
+) -> Maps | None:
+    """The factor and the number of levels for pictures of these sides, and the nearest size that they divide;
+    None where nothing divides sides that are `exact`.
 
-    One level, of factor 4 where none is given, where that makes fewer than WORTH_TWO codes on the shorter
-    side and at most LONGEST on the other; else two, or as many as are given, of a factor, if it is free, that
-    leaves the coarsest at most LONGEST.
+    One level, of factor 4, where that makes fewer than WORTH_TWO codes on the shorter side and at most
+    LONGEST on the other; else two, of a factor that leaves the coarsest at most LONGEST. Where no two divide
+    exact sides one of such a factor, or two with the shortest coarsest map that there is. Levels and a factor
+    that are given stay.
     """
-    free, factor = factor is None, factor or 4
-    size = _divided(sides, factor)
-    if levels == 1 and min(size) < WORTH_TWO * factor and max(size) <= LONGEST * factor:
-        return Maps(factor, 1, size)
-    levels = max(levels, 2)
-    coarser = 2 ** (levels - 1)
-    while max(size := _divided(sides, coarser * factor)) > LONGEST * coarser * factor and free:
-        factor *= 2
-    return Maps(factor, levels, size)
+    factors = [factor] if factor else [2**power for power in range(2, 11)]
+
+    def fitting(count: int, factors: Sequence[int], longest: float = LONGEST) -> Iterator[Maps]:
+        for of_codes in factors:
+            coarsest = of_codes * 2 ** (count - 1)
+            size = [*map(int, sides)] if exact else _divided(sides, coarsest)
+            divides = all(side % coarsest == 0 for side in size)
+            if divides and (factor or max(size) <= longest * coarsest):
+                yield Maps(of_codes, count, size)
+
+    if levels:
+        return next(fitting(levels, factors), None)
+    small = next(fitting(1, factors[:1]), None)
+    if small and min(small.size) < WORTH_TWO * small.factor and max(small.size) <= LONGEST * small.factor:
+        return small
+    shortest = max(fitting(2, factors, inf), default=None)  # of exact sides, longer than one would like
+    return next(fitting(2, factors), None) or next(fitting(1, factors), None) or shortest
 
 
 def _divided(sides: Sequence[float], factor: int) -> list[int]:
@@ -358,6 +375,17 @@ def _why_two_levels(settings: dict[str, Any]) -> str:
     return (
         f"two levels in place of one map of {fine} codes: {coarse} codes for what a picture is of, then "
         f"{fine} for what it looks like (docs/levels.md)"
+    )
+
+
+def _why_one_long_map(maps: Maps) -> str:
+    """In words, that no levels divide a size that was typed."""
+    height, width = maps.size
+    codes = f"{height // maps.factor}x{width // maps.factor}"
+    below, above = (" ".join(str(max(8, side // 8 * 8) + more) for side in maps.size) for more in (0, 8))
+    return (
+        f"one map of {codes} codes is long for a prior, and no two levels divide {height}x{width} pixels; "
+        f"--data.size {below} or {above} takes two"
     )
 
 

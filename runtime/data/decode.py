@@ -50,6 +50,10 @@ class Unreadable(UserError):
         return f"{self.where} cannot be read as an image ({self.reason})"
 
 
+SAYS_ORIENTATION = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
+"""Where a PNG may say how it is to be turned."""
+
+
 class Facts(NamedTuple):
     """What the header of a picture says."""
 
@@ -87,7 +91,7 @@ def facts(content: Content | None, where: str, formats: Sequence[str] | None = N
 def _upright(image: Image.Image) -> tuple[int, int]:
     """Width and height of a picture once it is turned as it says, without decoding its pixels."""
     width, height = image.size
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+    if image.format == "TIFF" or (image.format == "PNG" and not SAYS_ORIENTATION & image.info.keys()):
         return width, height  # Pillow has turned the one; to ask the other decodes it
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
     return (height, width) if turned else (width, height)

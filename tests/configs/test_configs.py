@@ -88,6 +88,14 @@ def test_what_a_preset_says_of_levels_and_of_a_quantizer_goes_with_them(tmp_path
     assert configs.parse_options(Config, changed, default=stored).stage1 == stage1
     assert configs.parse(mine, ["--stage1.quantizer", "gradient"]).stage1.codebook.restart == 0
 
+    # Under former names as well, and nothing but what the flags do away with
+    mine.write_text("stage1: {codebook: lfq, D: 9, lfq: {temperature: 0.5}}")
+    assert configs.parse(mine, ["--stage1.levels", "1"]).stage1.lfq.temperature == 0.5
+    assert configs.parse(mine, ["--stage1.codebook", "ema"]).stage1.lfq == Stage1.lfq
+    mine.write_text("stage1: {quantizer: ema, fsq: {levels: [8, 6, 5]}}")
+    with pytest.raises(SystemExit, match="2"):
+        configs.parse(mine, ["--stage1.levels", "2"])
+
 
 def test_yaml_floats_in_scientific_notation_are_numbers(tmp_path):
     (tmp_path / "a.yaml").write_text("stage1: {learning_rate: 3e-4}")  # YAML itself reads a string

@@ -172,6 +172,9 @@ def begun_with(printed: str, preset: str = "folder") -> Config:
         ("--data.size 16 16 --stage1.K 32 --stage1.steps 7", 1, 4),
         ("--data.size 64 64", 2, 4),
         ("--data.size 68 68", 1, 4),  # two levels do not divide it
+        ("--data.size 64 64 --stage1.levels 1", 1, 4),
+        ("--data.size 256 256 --stage1.levels 1", 1, 8),  # 32x32 codes at most
+        ("--data.size 264 264", 2, 4),
         ("--data.size 64 64 --stage1.factor 8 --stage2.batch_size 16", 1, 8),
         ("--data.size 64 64 --stage1.quantizer fsq --stage1.fsq.levels 4 5 --stage1.K 20 --stage1.D 2", 2, 4),
     ],
@@ -194,6 +197,14 @@ def test_what_was_typed_stays_in_what_is_suggested(command, pictures, tmp_path, 
     assert written.data == wanted.data
     if "fsq" in typed or "32" in typed:
         assert (written.stage1.quantizer, written.stage1.K) == (wanted.stage1.quantizer, wanted.stage1.K)
+
+
+def test_a_size_that_no_levels_divide_is_said_to_be_one_long_map(command, pictures, tmp_path):
+    flags = ["--data.size", 500, 500, "--data.root", pictures, "--data.validation", 0.2, "--data.test", 0.2]
+    code, printed = command("check", "folder", *flags, "--out", tmp_path / "run")
+    assert code == 0 and "one map of 125x125 codes is long" in printed, printed
+    assert "--data.size 496 496 or 504 504 takes two" in printed
+    assert begun_with(printed).stage1.levels == 1
 
 
 def test_what_ones_own_preset_says_stays_too(command, pictures, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from tests.conftest import colour
 from vqprior.configs import UserError
@@ -176,6 +176,14 @@ def test_the_size_is_that_of_the_upright_picture(format, orientation):
     found, upright = facts(content, "it"), decode(content, "it")
     assert (found.width, found.height) == upright.size
     assert upright.size == ((30, 20) if orientation in (6, 8) else (20, 30))
+
+
+def test_a_png_may_be_turned_by_metadata_of_another_kind():
+    note = PngImagePlugin.PngInfo()
+    note.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>')
+    content = encoded(colour(1, 30, 20), "PNG", pnginfo=note)
+    found = facts(content, "it")
+    assert (found.width, found.height) == decode(content, "it").size == (30, 20)
 
 
 def test_what_is_no_picture_is_refused_in_words(monkeypatch):

@@ -215,6 +215,19 @@ def test_what_is_behind_the_mask_of_a_photo_changes_no_completion(
     assert one["hidden"].any() and not one["hidden"].all()
 
 
+def test_a_call_that_was_stopped_while_it_wrote_is_no_other_file(
+    finished_run, tmp_path, command, photo, monkeypatch
+):
+    from vqprior.sampling import complete
+
+    words = ["complete", finished_run, "--image", photo, "--hide", "left half", "--label", "ant"]
+    with monkeypatch.context() as patch:
+        patch.setattr(complete, "save_png", lambda *_: (_ for _ in ()).throw(UserError("the disk is full")))
+        assert "the disk is full" in command(*words, "--out", tmp_path / "out")[1]
+    code, printed = command(*words, "--out", tmp_path / "out")
+    assert code == 0, printed
+
+
 def test_a_picture_with_nothing_hidden_comes_back(finished_run, tmp_path, command, photo):
     black = write(tmp_path / "black.png", np.zeros((33, 47), dtype=np.uint8))
     flags = ["--image", photo, "--mask", black, "--label", "ant", "--images", 2, "--out", tmp_path / "out"]

@@ -2,6 +2,7 @@
 learnt is found."""
 
 import csv
+import shlex
 import shutil
 
 import numpy as np
@@ -207,7 +208,11 @@ def test_mistakes_are_answered(score, photos, finished_run, tmp_path):
         assert code == 2 and words in printed, printed
     shutil.copytree(finished_run, tmp_path / "bare", ignore=shutil.ignore_patterns("codes"))
     code, printed = score("--seed", 1, run=tmp_path / "bare")
-    assert code == 2 and "keeps no codes of pictures that are usual" in printed, printed
+    assert code == 2 and "keeps no codes of the pictures" in printed, printed
+    program, *words = shlex.split(printed.strip().rpartition("with those pictures: ")[2])
+    assert program == "vqprior" and main(words) == 0  # as it is printed
+    lock.release_all()
+    assert score("--seed", 1, "--on_error", "skip", run=tmp_path / "bare")[0] == 0
 
 
 def stripes(seed: int, *, upright: bool = False) -> np.ndarray:

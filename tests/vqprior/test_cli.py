@@ -240,6 +240,14 @@ def test_a_new_run_that_is_refused_leaves_nothing(command, tmp_path, pictures):
     assert command("train-vqvae", "folder", *flags, "--data.root", pictures)[0] == 0
 
 
+def test_a_run_that_trained_and_failed_keeps_its_settings(command, tmp_path, pictures):
+    """Its curves are there, and what was typed is what one looks at."""
+    flags = [*TINY, "--data.root", pictures, "--out", tmp_path / "new", "--stage1.steps", 30]
+    code, printed = command("train-vqvae", "folder", *flags, "--stage1.learning_rate", 1e30)
+    assert code == 2 and "not finite" in printed, printed
+    assert RunDir(tmp_path / "new").config().stage1.learning_rate == 1e30
+
+
 def test_what_was_learnt_before_a_refusal_stays_with_its_settings(command, run, tmp_path, monkeypatch):
     """More steps, and then samples that are refused."""
     from vqprior.sampling import generate
