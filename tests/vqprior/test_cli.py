@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY, colour, write_pictures
+from tests.launch import run_processes
 from vqprior.cli import COMMANDS
 from vqprior.configs.errors import UserError
 from vqprior.runtime.run_dir import RunDir
@@ -227,6 +228,14 @@ def test_a_refused_command_leaves_the_settings_as_they_were(command, run, tmp_pa
     assert code == 2 and said in printed, printed
     assert [file.read_bytes() for file in files] == before
     assert command("run", run)[0] == 0
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_refused_leave_the_settings_as_they_were(run, tmp_path):
+    before = (run / "config.yaml").read_bytes()
+    done = run_processes(["run", run, "--data.root", tmp_path / "nowhere"], processes=2)
+    assert done.returncode != 0 and done.stderr.count("which is not a folder") == 1, done.stderr
+    assert (run / "config.yaml").read_bytes() == before
 
 
 def test_a_new_run_that_is_refused_leaves_nothing(command, tmp_path, pictures):
