@@ -111,8 +111,8 @@ def find_runs(folder: Path) -> Iterator[Path]:
         return
     for child in sorted(path for path in folder.iterdir() if path.is_dir()):
         try:
-            below = sorted(file.parent for file in child.glob("*/config.yaml"))
-            found = [child] if is_run_dir(child) else below
+            own = is_run_dir(child)
+            found = [child] if own else sorted(file.parent for file in child.glob("*/config.yaml"))
         except PermissionError:
             continue
         yield from found

@@ -355,7 +355,7 @@ def _maps(
                 yield Maps(of_codes, count, size)
 
     if levels:
-        return next(fitting(levels, factors), None)
+        return next(fitting(levels, factors), None) or max(fitting(levels, factors, inf), default=None)
     small = next(fitting(1, factors[:1]), None)
     if small and min(small.size) < WORTH_TWO * small.factor and max(small.size) <= LONGEST * small.factor:
         return small

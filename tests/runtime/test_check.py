@@ -207,6 +207,15 @@ def test_a_size_that_no_levels_divide_is_said_to_be_one_long_map(command, pictur
     assert begun_with(printed).stage1.levels == 1
 
 
+def test_levels_that_are_given_stay_however_long_their_maps(command, pictures, tmp_path):
+    """33x33 codes on the coarsest of two levels, and no word of one map."""
+    flags = ["--data.size", 264, 264, "--data.root", pictures, "--data.validation", 0.2, "--data.test", 0.2]
+    code, printed = command("check", "folder_two_levels", *flags, "--out", tmp_path / "run")
+    assert code == 0 and "one map of" not in printed, printed
+    config = begun_with(printed, "folder_two_levels")
+    assert (config.stage1.levels, config.stage1.factor) == (2, 4)
+
+
 def test_what_ones_own_preset_says_stays_too(command, pictures, tmp_path):
     flags = ["--data.root", pictures, "--data.validation", 0.2, "--data.test", 0.2, "--out", tmp_path / "run"]
     mine = tmp_path / "mine.yaml"

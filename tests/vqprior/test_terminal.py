@@ -225,9 +225,8 @@ def test_without_its_extras_nothing_is_said_that_would_be_refused(tmp_path, monk
     assert onward.to_play(run)[:2] == ("sample", run.path)
     drawn = tmp_path / "drawn"  # where the samples of an export went
     drawn.mkdir()
-    assert onward.after_sampling(run, drawn) == (
-        "sample", run.path, "--seed", 1, "--out", tmp_path / "drawn-2",
-    )  # fmt: skip
+    others = onward.after_sampling(run, drawn)
+    assert others == ("sample", run.path, "--seed", 1, "--out", tmp_path / "drawn-2")
     assert onward.to_begin() == ("--help",)
     monkeypatch.undo()
     monkeypatch.setattr(onward, "requirements", lambda package: [])  # in a clone that is not installed
