@@ -37,7 +37,6 @@ CLASSES = {
     "mnist_transformer": 10,
     "folder": 0,
     "clothing64": 10,
-    "folder_two_levels": 0,
     "ffhq256": 0,
     "imagenet256": 1000,
 }

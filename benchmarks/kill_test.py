@@ -27,8 +27,8 @@ import psutil
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-FLAGS = """--data.size 16 16 --data.validation 0.2 --data.test 0.2 --stage1.K 16 --stage1.D 4
---stage1.width 16
+FLAGS = """--data.size 16 16 --data.validation 0.2 --data.test 0.2
+--stage1.levels 1 --stage1.K 16 --stage1.D 4 --stage1.width 16
 --stage1.steps 200 --stage1.batch_size 8 --stage1.log_every 1 --stage1.save_every 10 --stage1.eval_every 50
 --stage2.steps 200 --stage2.batch_size 8 --stage2.log_every 1 --stage2.save_every 10 --stage2.eval_every 50
 --stage2.channels 16 --stage2.layers 3 --stage2.gated_pixelcnn.head 16 --sample.images 64

@@ -9,7 +9,8 @@ quarter of the time, then, with every seed, with the best of them by held-out bi
 that the time allows are counted on a few steps of that very prior beforehand, on one thread. A run of its
 own for each stands in OUT; the same command again goes on, and `vqprior report OUT/KIND-SEED` shows any of
 them. `--evaluate` measures samples, too, those of the first seed with the guidance that gives the least
-distance. `--rates KIND=RATE` spares the search. Prints a table and writes OUT/priors.json.
+distance. `--rates KIND=RATE` spares the search. Of a run with levels priors of the coarsest are compared; the
+finer ones are the run's own. Prints a table and writes OUT/priors.json.
 """
 
 import argparse
@@ -84,15 +85,15 @@ def seconds_per_step(config: Config, run: RunDir) -> float:
 
 
 def prepared(source: RunDir, out: Path, flags: list[str]) -> Config:
-    """A run with the stage one and the codes of another; its settings with these flags."""
+    """A run with the stage one, the codes and the finer priors of another; its settings with these flags."""
     base = replace(source.config(), out=str(out))
     config = settled(configs.parse_options(Config, flags, default=base), torch.device("cpu"))
     if not (out / "codes").exists():
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("stage1", "codes"):
-            if not (source.path / name).is_dir():
+        for folder in (source.stage1, source.codes, *sorted(source.path.glob("stage2-*"))):
+            if not folder.is_dir():
                 continue  # imported codes have no stage one
-            write_folder(out / name, partial(shutil.copytree, source.path / name, dirs_exist_ok=True))
+            write_folder(out / folder.name, partial(shutil.copytree, folder, dirs_exist_ok=True))
         for name in ("pictures.json.gz", "run.json"):
             if (source.path / name).is_file():
                 write_file(out / name, (source.path / name).read_bytes())
@@ -110,7 +111,7 @@ def trained(source: RunDir, out: Path, kind: str, rate: float, seconds: float, m
     steps = config.stage2.steps if newest else max(1, int(seconds / seconds_per_step(config, source)))
     every = max(1, steps // 4)
     vqprior(
-        *("train-prior", out, "--stage2.steps", steps),
+        *("train-prior", out, *(["--level", 0] if config.stage1.levels > 1 else []), "--stage2.steps", steps),
         *("--stage2.save_every", every, "--stage2.eval_every", every),
     )
     return out

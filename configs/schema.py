@@ -777,8 +777,9 @@ def _undivided(axis: str, pixels: int, stage1: Stage1) -> str:
     below, above = pixels // factor * factor, -(-pixels // factor) * factor
     nearest = f"{below} or {above}" if below else f"{above}"
     halved = f", halved for each of {stage1.levels} levels: {factor}" if stage1.levels > 1 else ""
-    other = "another factor or fewer levels" if stage1.levels > 1 else "another factor"
+    fitting = [levels for levels in range(1, stage1.levels) if pixels % (stage1.factor << levels - 1) == 0]
+    other = f"another factor, or --stage1.levels {fitting[-1]}" if fitting else "or another factor"
     return (
         f"the {axis} of data.size ({pixels}) is not a multiple of stage1.factor ({stage1.factor}{halved}); "
-        f"take {nearest}, or {other}"
+        f"take {nearest}, {other}"
     )

@@ -17,7 +17,7 @@ from vqprior.runtime import lock
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime asks a machine outside as soon as it is imported
 
-TINY = """
+TINY_MAPS = """
     --data.size 8 8 --data.channels 3 --data.validation 0.2 --data.test 0.2
     --stage1.steps 4 --stage1.batch_size 8 --stage1.K 16 --stage1.D 4 --stage1.width 8
     --stage1.blocks 1 --stage1.block_width 4 --stage1.save_every 2 --stage1.eval_every 4
@@ -26,6 +26,7 @@ TINY = """
     --stage1.log_every 1 --stage2.log_every 1
     --inference_batch 16 --sample.images 6 --sample.batch_size 4 --precision no
 """.split()
+TINY = [*TINY_MAPS, "--stage1.levels", "1"]
 FSQ = ["--stage1.quantizer", "fsq", "--stage1.fsq.levels", "4", "4", "--stage1.K", "16"]
 LFQ = ["--stage1.quantizer", "lfq", "--stage1.lfq.temperature", "0.5"]
 SIMVQ = ["--stage1.quantizer", "simvq", "--stage1.gradient", "rotation"]

@@ -102,7 +102,7 @@ def test_memory_of_each_level_and_kind_of_prior_is_counted(preset):
 @pytest.mark.slow
 def test_a_finer_prior_holds_what_reads_the_coarser_codes():
     """Its maps have four times as many places, so an image of it takes more than one of the coarsest."""
-    coarse, fine = (gpu_memory.need("folder_two_levels", Stage(level), "bf16").image for level in (0, 1))
+    coarse, fine = (gpu_memory.need("folder", Stage(level), "bf16").image for level in (0, 1))
     assert fine > 2 * coarse
 
 

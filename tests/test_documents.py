@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.conftest import TINY, colour, write_pictures
+from tests.conftest import TINY_MAPS, colour, write_pictures
 from tests.launch import ROOT, environment
-from vqprior import cli, pipeline
+from vqprior import cli, configs, pipeline
 from vqprior.cli import COMMANDS, main
 from vqprior.runtime import lock
 
@@ -59,7 +59,7 @@ LAUNCHERS = ("torchrun", "accelerate", "srun")
 UNDERSTOOD = ("vqprior", "python", "pip", "tensorboard", *SHELL, *LAUNCHERS)
 
 SMALL = [
-    *TINY,
+    *TINY_MAPS,
     "--stage2.label_dropout",
     "0.2",
     "--data.source",
@@ -80,18 +80,18 @@ BEHIND = {
 """Flags put behind a command; a command that is not here runs as it is."""
 FINE = "--stage2_fine.steps 4 --stage2_fine.save_every 2 --stage2_fine.eval_every 4".split()
 FINE += "--stage2_fine.batch_size 8 --stage2_fine.channels 8 --stage2_fine.layers 2".split()
-OF_TERMS = {"--stage1.levels": FINE, "--stage1.perceptual": ["--stage1.features.steps", "3"]}
+OF_TERMS = {"--stage1.perceptual": ["--stage1.features.steps", "3"]}
 """Flags that make small what a flag asks for."""
 ONE_BLOCK = ["--stage2.pixelsnail.blocks", "1"]
 OF_PRIORS = {
     "mnist_pixelsnail": ONE_BLOCK,
     "mnist_transformer": ["--stage2.transformer.heads", "2"],
-    "folder_two_levels": [*ONE_BLOCK, *FINE],
-    "clothing64": FINE,
-    "ffhq256": [*ONE_BLOCK, *FINE],
-    "imagenet256": [*ONE_BLOCK, *FINE],
+    "ffhq256": ONE_BLOCK,
+    "imagenet256": ONE_BLOCK,
 }
 """Flags that make the priors of some presets small."""
+OF_LEVELS = ("folder", "my.yaml", "clothing64", "ffhq256", "imagenet256")
+"""Presets with finer priors."""
 
 STANDS_FOR = {"SEED": "0", "RUN": "runs/x", "OUT": "out", "K": "16"}
 PICTURES = ("PHOTOS", "FOLDER", "FOLDER_OR_HUB_NAME", "IMAGENET")
@@ -146,7 +146,8 @@ def small_run(tmp_path_factory) -> Path:
     """A folder with pictures of cats and dogs and a finished run, by the console script."""
     folder = tmp_path_factory.mktemp("documents")
     write_pictures(folder / "pictures", 32, ("cat", "dog"))
-    flags = [*SMALL, "--data.copies", "1", "--data.flip", "True", "--data.root", str(folder / "pictures")]
+    flags = [*SMALL, "--stage1.levels", "1", "--data.copies", "1", "--data.flip", "True"]
+    flags += ["--data.root", str(folder / "pictures")]
     words = [str(SCRIPTS / "vqprior"), "run", "folder", *flags, "--out", str(folder / "run")]
     done = subprocess.run(
         words, cwd=folder, env=environment(None), capture_output=True, text=True, timeout=300
@@ -201,6 +202,8 @@ def small(words: list[str]) -> list[str]:
     words = [*words, *OF_PRIORS.get(words[1] if more is SMALL else "", [])]
     for name, flags in OF_TERMS.items():
         words = [*words, *(flags if name in words else [])]
+    levels = configs.typed(words, "stage1.levels") or ("2" if words[1] in OF_LEVELS else "1")
+    words = [*words, *(FINE if more is SMALL and levels != "1" else [])]
     root = ["--data.root", "PHOTOS"] if more is SMALL and "--data.root" not in words else []
     return [*words, *more, *root]
 

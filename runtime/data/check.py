@@ -84,8 +84,8 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     _write_sheet(data, seen, sheet, mark=not config.sheet)
     say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
     settings = typed | suggestion(data, seen, config, typed)
-    if settings.get("stage1.levels", 1) > config.stage1.levels:
-        say(_why_two_levels(settings))
+    if "stage1.levels" not in typed and "stage1.levels" in settings:
+        say(_which_maps(settings, config.stage1.levels))
     if config.write:
         _write_preset(Path(config.write), config, data.data, settings)
         say(f"check: {config.write} has settings to begin with: {' '.join(as_flags(settings))}")
@@ -275,7 +275,7 @@ def suggestion(
     data: DataSet, seen: dict[str, list[Seen]], config: Check, typed: dict[str, Any]
 ) -> dict[str, Any]:
     """Settings to begin with, by the names of their flags: a rule of thumb, from the number and size of the
-    pictures. They fit what was `typed`, which is not among them, and several levels of the configuration."""
+    pictures. They fit what was `typed`, which is not among them."""
     looks = [look for split in data.record.splits.values() for look in split.looks]
     height, width = (int(np.median([getattr(look, axis) for look in looks])) for axis in ("height", "width"))
     if data.data.crop:
@@ -285,11 +285,9 @@ def suggestion(
     scale = min(1.0, most / min(height, width))
     square = 0.8 <= height / width <= 1.25
     sides = [min(height, width)] * 2 if square else [height, width]
-    exact = typed.get("data.size")
-    kept = config.stage1.levels if config.stage1.levels > 1 or "stage1.levels" in typed else None
-    maps = _maps(
-        exact or [side * scale for side in sides], kept, typed.get("stage1.factor"), exact=exact is not None
-    )
+    exact, levels, factor = (typed.get(name) for name in ("data.size", "stage1.levels", "stage1.factor"))
+    wanted = exact or [side * scale for side in sides]
+    maps = _maps(wanted, levels, factor, exact=exact is not None)
     if maps is None:
         maps = Maps(config.stage1.factor, config.stage1.levels, [*exact])
         say(_why_one_long_map(maps))
@@ -301,7 +299,6 @@ def suggestion(
     grey = all(one.grey for all_of in seen.values() for one in all_of if not one.reason)
     longest = max(size) // (factor * 2 ** (levels - 1))  # side of the coarsest map
     fine = {
-        "stage1.levels": levels,
         "stage2_fine.batch_size": batch,
         "stage2_fine.steps": _steps(count, batch, passes=60),
         "stage2_fine.layers": 16,
@@ -311,6 +308,7 @@ def suggestion(
         "data.size": size,
         "data.channels": 1 if grey else 3,
         "stage1.factor": factor,
+        **({"stage1.levels": levels} if levels != 1 or config.stage1.levels > 1 else {}),
         "stage1.K": 128 if grey or count < 2_000 else 512,
         "stage1.batch_size": of_stage1,
         "stage1.steps": _steps(count, of_stage1, passes=40),
@@ -368,13 +366,17 @@ def _divided(sides: Sequence[float], factor: int) -> list[int]:
     return [max(factor, round(side / factor) * factor) for side in sides]
 
 
-def _why_two_levels(settings: dict[str, Any]) -> str:
-    """In words, why two levels are suggested and which."""
-    size, factor = settings["data.size"], settings["stage1.factor"]
-    fine, coarse = ("x".join(str(side // of) for side in size) for of in (factor, 2 * factor))
+def _which_maps(settings: dict[str, Any], usual: int) -> str:
+    """In words, the maps of codes that are suggested, where they are several or not as many as `usual`."""
+    size, factor, levels = (settings[name] for name in ("data.size", "stage1.factor", "stage1.levels"))
+    *coarser, fine = (
+        "x".join(str(side // (factor * 2**level)) for side in size) for level in reversed(range(levels))
+    )
+    if levels == 1:
+        return f"one map of {fine} codes in place of {usual} levels: one prior learns it (docs/levels.md)"
     return (
-        f"two levels in place of one map of {fine} codes: {coarse} codes for what a picture is of, then "
-        f"{fine} for what it looks like (docs/levels.md)"
+        f"{levels} levels of codes in place of one map of {fine}: {' and '.join(coarser)} for what a picture "
+        f"is of, then {fine} for what it looks like (docs/levels.md)"
     )
 
 
@@ -398,6 +400,8 @@ def _write_preset(path: Path, config: Check, used: Data, settings: dict[str, Any
     """A preset of these settings, on the same data, with all else that the configuration says."""
     plain, own = flatten(asdict(Config())), flatten(asdict(config.of_run()))
     kept = {name: value for name, value in own.items() if name != "out" and value != plain[name]}
+    if settings.get("stage1.levels", config.stage1.levels) == 1:
+        kept = {name: value for name, value in kept.items() if not name.startswith("stage2_fine.")}
     of_data = {"data.source": config.data.source, "data.root": config.data.root}
     if used.range != "auto":
         of_data["data.range"] = used.range

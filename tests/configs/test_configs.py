@@ -25,7 +25,6 @@ def test_the_promised_presets_ship():
         "folder",
         "mnist_pixelsnail",
         "mnist_transformer",
-        "folder_two_levels",
         "clothing64",
         "ffhq256",
         "imagenet256",
