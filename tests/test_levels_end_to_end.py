@@ -22,6 +22,7 @@ FINE = [
     *("--stage1.levels", 2, "--stage1.factor", 2, "--stage2_fine.steps", 4, "--stage2_fine.batch_size", 8),
     *("--stage2_fine.channels", 8, "--stage2_fine.layers", 2, "--stage2_fine.gated_pixelcnn.head", 8),
     *("--stage2_fine.save_every", 2, "--stage2_fine.eval_every", 4, "--stage2_fine.learning_rate", 0.1),
+    *("--stage2_fine.above_blocks", 2),
     *("--stage2.learning_rate", 0.1, "--stage2.average", 0.5, "--stage2_fine.average", 0.5),
     *("--sample.guidance", 2.0, "--stage2.label_dropout", 0.2, "--stage2_fine.label_dropout", 0.2),
 ]
