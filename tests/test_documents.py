@@ -199,11 +199,11 @@ def prepare(words: list[str], small_run: Path) -> None:
 def small(words: list[str]) -> list[str]:
     """The words behind `vqprior` with what makes them small."""
     more = BEHIND.get(words[0], [])
-    words = [*words, *OF_PRIORS.get(words[1] if more is SMALL else "", [])]
+    if more is SMALL:
+        levels = configs.typed(words, "stage1.levels") or ("2" if words[1] in OF_LEVELS else "1")
+        words = [*words, *OF_PRIORS.get(words[1], []), *(FINE if levels != "1" else [])]
     for name, flags in OF_TERMS.items():
         words = [*words, *(flags if name in words else [])]
-    levels = configs.typed(words, "stage1.levels") or ("2" if words[1] in OF_LEVELS else "1")
-    words = [*words, *(FINE if more is SMALL and levels != "1" else [])]
     root = ["--data.root", "PHOTOS"] if more is SMALL and "--data.root" not in words else []
     return [*words, *more, *root]
 
