@@ -119,6 +119,8 @@ def as_flags(tree: dict[str, Any]) -> list[str]:
         if key == "sample.label":
             flags.append(f"--{key}={_class_as_text(value)}")  # with a sign between: it may begin with a dash
         else:
+            if value is False and key.endswith("precision"):
+                value = "no"  # which YAML reads as false
             values = value if isinstance(value, (list, tuple)) else [value]
             flags += [f"--{key}", *(str(v) for v in values)]
     return flags

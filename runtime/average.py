@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Exponential moving average of a module's parameters; buffers are copied as they are.
+    """Exponential moving average of a module's parameters; buffers and what does not learn are copied as they
+    are, to the sign of a zero.
 
     Args:
         module: where it will be trained; its tensors must stay where they are in memory.
@@ -19,7 +20,7 @@ class WeightAverage:
         self.module, self.decay = module, decay
         state = module.state_dict()
         self.tensors = {name: value.detach().clone() for name, value in state.items()}
-        names = {name for name, _ in module.named_parameters()}
+        names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
         # Lists made once: two dictionaries over all tensors would cost the host a millisecond in each step
         self._weights = _pairs(self.tensors, state, [name for name in state if name in names])
         self._buffers = _pairs(self.tensors, state, [name for name in state if name not in names])

@@ -132,11 +132,11 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
         raise UserError(
             f"the checkpoint {path} cannot be read: its manifest is missing or damaged ({error})"
         ) from error
-    for name, digest in checkpoint.files.items() if verify else ():
+    for name, digest in checkpoint.files.items():
         file = path / name
         if not file.is_file():
             raise UserError(f"the checkpoint {path} is damaged: {name} is missing")
-        if sha256(file) != digest:
+        if verify and sha256(file) != digest:
             raise UserError(f"the checkpoint {path} is damaged: {name} does not match its checksum")
     return checkpoint
 
@@ -145,6 +145,11 @@ def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
     """The one with the lowest score, the latest of equals; None where none has a score."""
     scored = [saved for saved in checkpoints if saved.score is not None]
     return min(scored, key=lambda saved: (saved.score, -saved.step), default=None)
+
+
+def is_evaluated(folder: Path) -> bool:
+    """Whether a folder has a checkpoint with a score, so that there is a best one."""
+    return best_of(readable(folder)) is not None
 
 
 def newest(folder: Path, warn=print) -> Checkpoint | None:

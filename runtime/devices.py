@@ -274,6 +274,21 @@ def refuse_tf32(device: "torch.device", flag: str = "--precision") -> None:
 
 
 @contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Inside, if it is wanted, torch refuses what has no deterministic form on the device."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
 def convolutions(device: "torch.device", precision: Precision, *, tried: bool = False) -> Iterator[None]:
     """Inside, convolutions of fp32 tensors take TF32 where the precision is `tf32`, else IEEE arithmetic.
 

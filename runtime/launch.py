@@ -1,6 +1,5 @@
 """Devices, precision and processes: the thin layer between a training loop and accelerate."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,9 +55,6 @@ def accelerator_for(config: Config) -> Accelerator:
     Raises:
         UserError: the precision is not to be had on this device.
     """
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
     if config.precision == "tf32":
         devices.refuse_tf32(device_of_process())
     if config.precision == "fp16" and on_cpus():

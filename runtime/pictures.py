@@ -59,13 +59,12 @@ def hot(values: Tensor) -> Tensor:
 
 
 def pairs(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
-    """Rows of images [N, C, H, W] uint8, each row above its reconstructions -> one picture [H', W', 3]
-    uint8."""
-    rows = [
-        part
-        for both in zip(images.split(columns), reconstructions.split(columns), strict=True)
-        for part in both
-    ]
+    """Rows of images [N, C, H, W] uint8, each row above its reconstructions -> one picture [H', W', 3] uint8;
+    what is left of the last row of either is blank."""
+    columns = min(columns, len(images))
+    blank = images.new_full((-len(images) % columns, *images.shape[1:]), GREY)
+    both = (torch.cat([each, blank]).split(columns) for each in (images, reconstructions))
+    rows = [part for parts in zip(*both, strict=True) for part in parts]
     return grid(torch.cat(rows), columns)
 
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.configs.errors import UserError
+from vqprior.configs.errors import UserError, command_line
 from vqprior.configs.schema import MOST_LEVELS
 
 from .files import write_file, write_json
@@ -249,7 +249,8 @@ def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None
     if changed:
         raise UserError(
             f"{run.path} was begun with other settings: {'; '.join(changed)}. "
-            "Type the same settings to resume it, or --out with another folder for a new run"
+            "Type the same settings to resume it, or the run in place of them all "
+            f"({command_line('run', run.path)}), or --out with another folder for a new run"
         )
 
 

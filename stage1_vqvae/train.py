@@ -59,6 +59,7 @@ from .quantizers import Quantized, Quantizer
 from .score import CHOSEN, how_chosen, score_of
 from .vqvae import VQVAE
 
+READ = 64  # pictures at once, to find the variance of all
 KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
 
 Learnt = tuple[tuple[str, ...], Tensor, Tensor, Tensor, Tensor]
@@ -310,7 +311,9 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
 
 def _tell_best(config: Config, run: RunDir) -> None:
     """Say which checkpoint all that comes after uses."""
-    best, settings = on_main(checkpoint.best, run.stage1), config.stage1
+    best, settings = on_main(lambda: checkpoint.best_of(checkpoint.readable(run.stage1))), config.stage1
+    if best is None:  # as where fewer steps are asked for than are done
+        return
     error = "" if settings.adversarial else f", {best.score:.4g}"
     say(f"stage 1: {best.path} is used, chosen {how_chosen(settings)}{error}")
 
@@ -321,9 +324,14 @@ def spread(items: int, count: int) -> Tensor:
 
 
 def data_variance(data: DataSet) -> float:
-    """Variance of the sub-pixels, in [0, 1], of up to 4096 training images, spread evenly."""
-    indices = spread(len(data.train), 4096)
-    return max((data.train.images(indices).double() / 255).var().item(), 1e-6)
+    """Variance of the sub-pixels, in [0, 1], of up to 4096 training images, spread evenly; exact whatever the
+    chunks that they are read in."""
+    count = total = squares = 0
+    for indices in spread(len(data.train), 4096).split(READ):
+        values = data.train.images(indices).long()
+        count, total = count + values.numel(), total + int(values.sum())
+        squares += int(values.square_().sum())
+    return max((count * squares - total**2) / (count * (count - 1) * 255**2), 1e-6)
 
 
 def candidates(model: VQVAE, batch_size: int, chance: torch.Generator) -> Tensor:

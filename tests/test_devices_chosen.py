@@ -422,8 +422,8 @@ def test_kernels_are_tried_out_in_training_and_nowhere_else(machine):
             assert not cudnn.benchmark
         assert cudnn.benchmark
     with pipeline.training_on(cuda, Config(deterministic=True)):
-        assert not cudnn.benchmark
-    assert not cudnn.benchmark
+        assert not cudnn.benchmark and torch.are_deterministic_algorithms_enabled()
+    assert not cudnn.benchmark and not torch.are_deterministic_algorithms_enabled()
 
 
 def test_the_current_device_is_that_of_the_networks(machine, monkeypatch):

@@ -369,3 +369,13 @@ def test_several_codes_a_position_and_a_decoder_with_a_likelihood(pictures, tmp_
     known = np.load(run / "completions" / "picture0" / "completions.npz")["known"]
     # half of three squares: the one in the middle is hidden too
     assert known.tolist() == [[True] * 3 + [False] * 6] * 2
+
+
+def test_a_run_goes_on_with_codes_of_another_precision(command, pictures, tmp_path):
+    """Which `encode` was told; the prior has learnt from these."""
+    flags, run = ["--data.root", pictures], tmp_path / "run"
+    assert command("train-vqvae", "folder", *TINY, *flags, "--out", run)[0] == 0
+    assert command("encode", run, "--precision", "bf16")[0] == 0
+    assert command("train-prior", run)[0] == 0
+    code, printed = command("run", run)
+    assert code == 0, printed

@@ -240,3 +240,17 @@ def test_priors_of_all_levels_begin_from_those_of_another_run(run, tmp_path, com
         "run", "folder", *flags, "--stage2_fine.above_blocks", 1, "--out", tmp_path / "less"
     )
     assert code == 2 and "Type --stage2_fine.above_blocks 2 to begin" in " ".join(printed.split()), printed
+
+
+def test_a_prior_that_was_stopped_before_its_first_evaluation_goes_on(run, tmp_path, command):
+    """The pictures of the coarsest level, which comes first, need no finer prior."""
+    shutil.copytree(run, tmp_path / "run")
+    evaluated = tmp_path / "run" / "stage2-1" / "step-00000004"
+    whole = load_file(evaluated / "average.safetensors")
+    shutil.rmtree(evaluated)
+    code, printed = command("sample", tmp_path / "run", "--out", tmp_path / "samples")
+    assert code == 2 and "stage2-1" in printed, printed
+    code, printed = command("train-prior", tmp_path / "run")
+    assert code == 0, printed
+    found = load_file(evaluated / "average.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())

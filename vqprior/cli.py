@@ -79,7 +79,8 @@ def _encode(name: str, target: str | None, flags: list[str]) -> None:
 
 def _with_own(schema: type[Whole], name: str, target: str | None, flags: list[str]) -> tuple[Whole, Whole]:
     """The whole configuration with a command's own settings, and what it was before the flags."""
-    default = schema.of(_stored(target).for_inference())
+    stored = _stored(target)
+    default = schema.of(stored if schema is Check else stored.for_inference())
     brief.answer(name, target, flags, default)
     config = configs.parse_options(schema, flags, default=default, prog=f"vqprior {name} {target or 'RUN'}")
     _need_target(name, target)

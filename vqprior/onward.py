@@ -10,7 +10,7 @@ from vqprior.configs.commands import Check, EncodePictures, OtherPictures
 from vqprior.configs.errors import command_line
 from vqprior.configs.schema import Data
 from vqprior.runtime import devices
-from vqprior.runtime.run_dir import RunDir, checkpoint_folders
+from vqprior.runtime.run_dir import RunDir
 
 from .doctor import requirements
 
@@ -103,8 +103,10 @@ def _other_codes(run: RunDir) -> bool:
 
 
 def _has_priors(run: RunDir, levels: int) -> bool:
-    """Whether the prior of each level has a checkpoint."""
-    return all(checkpoint_folders(run.stage2_of(level)) for level in range(levels))
+    """Whether the prior of each level has a checkpoint to draw from."""
+    from vqprior.runtime import checkpoint
+
+    return all(checkpoint.is_evaluated(run.stage2_of(level)) for level in range(levels))
 
 
 def has(extra: str) -> bool:

@@ -29,7 +29,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.former import renamed
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
-from vqprior.runtime.devices import convolutions
+from vqprior.runtime.devices import convolutions, deterministic
 from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import heeded
 from vqprior.runtime.lineage import codes_origin
@@ -208,9 +208,12 @@ def _tell_skipped(run: RunDir) -> None:
         say(f"{len(skipped):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
 
 
-def training_on(device: "torch.device", config: Config) -> AbstractContextManager[None]:
-    """How convolutions are computed in the training loops."""
-    return convolutions(device, config.precision, tried=not config.deterministic)
+@contextmanager
+def training_on(device: "torch.device", config: Config) -> Iterator[None]:
+    """How the training loops compute: convolutions, and sums whose order would be left to chance."""
+    tried = not config.deterministic
+    with convolutions(device, config.precision, tried=tried), deterministic(config.deterministic):
+        yield
 
 
 def train_vqvae(config: Config) -> None:
@@ -405,7 +408,7 @@ def run(config: Config) -> None:
         with heeded():
             with in_training():
                 train_stage1(config, run, data)
-            encode_images(inference, run, data)
+            encode_images(_as_encoded(inference, run), run, data)
             with in_training():
                 _train_priors(config, run, range(config.stage1.levels))
             pictures = generate(config.sample, run)
@@ -419,6 +422,12 @@ def run(config: Config) -> None:
             f"metrics          {run.metrics}: {on_main(figures, run)}\n"
             f"curves           tensorboard --logdir {shlex.quote(str(run.path.parent))}"
         )
+
+
+def _as_encoded(config: Config, run: RunDir) -> Config:
+    """With the precision in which the codes of a run were made, where there are any."""
+    origin = on_main(codes_origin, run)
+    return replace(config, precision=origin["precision"]) if origin else config
 
 
 STEPS: dict[str, Callable[[Config], None]] = {
@@ -447,7 +456,7 @@ def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None"
 
     header = CodeMaps(run.codes, verify=False).header
     others = [other for other in range(len(header.levels)) if other != level]
-    if not on_main(lambda: all([*checkpoint.readable(run.stage2_of(other))] for other in others)):
+    if not on_main(lambda: all(checkpoint.is_evaluated(run.stage2_of(other)) for other in others)):
         return None
     device = device_of_process()
     there = {other: load_prior(on_main(checkpoint.best, run.stage2_of(other)), device) for other in others}

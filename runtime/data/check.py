@@ -15,8 +15,8 @@ import yaml
 
 from vqprior.configs import Config, as_flags, flatten
 from vqprior.configs.commands import Check
-from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Data
+from vqprior.configs.errors import UserError, command_line
+from vqprior.configs.schema import Data, Stage2
 
 from ..files import write_file
 from ..pictures import grid, save_png
@@ -286,6 +286,8 @@ def suggestion(
     square = 0.8 <= height / width <= 1.25
     sides = [min(height, width)] * 2 if square else [height, width]
     exact, levels, factor = (typed.get(name) for name in ("data.size", "stage1.levels", "stage1.factor"))
+    if any(name.startswith("stage2_fine.") for name in typed):  # which one level has no use for
+        levels = config.stage1.levels
     wanted = exact or [side * scale for side in sides]
     maps = _maps(wanted, levels, factor, exact=exact is not None)
     if maps is None:
@@ -301,7 +303,7 @@ def suggestion(
     fine = {
         "stage2_fine.batch_size": batch,
         "stage2_fine.steps": _steps(count, batch, passes=60),
-        "stage2_fine.layers": 16,
+        "stage2_fine.layers": _layers(16, config.stage2_fine),
         "stage2_fine.dropout": dropout,
     }
     suggested = {
@@ -314,13 +316,18 @@ def suggestion(
         "stage1.steps": _steps(count, of_stage1, passes=40),
         "stage2.batch_size": batch,
         "stage2.steps": _steps(count, batch, passes=60),
-        "stage2.layers": 8 if longest <= 8 else 16 if longest <= 16 else 20,
+        "stage2.layers": _layers(8 if longest <= 8 else 16 if longest <= 16 else 20, config.stage2),
         "stage2.dropout": dropout,
         **(fine if levels > 1 else {}),
     }
     if config.stage1.quantizer == "fsq":  # its levels say how many codes there are
         del suggested["stage1.K"]
     return {name: value for name, value in suggested.items() if name not in typed}
+
+
+def _layers(usual: int, settings: Stage2) -> int:
+    """As many layers as usual, and one for each block of PixelSNAIL at least."""
+    return max(usual, settings.pixelsnail.blocks) if settings.prior == "pixelsnail" else usual
 
 
 class Maps(NamedTuple):
@@ -413,7 +420,8 @@ def _write_preset(path: Path, config: Check, used: Data, settings: dict[str, Any
             branch = branch.setdefault(section, {})
         branch[field] = list(value) if isinstance(value, tuple) else value
     tree.setdefault("precision", "auto")
-    head = f"# Written by `vqprior check` for the pictures of {roots_of(used)}.\n#\n#   vqprior run {path}\n"
+    run = command_line("run", path)
+    head = f"# Written by `vqprior check` for the pictures of {roots_of(used)}.\n#\n#   {run}\n"
     text = head + yaml.safe_dump(tree, sort_keys=False)
     if path.exists():
         raise UserError(f"--write {path} is there already; give another name, or delete it")

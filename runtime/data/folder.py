@@ -36,6 +36,7 @@ OURS = frozenset((".unfinished", "CACHEDIR.TAG", ".vqprior"))
 MARKERS = {
     "samples.json": {"prior", "seed", "top_p"},
     "completions.json": {"prior", "codes_drawn"},
+    "scores.json": {"quantile", "restorations"},
     "run.json": {"format", "starts"},
 }
 """Files that this program writes, and keys that tell them from other people's."""

@@ -252,3 +252,10 @@ def test_no_flag_is_taken_for_one_of_a_launcher():
     for parser in (get_args_parser(), launch_command_parser()):
         options = [option for action in parser._actions for option in action.option_strings]
         assert not {flag for flag in mine for option in options if option.startswith(flag)}
+
+
+def test_no_precision_in_yaml_is_no_precision(tmp_path):
+    """YAML reads the word without quotation marks as false."""
+    (tmp_path / "a.yaml").write_text("precision: no\nsample: {precision: no}\n")
+    config = configs.parse(tmp_path / "a.yaml", [])
+    assert config.precision == config.sample.precision == "no"

@@ -54,3 +54,15 @@ def test_the_module_has_the_average_inside_and_its_own_weights_after():
         assert torch.equal(model[0].weight, average.tensors["0.weight"])
         raise RuntimeError("in the middle")
     assert (model[0].weight == 7).all()
+
+
+def test_what_does_not_learn_stays_to_the_sign_of_a_zero():
+    """Or weights that are kept as they are would have another fingerprint."""
+    model = network()
+    with torch.no_grad():
+        model[0].weight.fill_(-0.0)
+    model[0].weight.requires_grad_(False)
+    average = WeightAverage(model, decay=0.9)
+    for step in range(20):
+        average.update(average.weight(step))
+    assert average.tensors["0.weight"].signbit().all()

@@ -303,3 +303,31 @@ def test_pictures_of_large_maps_are_given_two_levels_in_words_and_the_preset_run
     few += " --stage1.codebook.kmeans False --sample.images 2 --precision no --data.workers 0"
     code, printed = command("run", written, *few.split(), "--out", tmp_path / "run")
     assert code == 0, printed
+
+
+def test_settings_of_a_finer_prior_that_are_typed_keep_the_levels(command, pictures, tmp_path):
+    flags = ["--data.root", pictures, "--data.validation", 0.2, "--data.test", 0.2, "--data.size", 16, 16]
+    flags += ["--stage2_fine.dropout", 0.3, "--out", tmp_path / "run"]
+    code, printed = command("check", "folder", *flags)
+    assert code == 0, printed
+    config = begun_with(printed)
+    assert config.stage1.levels == 2 and config.stage2_fine.dropout == 0.3
+    code, printed = command("check", "folder", *flags, "--write", tmp_path / "mine.yaml")
+    assert code == 0 and configs.parse(tmp_path / "mine.yaml", []).stage2_fine.dropout == 0.3
+
+
+def test_layers_are_enough_for_the_blocks_that_are_typed(command, pictures, tmp_path):
+    flags = ["--data.root", pictures, "--data.validation", 0.2, "--data.test", 0.2, "--data.size", 16, 16]
+    flags += ["--stage2.prior", "pixelsnail", "--stage2.pixelsnail.blocks", 10, "--out", tmp_path / "run"]
+    code, printed = command("check", "folder", *flags)
+    assert code == 0 and begun_with(printed).stage2.layers == 10, printed
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_a_written_preset_has_the_precision_of_the_other(command, pictures, tmp_path, precision):
+    mine, better = tmp_path / "my pictures.yaml", tmp_path / "my better.yaml"
+    mine.write_text(f"precision: {precision}\n")
+    flags = ["--data.root", pictures, "--data.validation", 0.2, "--data.test", 0.2, "--out", tmp_path / "run"]
+    code, printed = command("check", mine, *flags, "--data.size", 16, 16, "--write", better)
+    assert code == 0 and configs.parse(better, []).precision == precision, printed
+    assert f"vqprior run '{better}'" in better.read_text()  # what its head says works as it is printed

@@ -123,3 +123,15 @@ def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path, write):
     with pytest.raises(UserError, match="damaged"):
         checkpoint.newest(tmp_path, warn=lambda text: None).tensors("model")
     assert not executed.exists()
+
+
+def test_tensors_that_are_missing_are_passed_over_without_reading_any(tmp_path):
+    """As in a run that was copied in part: what stands before is used, and can be told the size of."""
+    save(tmp_path, 1, score=1.0)
+    save(tmp_path, 2, score=0.5)
+    assert checkpoint.is_evaluated(tmp_path)
+    (tmp_path / "step-00000002" / "model.safetensors").unlink()
+    assert [saved.step for saved in checkpoint.readable(tmp_path)] == [1]
+    assert checkpoint.best(tmp_path).megabytes > 0
+    (tmp_path / "step-00000001" / "model.safetensors").unlink()
+    assert not checkpoint.is_evaluated(tmp_path)

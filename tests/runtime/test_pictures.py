@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.utils import make_grid
 
-from vqprior.runtime.pictures import grid, hot, tiled
+from vqprior.runtime.pictures import grid, hot, pairs, tiled
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -34,3 +34,17 @@ def test_hotter_is_lighter_from_black_to_white_and_beyond():
     light = torch.tensor([0.299, 0.587, 0.114]) @ colours
     assert (light[20:61].diff() > 0).all()
     assert (colours[:, :21] == 0).all() and (colours[:, 60:] == 255).all()
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 20])
+def test_each_row_stands_above_its_reconstructions(count):
+    """The last one, too, which may be short."""
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
+    picture = pairs(images, images + 100)
+    columns = min(count, 8)
+    cells = picture[2::98, 2::98, 0][:, :columns]
+    for row in range(-(-count // columns)):
+        shown = min(columns, count - row * columns)
+        expected = torch.arange(row * columns, row * columns + shown)
+        assert cells[2 * row, :shown].tolist() == expected.tolist()
+        assert cells[2 * row + 1, :shown].tolist() == (expected + 100).tolist()

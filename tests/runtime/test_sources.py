@@ -126,17 +126,19 @@ def test_each_real_folder_is_visited_once(tmp_path):
 
 def test_what_is_no_data_is_left_out_and_counted(tmp_path):
     write_pictures(tmp_path, 4)
-    ours = ("begun", "cache", "completions", "marked", "run", "samples")
+    ours = ("begun", "cache", "completions", "marked", "run", "samples", "scores")
     contents = {
         "run.json": '{"format": 1, "starts": []}',
         "samples.json": '{"prior": "", "seed": 0, "top_p": 1}',
         "completions.json": '{"prior": "", "codes_drawn": 3}',
+        "scores.json": '{"quantile": 0.99, "restorations": 4}',
     }
     for folder, files in {
         "run": ("config.yaml", "run.json", "figure.png"),
         "samples": ("samples.json", "0.png"),
         "begun": (".unfinished", "0.png"),
         "completions": ("completions.json", "0.png"),
+        "scores": ("scores.json", "0.png"),
         "cache": ("CACHEDIR.TAG", "0.png"),
         "marked": (".vqprior", "0.png"),
         ".thumbs": ("0.png",),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.pretend_device import pretend
 from vqprior.configs import Config
 from vqprior.configs.schema import Data, Stage1
 from vqprior.stage1_vqvae.measure import Reconstruction, decoder_bits_per_dim, measure
+from vqprior.stage1_vqvae.train import data_variance
 from vqprior.stage1_vqvae.vqvae import VQVAE
 
 HOW = dict(precision="no", channels_last=True)
@@ -87,3 +89,14 @@ def test_a_device_measures_what_the_cpu_measures(kind):
     # Sums over processes are in fp32 where there is no fp64
     assert found == pytest.approx(expected, rel=1e-12 if kind == "cuda" else 1e-5)
     assert found_bits == pytest.approx(bits, rel=1e-12 if kind == "cuda" else 1e-6)
+
+
+@pytest.mark.parametrize("count", [3, 64, 150])
+def test_the_variance_of_the_data_is_exact_and_few_pictures_are_held(count):
+    """4,096 pictures of 256x256 pixels at once took 13 GB."""
+    train, asked = Pictures(count), []
+    read = train.images
+    train.images = lambda indices: (asked.append(len(indices)), read(indices))[1]
+    found = data_variance(SimpleNamespace(train=train))
+    assert found == pytest.approx((train.pixels.double() / 255).var().item(), rel=1e-12)
+    assert max(asked) <= 64 and sum(asked) == count
