@@ -221,8 +221,10 @@ class Studio:
         shown = torch.zeros(len(codes[0]), 4, *size, dtype=torch.uint8)
         for index, (level, of_level) in enumerate(zip(self.levels, codes, strict=False)):
             squares = of_level[:, :, :: level.codes_per_position]
-            squares = squares.repeat_interleave(size[0] // squares.shape[1], 1)
-            squares = squares.repeat_interleave(size[1] // squares.shape[2], 2)  # [N, H, W]
+            rows, columns = (
+                torch.arange(side) * of // side for side, of in zip(size, squares.shape[1:], strict=True)
+            )
+            squares = squares[:, rows][:, :, columns]  # [N, H, W]
             finest = index == len(self.levels) - 1
             colour = decoded if finest else colours(level.K)[squares.clamp(min=0)].permute(0, 3, 1, 2)
             opaque = torch.cat([colour, torch.full_like(colour[:, :1], 255)], dim=1)

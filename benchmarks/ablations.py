@@ -86,13 +86,13 @@ def figures(run: Path, config: Config, classifier_steps: int) -> dict[str, Any] 
         return None
     one, two, ladder, labels = (metrics[part] for part in ("stage1", "stage2", "ladder", "labels"))
     return {
-        "ms/step": 1000 * config.stage1.batch_size / images_per_second(run),
+        "ms/step": milliseconds(run, config.stage1.batch_size),
         "MSE": one["mse"],
         "PSNR": one["psnr"],
         "SSIM": one["ssim"],
-        "perplexity": one["perplexity"],
-        "usage": one["usage"],
-        "bits/code": two["bits_per_code"],
+        "perplexity": [level["perplexity"] for level in one.get("levels", [one])],
+        "usage": [level["usage"] for level in one.get("levels", [one])],
+        "bits/code": two.get("bits_per_code"),  # which several levels have each
         "bits/image": two["bits_per_image"],
         "FD rec": ladder["rows"]["reconstructions"]["frechet"],
         "FD": ladder["rows"]["samples"]["frechet"],
@@ -101,9 +101,16 @@ def figures(run: Path, config: Config, classifier_steps: int) -> dict[str, Any] 
     }
 
 
-def images_per_second(run: Path) -> float:
-    """Of training stage one, the median over its intervals."""
-    return float(np.median([*scalars(RunDir(run), ".")["stage1_speed/images_per_second"].values()]))
+def milliseconds(run: Path, batch: int) -> float | None:
+    """Of a step of stage one, the median over its intervals; None where it is another run's."""
+    speed = scalars(RunDir(run), ".").get("stage1_speed/images_per_second")
+    return 1000 * batch / float(np.median([*speed.values()])) if speed else None
+
+
+def cell(value: float | list[float] | None) -> str:
+    """A figure, or those of several levels."""
+    values = value if isinstance(value, list) else [value]
+    return "/".join("-" if one is None else f"{one:.4g}" for one in values)
 
 
 def reconstructions(runs: list[Path], columns: int = 12) -> torch.Tensor:
@@ -185,7 +192,7 @@ def main() -> None:
     columns = [*next(iter(table.values()), ())]
     print(f"{'':<16}" + "".join(f"{column:>12}" for column in columns))
     for name, row in table.items():
-        print(f"{name:<16}" + "".join(f"{row[column]:>12.4g}" for column in columns))
+        print(f"{name:<16}" + "".join(f"{cell(row[column]):>12}" for column in columns))
 
 
 if __name__ == "__main__":

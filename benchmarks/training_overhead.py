@@ -207,7 +207,7 @@ def stage2_step(config: Config) -> Callable[..., None]:
 
     def step(codes: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor) -> None:
         dropped = model.dropout(onto(model.dropout_keys(config.seed, positions), accelerator.device))
-        logits = rearrange(network(codes, labels, dropped), "b k h w -> (b h w) k")
+        logits = rearrange(network(codes, labels, dropped=dropped), "b k h w -> (b h w) k")
         accelerator.backward(F.cross_entropy(logits, codes.flatten()))
         optimizer.step()
         optimizer.zero_grad()

@@ -73,7 +73,7 @@ def stage2(config: Config, precision: str, channels_last: bool, compiled: bool) 
     def step() -> None:
         dropped = model.dropout(onto(model.dropout_keys(config.seed, torch.arange(batch)), device))
         with autocast(device, precision):
-            logits = network(codes, labels, dropped)
+            logits = network(codes, labels, dropped=dropped)
         F.cross_entropy(logits.float(), codes).backward()
         optimizer.step()
         optimizer.zero_grad()

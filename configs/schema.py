@@ -5,6 +5,7 @@ A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import prod
+from numbers import Integral
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, get_args
 
@@ -642,8 +643,12 @@ class Drawing:
     to 10 bits on NVIDIA GPUs since Ampere."""
 
     def __post_init__(self):
-        if self.batch_size != "auto" and self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1, or auto")
+        if not isinstance(self.seed, Integral) or not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed!r}; it is a whole number of 64 bits")
+        if self.batch_size != "auto" and not (isinstance(self.batch_size, Integral) and self.batch_size > 0):
+            raise ValueError(f"batch_size is {self.batch_size!r}; it is a whole number, at least 1, or auto")
+        if self.method not in get_args(Method):
+            raise ValueError(f"method is {self.method!r}; it is one of {', '.join(get_args(Method))}")
         if self.guidance < 0:
             raise ValueError(
                 f"guidance is {self.guidance}; it must not be negative (1 leaves the prior as it is)"
@@ -682,8 +687,8 @@ class Sample(Drawing):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.images < 1:
-            raise ValueError(f"images is {self.images}; it must be at least 1")
+        if not isinstance(self.images, Integral) or self.images < 1:
+            raise ValueError(f"images is {self.images!r}; it is a whole number, at least 1")
 
 
 @dataclass(frozen=True)
@@ -760,6 +765,10 @@ class Config:
     def stage2_of(self, level: int) -> Stage2:
         """The settings of the prior of a level, 0 being the coarsest."""
         return self.stage2_fine if level else self.stage2
+
+    def kinds_of_priors(self) -> list[str]:
+        """The kinds of the levels' priors, each once, that of the coarsest first."""
+        return [*dict.fromkeys(self.stage2_of(level).prior for level in range(self.stage1.levels))]
 
     def unused(self) -> list[str]:
         """The sections that change nothing under the other settings: runs that differ in them are alike."""

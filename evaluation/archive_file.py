@@ -48,6 +48,8 @@ def read_archive(
     if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]):
         found = f"{len(images)} images and labels {labels.dtype} {list(labels.shape)}"
         raise UserError(f"{path} holds {found}; expected one label for each image, a whole number")
+    if labels is not None and (labels == -1).all():  # as `sample` writes where no class was told
+        labels = None
     if labels is not None and own_names is not None and len(own_names) and label_names:
         labels = _by_name(labels, own_names, label_names, path)
     numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))

@@ -83,9 +83,7 @@ def _front_matter(out: RunDir, settings: Export) -> str:
 
 def _purpose(out: RunDir, codes: Figures) -> str:
     config = out.config()
-    priors = " and ".join(
-        dict.fromkeys(config.stage2_of(level).prior for level in range(config.stage1.levels))
-    )
+    priors = " and ".join(config.kinds_of_priors())
     maps = in_words(Level(**level) for level in codes["levels"])
     classes = f", of {len(codes['label_names'])} classes" if codes["label_names"] else ""
     if config.data.source == "codes":
@@ -192,7 +190,7 @@ LIMITS: dict[str, Template] = {
     "labels": "A classifier that is right about {classifier_accuracy:.1%} of real test pictures sees the "
     "label that was asked for in {label_accuracy:.1%} of the samples.",
     "copies": "{pixels[share]:.1%} of the samples are nearer to a training picture, in pixels, than 99 % of "
-    "test pictures are; 1 % would be chance, and more would be memory.",
+    "test pictures are; 1 % would be chance, much more memory, or blur, which is near to all.",
 }
 """What the figures of a part of the evaluation say of what the model cannot do."""
 

@@ -79,5 +79,6 @@ def _first_least(distances: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def copy_share(samples: Tensor, real: Tensor) -> float:
-    """Share of samples nearer to the training set than 99 % of real images, by distances [N] and [M]."""
-    return (samples < real.double().quantile(0.01)).double().mean().item()
+    """Share of samples as near to the training set as the nearest 1 % of real images, or nearer, by distances
+    [N] and [M]."""
+    return (samples <= real.double().quantile(0.01)).double().mean().item()

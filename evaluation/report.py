@@ -17,7 +17,7 @@ from vqprior.configs.errors import UserError, command_line
 from vqprior.runtime.chunks import in_chunks
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
-from vqprior.runtime.pictures import grid, tiled, to_uint8
+from vqprior.runtime.pictures import beneath, grid, tiled, to_uint8
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.labels import label_of_text
@@ -70,6 +70,7 @@ def _page(subject: Subject) -> str:
     codebooks = [(title(level), pictures[f"codebook{level}"]) for level in range(len(subject.levels))]
     return environment.get_template("report.html").render(
         name=run.path.resolve().name,
+        priors=" and ".join(run.config().kinds_of_priors()),
         images=filled("{images:,}", protocol),
         tiles=_tiles(metrics),
         sections=[*shown(metrics)],
@@ -140,12 +141,9 @@ def _pictures(subject: Subject, tables: Iterable[Table]) -> dict[str, str]:
     x = test.images(torch.linspace(0, len(test) - 1, min(RECONSTRUCTIONS, len(test))).long())
     x_hat = subject.reconstruct(x)
     errors = ((x.int() - x_hat.int()).abs() * 4).clamp(max=255).to(torch.uint8)
-    across = min(ACROSS, len(x))
-    groups = zip(*(images.split(across) for images in (x, x_hat, errors)), strict=True)
-    three = [images for group in groups for images in group]
     pictures = {
         "samples": _png(grid(samples, columns)),
-        "reconstructions": _png(grid(torch.cat(three), across)),
+        "reconstructions": _png(beneath(x, x_hat, errors, columns=ACROSS)),
     }
     for level in range(len(subject.levels)):
         pictures[f"codebook{level}"] = _png(_codebook(subject, level))

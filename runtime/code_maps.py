@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError, command_line
+from vqprior.configs.schema import Data
 
 from .codes import Codes, Level
 from .files import sha256, write_array, write_file, write_json
@@ -226,9 +227,13 @@ def to_encode(folder: Path) -> str:
     """The command that makes the code maps of a folder; where the pictures are must be said if they are no
     longer where the run had them, as for an export."""
     run = RunDir(folder.parent)
-    data = run.config().data if is_run_dir(run.path) else None
-    moved = data and data.source == "folder" and not data.train_root and not Path(data.root).is_dir()
+    moved = is_run_dir(run.path) and are_elsewhere(run.config().data)
     return command_line("encode", run.path, *(["--data.root", "PHOTOS"] if moved else []))
+
+
+def are_elsewhere(data: Data) -> bool:
+    """Whether the pictures of a run are no longer where it had them, as for an export on another machine."""
+    return data.source == "folder" and not data.train_root and not Path(data.root).is_dir()
 
 
 @dataclass(frozen=True)

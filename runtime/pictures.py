@@ -58,13 +58,13 @@ def hot(values: Tensor) -> Tensor:
     return (torch.stack(channels, dim=1) * 255).round().to(torch.uint8)
 
 
-def pairs(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
-    """Rows of images [N, C, H, W] uint8, each row above its reconstructions -> one picture [H', W', 3] uint8;
-    what is left of the last row of either is blank."""
+def beneath(images: Tensor, *made: Tensor, columns: int = 8) -> Tensor:
+    """Rows of images [N, C, H, W] uint8, each row above what was made of it, such as reconstructions -> one
+    picture [H', W', 3] uint8; what is left of a last row is blank."""
     columns = min(columns, len(images))
     blank = images.new_full((-len(images) % columns, *images.shape[1:]), GREY)
-    both = (torch.cat([each, blank]).split(columns) for each in (images, reconstructions))
-    rows = [part for parts in zip(*both, strict=True) for part in parts]
+    all_of = (torch.cat([each, blank]).split(columns) for each in (images, *made))
+    rows = [part for parts in zip(*all_of, strict=True) for part in parts]
     return grid(torch.cat(rows), columns)
 
 

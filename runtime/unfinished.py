@@ -75,9 +75,10 @@ class Unfinished:
         """The parts 0 to count - 1, each opened when it is its turn."""
         return (np.load(self.part(index), mmap_mode="r") for index in range(count))
 
-    def settled(self, name: str) -> Any:
-        """One setting of the call that was finished or begun here, if all its others are these; else None."""
-        for file in (self.out / self.record, self.begun):
+    def settled(self, name: str, *, begun: bool = True) -> Any:
+        """One setting of the call that was finished here, or was `begun`, if all its others are these; else
+        None."""
+        for file in (self.out / self.record, *([self.begun] if begun else [])):
             there = read_json(file)
             if isinstance(there, dict) and there | {name: self.settings[name]} == self.settings:
                 return there.get(name)

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -71,8 +72,9 @@ def generate(settings: Sample, run: RunDir) -> Path:
         if record[name] == getattr(Sample(), name):
             del record[name]
     unfinished = Unfinished(out, "samples.json", record, "sample")
-    # for `auto` that of the call which was begun there: its chunks are of that size
-    batch_size = on_main(lambda: unfinished.settled("batch_size") or networks.batch_size_of(settings))
+    # What is done is done with any size; for `auto` that of a call which was begun there: its chunks have it
+    as_begun = partial(unfinished.settled, "batch_size", begun=settings.batch_size == "auto")
+    batch_size = on_main(lambda: as_begun() or networks.batch_size_of(settings))
     settings = replace(settings, batch_size=batch_size)
     unfinished = replace(unfinished, settings=record | {"batch_size": batch_size})
     if settings.precision == "tf32":

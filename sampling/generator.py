@@ -3,6 +3,7 @@ files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -115,7 +116,7 @@ class Generator:
         method: Method | None = None,
         verify: bool = False,
     ) -> np.ndarray:
-        """Draw images 0 to n-1 of a seed: the same as `vqprior sample` writes.
+        """Draw images 0 to n-1 of a seed: the same as `vqprior sample --seed SEED --label ""` writes.
 
         Args:
             n: number of images; without it as many as there are labels.
@@ -174,7 +175,7 @@ class Generator:
             if each is None:
                 raise UserError("say how many images: n, or one label for each image")
             n = len(each)
-        settings = self._settings(images=n, **passes)
+        settings = self._settings(images=n, seed=seed, **passes)
         numbers = torch.arange(n)
         in_turn = self.networks.labels_for(numbers)
         chosen = in_turn if labels is None else label_numbers(labels, n, self.label_names)
@@ -257,12 +258,14 @@ class Generator:
                 range.
         """
         draws = n if draws is None else draws
-        if not 1 <= n <= draws:
-            raise UserError(f"n is {n} and draws is {draws}; n must be at least 1 and at most draws")
+        if not (isinstance(n, Integral) and isinstance(draws, Integral) and 1 <= n <= draws):
+            raise UserError(
+                f"n is {n} and draws is {draws}; they are whole numbers, n at least 1 and at most draws"
+            )
         vqvae = self.networks.vqvae
         picture = as_images(as_tensor(image)[None], vqvae)[0]  # [C, H, W]
         hidden = as_mask(mask, vqvae)
-        settings = self._settings(batch_size=batch_size, precision=precision, method=method)
+        settings = self._settings(seed=seed, batch_size=batch_size, precision=precision, method=method)
         chosen = self.numbers_of(labels, draws)
         guidance = 1.0 if labels is None else guidance
         choice = self._choice(draws, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
@@ -439,7 +442,7 @@ class Generator:
         if not 0 < quantile < 1 or restorations < 1:
             found = f"quantile is {quantile} and restorations is {restorations}"
             raise UserError(f"{found}; they take a share between 0 and 1, and at least 1")
-        settings = self._settings(batch_size=batch_size, precision=precision)
+        settings = self._settings(seed=seed, batch_size=batch_size, precision=precision)
         passes = dict(batch_size=settings.batch_size, precision=settings.precision)
         given = as_images(images, self.networks.vqvae)
         usual = self.usual(**passes) if usual is None else usual
@@ -454,8 +457,9 @@ class Generator:
                 limits,
                 restorations=restorations,
                 sampling=sampling,
+                own=len(chunk.items),
             )
-            parts.append([chunk.own(of_chunk) for of_chunk in scored])
+            parts.append(scored)
         joined = Scored(*map(torch.cat, zip(*parts, strict=True)))
         return joined.of_users(usual, self.tokenizer.levels)
 

@@ -330,9 +330,11 @@ class Networks:
                 with self._spares[level].lent() as workspace:
                     noise = self._noise(level, sampling.seed, images[at], workspace)
                     judged = Judged(*map(chunk.own, Judged.of(choice, logits, noise)))
-                of_chunk = choice.temperature
-                temperature = chunk.own(of_chunk) if isinstance(of_chunk, Tensor) else of_chunk
-                parts.append(verified(judged, chunk.own(maps[level]), chunk.own(drawn), temperature))
+                own = [
+                    chunk.own(value) if isinstance(value, Tensor) else value
+                    for value in (choice.temperature, choice.guidance)
+                ]
+                parts.append(verified(judged, chunk.own(maps[level]), chunk.own(drawn), *own))
         return Verified.joined(parts)
 
     def _noise(self, level: int, seed: int, images: Tensor, workspace: Workspace) -> Noise:

@@ -30,7 +30,7 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision
 from vqprior.runtime.code_maps import CodeMaps, to_encode
-from vqprior.runtime.codes import Codes, Level, apart, codes_onto, in_a_row
+from vqprior.runtime.codes import Codes, Level, apart, codes_onto, in_a_row, picked
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.lineage import codes_origin
 from vqprior.runtime.randomness import some_of
@@ -192,8 +192,10 @@ def score(
     *,
     restorations: int,
     sampling: Sampling,
+    own: int | None = None,
 ) -> Scored:
-    """Score B images uint8 [B, C, H, W], in one pass but for the restorations.
+    """Score B images uint8 [B, C, H, W], in one pass but for the restorations; or the first `own` of them,
+    where the others are padding.
 
     What comes of an image is a function of it alone: restoration r has the noise of image number r.
 
@@ -204,14 +206,15 @@ def score(
     tokenizer, levels, R = networks.tokenizer, networks.tokenizer.levels, restorations
     codes = tokenizer.codes_of(images, precision=tokenizer.precision)
     bits, labels = bits_by_place(networks, codes, label, sampling.precision)
-    redrawn = bits > limits
+    images, bits, labels = (None if each is None else each[:own] for each in (images, bits, labels))
+    reconstructed = tokenizer.images_of(codes, precision=tokenizer.precision)[:own]
+    codes, redrawn = picked(codes, slice(own)), bits > limits
 
     known = torch.where(redrawn, -1, in_a_row(codes)).repeat_interleave(R, 0)
     labels = None if labels is None else labels.repeat_interleave(R)
     numbers = torch.arange(R).repeat(len(images))
     drawn = networks.codes(numbers, labels, sampling, apart(known, levels))
     restored = networks.decode(drawn, sampling).unflatten(0, (-1, R))
-    reconstructed = tokenizer.images_of(codes, precision=tokenizer.precision)
     return Scored(
         bits,
         redrawn,

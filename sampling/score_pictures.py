@@ -96,7 +96,8 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
             return
         images, readable = read_chunk(pictures, places, size, data, settings, unfinished.folder)
         sampling = Sampling(settings.seed, precision=precision, batch_size=size)
-        scored = score(networks, images, label, limits, restorations=settings.restorations, sampling=sampling)
+        how = dict(restorations=settings.restorations, sampling=sampling, own=len(places))
+        scored = score(networks, images, label, limits, **how)
         warm = heat(scored.bits, levels, data.size) / white
         for at, number in enumerate(places.tolist()):
             if readable[at]:

@@ -28,7 +28,7 @@ of the same sums."""
 
 class Verified(NamedTuple):
     """What a full forward says of drawn codes; gaps are of logits, before they are divided by the
-    temperature."""
+    temperature, and in guided ones as many times smaller as guidance makes their rounding larger."""
 
     codes: int  # that were drawn
     differing: int  # that it would choose otherwise
@@ -88,7 +88,13 @@ class Judged(NamedTuple):
         return cls(*(torch.stack(parts, 1) for parts in zip(*rows, strict=True)))
 
 
-def verified(judged: Judged, codes: Tensor, drawn: Tensor, temperature: float | Tensor = 1.0) -> Verified:
+def verified(
+    judged: Judged,
+    codes: Tensor,
+    drawn: Tensor,
+    temperature: float | Tensor = 1.0,
+    guidance: float | Tensor = 1.0,
+) -> Verified:
     """Compare codes [B, h, w] with what a full forward would choose.
 
     A drawn code is right up to a gap if logits that move by no more against each other may make it the
@@ -96,7 +102,7 @@ def verified(judged: Judged, codes: Tensor, drawn: Tensor, temperature: float | 
 
     Args:
         drawn: bool [B, h, w], false where a code was known and not drawn.
-        temperature: of all maps, or [B].
+        temperature, guidance: of all maps, or [B]. Guided logits g c + (1 - g) u hold the rounding of both.
     """
     if not drawn.any():
         return Verified(0, 0, inf, 0.0)
@@ -107,8 +113,10 @@ def verified(judged: Judged, codes: Tensor, drawn: Tensor, temperature: float | 
         ~judged.allowed, -inf
     )
     outside = own(judged.edge)[..., 0].masked_fill(own(judged.allowed)[..., 0], 0)
-    gap = torch.maximum(ahead.amax(-1), outside) * along(temperature, outside)
-    tie = (best.values[..., 0] - best.values[..., 1]) * along(temperature, outside)
+    g = along(guidance, outside)
+    scale = along(temperature, outside) / (abs(g) + abs(1 - g))
+    gap = torch.maximum(ahead.amax(-1), outside) * scale
+    tie = (best.values[..., 0] - best.values[..., 1]) * scale
     differs = (best.indices[..., 0] != codes) & drawn
     return Verified(
         int(drawn.sum()),

@@ -385,4 +385,4 @@ def reconstruct(model: VQVAE, images: Tensor, config: Config) -> Tensor:
     x = pictures.to_float(images, model.device, channels_last=config.channels_last)
     with evaluating(model):
         x_hat = pictures.to_uint8(model.likelihood.image(model(x).prediction))
-    return pictures.pairs(images, x_hat)
+    return pictures.beneath(images, x_hat)

@@ -37,9 +37,17 @@ def after_training(run: RunDir, levels: int) -> Words:
 
 
 def after_sampling(run: RunDir, out: Path) -> Words:
-    """To measure the run; one without code maps, such as an export, is only looked at, with other samples
-    beside those in `out`."""
-    return ("evaluate", run.path) if run.codes.is_dir() else to_play(run, free(out, "2"))
+    """To measure the run; one without code maps or pictures, such as an export, is only looked at, with other
+    samples beside those in `out`."""
+    from vqprior.runtime.code_maps import are_elsewhere
+
+    measured = run.codes.is_dir() and not are_elsewhere(run.config().data)
+    return to_measure(run) if measured else to_play(run, free(out, "2"))
+
+
+def to_measure(run: RunDir) -> Words:
+    """The figures of a run, whose samples are to be of all classes."""
+    return "evaluate", run.path, *(["--sample.label", ""] if run.config().sample.label else [])
 
 
 def after_measuring(run: RunDir, data: Data) -> Words:

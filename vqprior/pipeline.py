@@ -397,7 +397,7 @@ def run(config: Config) -> None:
     config = _settled(config)
     out = config.out
     with (
-        _told("run", config, _pictures(config), out, after=lambda: ("evaluate", out)),
+        _told("run", config, _pictures(config), out, after=partial(onward.to_measure, RunDir(Path(out)))),
         _started_with_data(config) as (config, run, data),
     ):
         inference = config.for_inference()

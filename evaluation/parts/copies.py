@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vqprior.runtime.pictures import pairs, save_png, to_float
+from vqprior.runtime.pictures import beneath, save_png, to_float
 from vqprior.runtime.processes import on_main
 
 from ..features import features_at, features_of
@@ -16,6 +16,7 @@ from ..subject import Subject
 from ..tables import Figures, Row, Table, list_table
 
 PAGE = 32  # samples shown beside their nearest training images
+NOTE = "By chance it would be 1 %. Blur, too, is near to many: look at the pictures first."
 ROWS = (
     Row("in pixels", "{pixels[share]:.2%}"),
     Row("in features", "{features[share]:.2%}", "features"),
@@ -46,7 +47,7 @@ def copies(subject: Subject) -> Figures:
             "distances": distances[:count][:PAGE].tolist(),
             "nearest": which[:count][:PAGE].tolist(),
         }
-        picture = pairs(subject.row("samples")(page), train.images(which[page]))
+        picture = beneath(subject.row("samples")(page), train.images(which[page]))
         on_main(save_png, subject.folder / f"nearest_{space}.png", picture)
     return figures
 
@@ -72,7 +73,7 @@ def tables(figures: Figures) -> list[Table]:
     words = "Samples, each row above the nearest training images in {}."
     pictures = tuple((f"nearest_{space}.png", words.format(space)) for space in spaces)
     title = "{images:,} samples: nearer to a training image than 99 % of test images are"
-    return [list_table(title, ROWS, figures, note="By chance it would be 1 %.", pictures=pictures)]
+    return [list_table(title, ROWS, figures, note=NOTE, pictures=pictures)]
 
 
 PART = Part("copies", "Nearest training images", copies, tables, depends_on=(row_size, drawing, features))

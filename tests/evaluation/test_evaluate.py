@@ -201,6 +201,19 @@ def test_an_array_without_a_name_is_no_archive(evaluated, tmp_path, command):
     assert code == 2 and "not an archive of images" in printed
 
 
+def test_samples_without_classes_are_measured_beside_those_with(evaluated, tmp_path, command):
+    """Labels of -1 are what `sample` writes where no class was told."""
+    run, n = tmp_path / "run", metrics(evaluated)["ladder"]["images"]
+    shutil.copytree(evaluated, run)
+    images = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "none.npz", images=images, labels=np.full(n, -1), label_names=["ant", "bee"])
+    code, printed = command("evaluate", run, *FLAGS, "--archives", tmp_path / "none.npz")
+    assert code == 0, printed
+    assert np.load(tmp_path / "none.npz")["labels"].min() == -1
+    (found,) = metrics(run)["archives"].values()
+    assert found["frechet"] > 0 and "label_accuracy" not in found
+
+
 def test_of_a_large_archive_images_of_all_classes_are_measured(evaluated, tmp_path, command, monkeypatch):
     """Archives may be sorted by class; the first images are then of one alone."""
     run, n = tmp_path / "run", metrics(evaluated)["ladder"]["images"]

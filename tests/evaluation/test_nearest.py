@@ -83,3 +83,5 @@ def test_the_share_of_copies():
     real = torch.arange(1, 1001).double()  # 1 % of them are below about 11
     assert copy_share(torch.tensor([0.0, 5.0, 500.0, 2000.0]), real) == 0.5
     assert copy_share(real, real) == pytest.approx(0.01)
+    twice = torch.cat([torch.zeros(2), 1 + torch.rand(98)])  # test pictures that stand in training, too
+    assert copy_share(torch.zeros(100), twice) == 1 and copy_share(torch.ones(100) / 2, twice) == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.utils import make_grid
 
-from vqprior.runtime.pictures import grid, hot, pairs, tiled
+from vqprior.runtime.pictures import beneath, grid, hot, tiled
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -40,7 +40,7 @@ def test_hotter_is_lighter_from_black_to_white_and_beyond():
 def test_each_row_stands_above_its_reconstructions(count):
     """The last one, too, which may be short."""
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
-    picture = pairs(images, images + 100)
+    picture = beneath(images, images + 100)
     columns = min(count, 8)
     cells = picture[2::98, 2::98, 0][:, :columns]
     for row in range(-(-count // columns)):

@@ -179,3 +179,18 @@ def test_a_full_disk_is_a_message_and_the_same_command_goes_on(
     monkeypatch.undo()
     assert command(*arguments)[0] == 0
     assert (out / "samples.npz").read_bytes() == (drawn / "samples.npz").read_bytes()
+
+
+def test_going_on_with_a_smaller_batch_is_heeded(finished_run, tmp_path, command, monkeypatch):
+    """As where the first one did not fit; what is done is done with any."""
+    arguments = ["sample", finished_run, "--images", 11, "--seed", 5, "--out", tmp_path / "out"]
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "save_png", dies)
+        assert command(*arguments, "--batch_size", 9)[0] == 130
+    assert command(*arguments, "--batch_size", 2)[0] == 0
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["batch_size"] == 2
+    assert "done" in command(*arguments, "--batch_size", 9)[1]

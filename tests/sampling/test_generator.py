@@ -133,6 +133,10 @@ def test_mistakes_in_numbers_for_each_image_are_answered(generator):
         (lambda: generator.sample(2, batch_size=0), "batch_size is 0"),
         (lambda: generator.sample(2, precision="fp8"), "no, bf16, fp16"),
         (lambda: generator.sample(0), "at least 1"),
+        (lambda: generator.sample(2.5), "whole number"),
+        (lambda: generator.sample(2, batch_size=2.5), "whole number"),
+        (lambda: generator.sample(2, method="paralel"), "cached, parallel"),
+        *((lambda seed=seed: generator.sample(2, seed=seed), "seed is") for seed in (1.5, 2**63, "1")),
     ):
         with pytest.raises(UserError, match=words):
             call()

@@ -245,3 +245,20 @@ def test_evaluation_records_it(finished_run, tmp_path, command):
     assert code == 0 and "all differences are within rounding" in printed, printed
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["verification"]
     assert found["codes"] == 20 and found["differing"] == 0 and found["sound"] == "yes"
+
+
+def test_guidance_that_enlarges_rounding_is_no_error():
+    """Guided logits g c + (1 - g) u hold the rounding of both."""
+    logits, drawn = [2.0, 2.0 + 0.9, 0.0], torch.ones(1, 1, 1, dtype=torch.bool)
+    codes = torch.zeros(1, 1, 1, dtype=torch.int64)
+    for guidance, expected in ((1.0, 0.9), (2.0, 0.3), (5.0, 0.1), (torch.tensor([5.0]), 0.1), (0.5, 0.9)):
+        found = verified(judged_by(Choice(), [logits]), codes, drawn, 1.0, guidance)
+        assert found.largest_gap == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_of_much_guidance_in_bf16_are_proved(kind):
+    both, images = networks(kind), torch.arange(16)
+    sampling = Sampling(choice=Choice(guidance=12.0), precision="bf16")
+    codes = both.codes(images, images % 3, sampling)
+    both.verify(codes, images, images % 3, sampling).refuse("bf16")
