@@ -173,12 +173,15 @@ def test_a_command_that_fails_says_nothing_of_what_comes_next(command, places):
 def test_a_run_of_two_levels_goes_on_with_the_prior_that_it_lacks(tmp_path):
     run = RunDir(tmp_path / "run")
     assert onward.after_training(run, 2) == ("encode", run.path)
-    for folder in (run.codes, run.stage2 / "step-00000004"):
-        folder.mkdir(parents=True)
-        assert onward.after_training(run, 2) == ("train-prior", run.path)
+    weights = {"model": {"w": torch.zeros(1)}}
+    run.codes.mkdir(parents=True)
+    assert onward.after_training(run, 2) == ("train-prior", run.path)
+    checkpoint.save(run.stage2, 4, weights, {}, 1.0)
+    checkpoint.save(run.stage2_of(1), 2, weights, {}, None)  # not evaluated yet: nothing can be drawn from it
+    assert onward.after_training(run, 2) == ("train-prior", run.path)
     pictures = EncodePictures(pictures="photos", out="codes")
     assert onward.after_encoding(run, pictures, 2) == ("train-prior", run.path)
-    (run.stage2_of(1) / "step-00000004").mkdir(parents=True)
+    checkpoint.save(run.stage2_of(1), 4, weights, {}, 1.0)
     assert onward.after_training(run, 2) == ("sample", run.path)
     assert onward.after_encoding(run, pictures, 2)[0] == "score"
 
