@@ -90,13 +90,14 @@ def prepared(source: RunDir, out: Path, flags: list[str]) -> Config:
     config = settled(configs.parse_options(Config, flags, default=base), torch.device("cpu"))
     if not (out / "codes").exists():
         out.mkdir(parents=True, exist_ok=True)
-        for folder in (source.stage1, source.codes, *sorted(source.path.glob("stage2-*"))):
-            if not folder.is_dir():
-                continue  # imported codes have no stage one
-            write_folder(out / folder.name, partial(shutil.copytree, folder, dirs_exist_ok=True))
         for name in ("pictures.json.gz", "run.json"):
             if (source.path / name).is_file():
                 write_file(out / name, (source.path / name).read_bytes())
+        # The codes last: where they are, all is there
+        for folder in (source.stage1, *sorted(source.path.glob("stage2-*")), source.codes):
+            if not folder.is_dir():
+                continue  # imported codes have no stage one
+            write_folder(out / folder.name, partial(shutil.copytree, folder, dirs_exist_ok=True))
     share_classifiers(source.path, out)
     if not (out / "stage2").exists():
         write_file(out / "config.yaml", configs.dump(config))

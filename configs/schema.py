@@ -747,7 +747,7 @@ class Config:
             )
         for axis, pixels in zip(("height", "width"), self.data.size, strict=True):
             if pixels % self.stage1.coarsest_factor:
-                raise ValueError(_undivided(axis, pixels, self.stage1))
+                raise ValueError(_undivided(axis, pixels, self.data.size, self.stage1))
 
     def _refuse_adversary(self) -> None:
         """Refuse an adversary where it cannot work."""
@@ -780,13 +780,14 @@ class Config:
         return replace(self, precision="no")
 
 
-def _undivided(axis: str, pixels: int, stage1: Stage1) -> str:
-    """What to say of a height or width that the codes' squares do not divide."""
+def _undivided(axis: str, pixels: int, size: tuple[int, int], stage1: Stage1) -> str:
+    """What to say of a height or width of a size that the codes' squares do not divide."""
     factor = stage1.coarsest_factor
     below, above = pixels // factor * factor, -(-pixels // factor) * factor
     nearest = f"{below} or {above}" if below else f"{above}"
     halved = f", halved for each of {stage1.levels} levels: {factor}" if stage1.levels > 1 else ""
-    fitting = [levels for levels in range(1, stage1.levels) if pixels % (stage1.factor << levels - 1) == 0]
+    divide = lambda levels: not any(side % (stage1.factor << levels - 1) for side in size)
+    fitting = [levels for levels in range(1, stage1.levels) if divide(levels)]
     other = f"another factor, or --stage1.levels {fitting[-1]}" if fitting else "or another factor"
     return (
         f"the {axis} of data.size ({pixels}) is not a multiple of stage1.factor ({stage1.factor}{halved}); "

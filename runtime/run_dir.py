@@ -247,10 +247,11 @@ def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None
         both = f"stage1.steps is {stored.stage1.steps} there and {config.stage1.steps} now"
         changed.append(f"{both}, and the prior has learnt from its codes")
     if changed:
+        begun = command_line("run", run.path)
+        alone = "" if but else f"or leave them out and name the run alone, as in {begun}, "
         raise UserError(
             f"{run.path} was begun with other settings: {'; '.join(changed)}. "
-            "Type the same settings to resume it, or the run in place of them all "
-            f"({command_line('run', run.path)}), or --out with another folder for a new run"
+            f"Type the same settings to resume it, {alone}or --out with another folder for a new run"
         )
 
 

@@ -200,6 +200,8 @@ def small(words: list[str]) -> list[str]:
     """The words behind `vqprior` with what makes them small."""
     more = BEHIND.get(words[0], [])
     if more is SMALL:
+        if "--stage1.init" in words and words[1] in OF_LEVELS:  # the run that is there has one
+            words = [*words, "--stage1.levels", "1"]
         levels = configs.typed(words, "stage1.levels") or ("2" if words[1] in OF_LEVELS else "1")
         words = [*words, *OF_PRIORS.get(words[1], []), *(FINE if levels != "1" else [])]
     for name, flags in OF_TERMS.items():

@@ -21,6 +21,7 @@ from vqprior.configs.schema import Data, Stage2
 from ..files import write_file
 from ..pictures import grid, save_png
 from ..processes import say
+from ..run_dir import RunDir
 from . import SPLITS, DataSet, blank, load, roots_of
 from .decode import Unreadable
 from .record import Record, digest_of, some
@@ -84,7 +85,7 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     _write_sheet(data, seen, sheet, mark=not config.sheet)
     say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
     settings = typed | suggestion(data, seen, config, typed)
-    if "stage1.levels" not in typed and "stage1.levels" in settings:
+    if "stage1.levels" not in typed and "stage1.levels" in settings and not RunDir(run).has_begun:
         say(_which_maps(settings, config.stage1.levels))
     if config.write:
         _write_preset(Path(config.write), config, data.data, settings)
@@ -381,9 +382,10 @@ def _which_maps(settings: dict[str, Any], usual: int) -> str:
     )
     if levels == 1:
         return f"one map of {fine} codes in place of {usual} levels: one prior learns it (docs/levels.md)"
+    one = f" in place of one map of {fine}" if usual == 1 else ""
     return (
-        f"{levels} levels of codes in place of one map of {fine}: {' and '.join(coarser)} for what a picture "
-        f"is of, then {fine} for what it looks like (docs/levels.md)"
+        f"{levels} levels of codes{one}: {' and '.join(coarser)} for what a picture is of, then {fine} for "
+        "what it looks like (docs/levels.md)"
     )
 
 
@@ -419,7 +421,7 @@ def _write_preset(path: Path, config: Check, used: Data, settings: dict[str, Any
         for section in sections:
             branch = branch.setdefault(section, {})
         branch[field] = list(value) if isinstance(value, tuple) else value
-    tree.setdefault("precision", "auto")
+    tree["precision"] = config.precision
     run = command_line("run", path)
     head = f"# Written by `vqprior check` for the pictures of {roots_of(used)}.\n#\n#   {run}\n"
     text = head + yaml.safe_dump(tree, sort_keys=False)

@@ -292,9 +292,7 @@ def test_pictures_of_large_maps_are_given_two_levels_in_words_and_the_preset_run
     data = ["--data.root", tmp_path / "wide", "--data.validation", 0.2, "--data.test", 0.2]
     written = tmp_path / "mine.yaml"
     code, printed = command("check", "folder", *data, "--out", tmp_path / "r", "--write", written)
-    assert code == 0 and "2 levels of codes in place of one map of 2x40" in printed and "1x20" in printed, (
-        printed
-    )
+    assert code == 0 and "2 levels of codes: 1x20" in printed and "then 2x40" in printed, printed
     preset = configs.parse(written, [])
     assert (preset.stage1.levels, preset.stage1.factor, preset.data.size) == (2, 4, (8, 160))
     assert preset.stage2_fine.steps == preset.stage2.steps == 2000
@@ -323,7 +321,7 @@ def test_layers_are_enough_for_the_blocks_that_are_typed(command, pictures, tmp_
     assert code == 0 and begun_with(printed).stage2.layers == 10, printed
 
 
-@pytest.mark.parametrize("precision", ["auto", "bf16"])
+@pytest.mark.parametrize("precision", ["auto", "bf16", "no"])
 def test_a_written_preset_has_the_precision_of_the_other(command, pictures, tmp_path, precision):
     mine, better = tmp_path / "my pictures.yaml", tmp_path / "my better.yaml"
     mine.write_text(f"precision: {precision}\n")

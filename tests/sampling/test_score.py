@@ -207,8 +207,8 @@ def test_mistakes_are_answered(score, photos, finished_run, tmp_path):
         code, printed = score(*flags)
         assert code == 2 and words in printed, printed
     assert score("--on_error", "skip", "--out", photos / "scores")[0] == 0
-    again = score("--on_error", "skip", "--seed", 2)[1]  # what it wrote among the pictures is none of them
-    assert "8 pictures in" in again or "8 pictures" in again, again
+    assert score("--on_error", "skip", "--seed", 2)[0] == 0
+    assert len(table(tmp_path / "out")) == 7  # what it wrote among the pictures is none of them
     shutil.copytree(finished_run, tmp_path / "bare", ignore=shutil.ignore_patterns("codes"))
     code, printed = score("--seed", 1, run=tmp_path / "bare")
     assert code == 2 and "keeps no codes of the pictures" in printed, printed

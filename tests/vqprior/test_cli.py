@@ -44,6 +44,10 @@ MISTAKES = {
         ["run", "folder", "--data.size", "36", "32"],
         "halved for each of 2 levels: 8); take 32 or 40, another factor, or --stage1.levels 1",
     ),
+    "size that one level does not divide either": (
+        ["run", "folder", "--data.size", "36", "34"],
+        "take 32 or 40, or another factor",
+    ),
     "levels": (["run", "folder", "--stage1.levels", "5"], "from 1 to 4"),
     "fine prior of one level": (["run", "mnist5k", "--stage2_fine.layers", "3"], "type --stage1.levels 2"),
     "fine prior": (
