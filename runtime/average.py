@@ -43,7 +43,9 @@ class WeightAverage:
                 tensor then.
         """
         mine, theirs = self._weights
-        if unsound is None:
+        if not mine:
+            pass
+        elif unsound is None:
             torch._foreach_lerp_(mine, theirs, weight)
         else:
             away = torch._foreach_sub(theirs, mine)
