@@ -43,11 +43,9 @@ class WeightAverage:
                 tensor then.
         """
         mine, theirs = self._weights
-        if not mine:
-            pass
-        elif unsound is None:
+        if mine and unsound is None:
             torch._foreach_lerp_(mine, theirs, weight)
-        else:
+        elif mine:
             away = torch._foreach_sub(theirs, mine)
             torch._foreach_mul_(away, weight * (1 - unsound))
             torch._foreach_add_(mine, away)

@@ -268,3 +268,14 @@ def test_steps_are_left_out_but_never_the_last(monkeypatch):
     monkeypatch.setattr(studio_module.time, "monotonic", lambda: 0.0)
     assert [*paced(iter("abcd"), 3)] == ["a", "d"] and [*paced(iter("a"), 3)] == ["a"]
     assert [*paced(iter(""), 3)] == []
+
+
+def test_pictures_that_the_map_does_not_divide_are_shown_while_they_are_drawn(studio, monkeypatch):
+    """As those of somebody's own decoder may be."""
+    height, width = SIZE[0] + 3, SIZE[1] + 1
+    larger = lambda codes, **_: torch.zeros(len(codes[0]), 3, height, width, dtype=torch.uint8)
+    monkeypatch.setattr(studio.tokenizer, "images_of", larger)
+    sampling = studio.sampling(3, 1, 1, 1, "auto")
+    for codes in studio.draw(studio.labels(None, 2), 2, sampling):
+        picture = studio.so_far(codes)
+    assert picture.shape == (2, 4, height, width) and (picture[:, 3] == 255).all()

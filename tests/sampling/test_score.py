@@ -270,3 +270,15 @@ def test_what_was_never_learnt_is_found(run_of_stripes):
     changed = of_pasted.differences[:, inside].mean(1) > of_pasted.differences[:, ~inside].mean(1)
     assert changed.mean() > 0.9
     assert of_pasted.redrawn[:, 2:4, 2:4].mean() > 2 * of_known.redrawn.mean()
+
+
+def test_restorations_of_padding_are_not_drawn(monkeypatch):
+    """One picture with the batch of many."""
+    generator, asked = tiny_generator(), []
+    real = generator.networks.codes
+    monkeypatch.setattr(
+        generator.networks, "codes", lambda numbers, *rest: asked.append(len(numbers)) or real(numbers, *rest)
+    )
+    usual = generator.usual(pictures=noise(8))
+    assert len(generator.score(noise(1), usual, quantile=0.5, restorations=3, batch_size=16).bits) == 1
+    assert asked == [3]

@@ -12,7 +12,7 @@ import torch
 
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes
-from vqprior import onward, terminal
+from vqprior import configs, onward, terminal
 from vqprior.cli import COMMANDS
 from vqprior.configs.commands import Check, EncodePictures
 from vqprior.configs.schema import Data
@@ -184,6 +184,18 @@ def test_a_run_of_two_levels_goes_on_with_the_prior_that_it_lacks(tmp_path):
     checkpoint.save(run.stage2_of(1), 4, weights, {}, 1.0)
     assert onward.after_training(run, 2) == ("sample", run.path)
     assert onward.after_encoding(run, pictures, 2)[0] == "score"
+
+
+def test_a_run_of_one_class_is_measured_with_all_of_them(command, places):
+    """And one whose pictures are elsewhere is sampled again."""
+    run = RunDir(Path(places("RUN")))
+    config = run.config()
+    run.config_file.write_text(configs.dump(replace(config, sample=replace(config.sample, label="ant"))))
+    code, printed = command("sample", run.path, "--images", 2, "--out", places("NEW"))
+    assert code == 0 and printed.splitlines()[-1].endswith("--sample.label ''"), printed
+    gone = replace(config, data=replace(config.data, root="NOWHERE"))
+    run.config_file.write_text(configs.dump(gone))
+    assert onward.after_sampling(run, Path("out"))[0] != "evaluate"
 
 
 def test_codes_of_another_checkpoint_of_stage_one_are_encoded_anew(places):
