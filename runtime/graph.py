@@ -6,7 +6,8 @@ is recorded works on the same memory with the same numbers each time, so all tha
 comes in as a tensor.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVarTuple
 
 import torch
@@ -98,3 +99,31 @@ def record(
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # what other threads do is no part of it
         outputs = work(*inputs)
     return graph.replay, outputs
+
+
+def records(device: torch.device) -> bool:
+    """Whether work on the device can be recorded."""
+    return device.type == "cuda"
+
+
+def record_in_turn(works: Iterable[Callable[[], object]]) -> list[Callable[[], None]]:
+    """Record pieces of work, each from where the one before leaves Python, without doing them: functions that
+    do them, to be called in this order.
+
+    They share what they allocate on the way, so nothing that one of them allocates is good for a later one.
+
+    Raises:
+        RuntimeError: something in them cannot be recorded; the device has done nothing.
+    """
+    torch.cuda.synchronize()
+    gc.collect()  # what is dead must not be given back while a stream is recorded
+    pool, stream, graphs = torch.cuda.graph_pool_handle(), torch.cuda.Stream(), []
+    with torch.cuda.stream(stream):
+        for work in works:
+            graphs.append(torch.cuda.CUDAGraph())
+            graphs[-1].capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graphs[-1].capture_end()
+    return [graph.replay for graph in graphs]

@@ -73,6 +73,10 @@ class Choice:
         """The choice of the maps with these indices [n], on the device."""
         return replace(self, **{name: of_maps(setting, maps, device) for name, setting in vars(self).items()})
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The settings that are one number for each map, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
     def restrict(self, logits: Tensor) -> Tensor:
         """Logits [B, K] -> the same over the temperature, with -inf for the codes that may not be drawn.
 

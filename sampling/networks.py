@@ -31,7 +31,7 @@ from .decoding import Imported, refuse_imported
 from .labels import label_of_text
 from .noise import Noise, gumbel_noise, noise_on
 from .parallel import Given, Round, rounds, settled_maps
-from .sampler import Guided, guide, is_guided, rows
+from .sampler import Guided, guide, is_guided
 from .tokenizer import Tokenizer
 from .verify import Judged, Verified, verified
 from .workspace import Spare, Workspace
@@ -242,8 +242,8 @@ class Networks:
         with self._spares[level].lent() as workspace:
             noise = self._noise(level, sampling.seed, images, workspace)
             in_full = sampling.method == "plain" or not self_check.caches(self.device, type(prior))
-            cache = workspace.cache(prior, labels, above, choice, in_full=in_full, **passes)
-            for i, row in enumerate(rows(cache, noise, choice, workspace.rows, prior.level.height, known)):
+            drawn = workspace.draw(prior, labels, above, noise, choice, known, in_full=in_full, **passes)
+            for i, row in enumerate(drawn):
                 maps[:, i] = row
                 yield maps
 
@@ -298,7 +298,7 @@ class Networks:
                 lambda at: self._noise(level, sampling.seed, images[at], workspace),
                 maps=len(images),
                 slots=min(sampling.batch_size, len(images)),
-                computing=lambda: autocast(self.device, sampling.precision),
+                forward=workspace.forward(self.priors[level], sampling.precision),
             )
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ The integers are the same bits on every device, and the logarithms the same up t
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,6 +32,33 @@ class NoiseMemory:
             self.v, self.w, self.log_w = (torch.empty(maps, numbers, **like) for _ in range(3))
 
 
+@dataclass(frozen=True)
+class GumbelNoise:
+    """The noise of B maps, drawn a row at a time on their device: see `gumbel_noise`.
+
+    Args:
+        hashed: [B, 1] int64, what a map's noise is a function of besides place and code.
+        memory: that it is computed in.
+    """
+
+    hashed: Tensor
+    K: int
+    memory: NoiseMemory
+
+    def __call__(self, i: int, width: int) -> Tensor:
+        memory, K, maps = self.memory, self.K, len(self.hashed)
+        memory.fit(maps, width * K, self.hashed.device)
+        bits, v, w = memory.bits, memory.v, memory.w
+        torch.arange(i * width * K, (i + 1) * width * K, out=memory.places)
+        uniform(hash64(memory.places, after=self.hashed, buffers=(bits, memory.scratch)), out=v)
+        # -log(1 - v) = log(w) * v / (w - 1) with w = 1 - v as rounded: as exact as log1p, and five times as
+        # fast
+        torch.log(torch.neg(v, out=w).add_(1), out=memory.log_w)
+        # 0 / 0 where v is lost beside 1
+        exponential = v.mul_(memory.log_w.div_(w.sub_(1)).nan_to_num_(nan=1.0))
+        return exponential.log_().neg_().view(maps, width, K)
+
+
 def gumbel_noise(
     seed: int,
     images: Tensor,
@@ -38,32 +66,17 @@ def gumbel_noise(
     memory: NoiseMemory | None = None,
     *,
     level: int = 0,
-) -> Noise:
+) -> GumbelNoise:
     """The noise of a level of the images with these numbers [B] int64, drawn a row at a time on their device.
 
     -log(E) of an exponential E is Gumbel-distributed, and arg max (logits + Gumbel) is a draw from
     softmax(logits). Here E = -log(1 - v) with v a hash, so that the upper tail, which decides, has the
     relative precision of fp32.
     """
-    memory = memory or NoiseMemory()
     of_image = hash64(seed, images)
     if level:
         of_image = hash64(level, after=of_image)
-    hashed = hash64(of_image[:, None])  # [B, 1]
-
-    def row(i: int, width: int) -> Tensor:
-        memory.fit(len(images), width * K, images.device)
-        bits, v, w = memory.bits, memory.v, memory.w
-        torch.arange(i * width * K, (i + 1) * width * K, out=memory.places)
-        uniform(hash64(memory.places, after=hashed, buffers=(bits, memory.scratch)), out=v)
-        # -log(1 - v) = log(w) * v / (w - 1) with w = 1 - v as rounded: as exact as log1p, and five times as
-        # fast
-        torch.log(torch.neg(v, out=w).add_(1), out=memory.log_w)
-        # 0 / 0 where v is lost beside 1
-        exponential = v.mul_(memory.log_w.div_(w.sub_(1)).nan_to_num_(nan=1.0))
-        return exponential.log_().neg_().view(len(images), width, K)
-
-    return row
+    return GumbelNoise(hash64(of_image[:, None]), K, memory or NoiseMemory())
 
 
 def noise_on(device: torch.device, noise: Noise) -> Noise:

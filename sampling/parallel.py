@@ -11,7 +11,6 @@ Legend: N maps, S slots (maps in one forward), h x w the map, T = h w places, K 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -27,6 +26,8 @@ from .sampler import Guided, guide, is_guided
 
 NoiseOf = Callable[[Tensor], Noise]
 """Which of the maps [n] -> their noise, row by row."""
+Forward = Callable[[Tensor, Tensor | None, Codes], Tensor]
+"""What a prior's own forward is: codes, labels and the codes above -> logits, good until the next call."""
 
 
 class Round(NamedTuple):
@@ -53,7 +54,7 @@ def rounds(
     *,
     maps: int,
     slots: int,
-    computing: Callable[[], AbstractContextManager[None]],
+    forward: Forward,
 ) -> Iterator[Round]:
     """Settle N maps in slots of one fixed number: whoever has settled leaves, and the next one takes its
     place; without gradients.
@@ -62,16 +63,16 @@ def rounds(
         noise_of: of the maps with these numbers among the N.
         maps: N.
         slots: S; free ones repeat a map.
-        computing: the precision of a forward.
+        forward: of the prior, in the precision that is wanted; twice S maps where they are guided.
     """
     # One number where all maps share it, as the cached way has it: a guidance of ones is none
     given = given._replace(choice=given.choice.of_maps(torch.arange(maps), prior.device))
     waiting = iter(range(maps))
-    state = _Slots(prior, given, noise_of, slots)
+    state = _Slots(prior, given, noise_of, slots, forward)
     state.fill([*range(slots)], waiting)
     while state.working:
         with torch.no_grad():
-            settled = state.round(computing)
+            settled = state.round()
         yield Round(state.maps.clone(), state.codes, settled)
         state.fill(settled.nonzero().flatten().tolist(), waiting)
 
@@ -79,8 +80,8 @@ def rounds(
 class _Slots:
     """Maps that are worked on together, and how much of each is right for good."""
 
-    def __init__(self, prior: Prior, given: Given, noise_of: NoiseOf, slots: int):
-        self.prior, self.given, self.noise_of = prior, given, noise_of
+    def __init__(self, prior: Prior, given: Given, noise_of: NoiseOf, slots: int, forward: Forward):
+        self.prior, self.given, self.noise_of, self.forward = prior, given, noise_of, forward
         self.guided, device, size = is_guided(given.choice.guidance), prior.device, prior.level.size
         self.maps = torch.full((slots,), -1)  # of the slots, on the CPU; -1 where there is none
         self.codes = torch.zeros(slots, *size, dtype=torch.int64, device=device)
@@ -110,13 +111,12 @@ class _Slots:
         if self.given.known is not None:
             self.known[there] = onto(self.given.known[maps], self.codes.device)
 
-    def round(self, computing: Callable[[], AbstractContextManager[None]]) -> Tensor:
+    def round(self) -> Tensor:
         """One forward, and what it settles: [S] bool on the CPU, for which the host waits, once a round."""
         places, device = self.prior.level.places, self.codes.device
         at = self.maps.clamp(min=0)
         choice = self.given.choice.of_maps(at.repeat_interleave(places), device)
-        with computing():
-            logits = self._logits(at, choice)
+        logits = self._logits(at, choice)
         new = choice(logits.flatten(0, 1), self.noise.flatten(0, 1)).view_as(self.codes)
         new = torch.where(self.known < 0, new, self.known)
 
@@ -136,7 +136,7 @@ class _Slots:
         if self.guided:
             labels, above = Guided.both(labels, above, self.prior.null_label)
             codes = codes.repeat(2, 1, 1)
-        logits = self.prior(codes, labels, above).flatten(2).transpose(1, 2)
+        logits = self.forward(codes, labels, above).flatten(2).transpose(1, 2)
         if not self.guided:
             return logits
         conditional, unconditional = logits.chunk(2)

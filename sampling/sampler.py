@@ -80,19 +80,32 @@ def rows(
         known: codes [B, h, w] int64 that are kept, and -1 where one is to be drawn; without it all are drawn.
             A code is drawn given all codes before it in raster order, known and drawn, and no code after it.
     """
-    row, known_row = memory
     for i in range(height):
-        chance = noise(i, row.shape[1])
-        cache.begin_row(i)
+        yield draw_row(i, cache, noise, choice, memory, known)
+
+
+def draw_row(
+    i: int,
+    cache: Cache,
+    noise: Noise,
+    choice: Choice,
+    memory: Tensor,
+    known: Tensor | None = None,
+) -> Tensor:
+    """Row i of the maps, [B, w] int64: see `rows`. On a GPU this is the same work on the same memory for all
+    maps of a size."""
+    row, known_row = memory
+    chance = noise(i, row.shape[1])
+    cache.begin_row(i)
+    if known is not None:
+        known_row.copy_(known[:, i])
+    for j in range(row.shape[1]):
+        codes = choice(cache.logits(j), chance[:, j])
         if known is not None:
-            known_row.copy_(known[:, i])
-        for j in range(row.shape[1]):
-            codes = choice(cache.logits(j), chance[:, j])
-            if known is not None:
-                codes = torch.where(known_row[:, j] < 0, codes, known_row[:, j])
-            row[:, j] = codes
-            cache.put(j, codes)
-        yield row
+            codes = torch.where(known_row[:, j] < 0, codes, known_row[:, j])
+        row[:, j] = codes
+        cache.put(j, codes)
+    return row
 
 
 @torch.no_grad()

@@ -11,12 +11,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from vqprior.configs.schema import Precision
+from vqprior.runtime import graph
 from vqprior.runtime.codes import Codes
+from vqprior.runtime.graph import Recorded
+from vqprior.runtime.launch import autocast
+from vqprior.runtime.processes import say
 from vqprior.stage2_prior.prior import Cache, FullForwards, Prior
 
 from .choice import Choice
-from .noise import NoiseMemory
-from .sampler import Guided, is_guided
+from .noise import GumbelNoise, Noise, NoiseMemory
+from .parallel import Forward
+from .recorded import RecordedRows
+from .sampler import Guided, is_guided, rows
 
 
 class Workspace:
@@ -29,6 +36,79 @@ class Workspace:
         """[2, B, w]: see `sampler.rows`."""
         self._size: tuple[object, ...] = ()
         self._cache: Cache | None = None
+        # On CUDA: how maps were drawn last, and what was recorded of it
+        self._how: tuple[object, ...] = ()
+        self._recorded: RecordedRows | None = None
+        self._recordable = True
+        # On CUDA: full forwards of one prior, and what they are of
+        self._what: tuple[object, ...] = ()
+        self._forwards: dict[tuple[torch.Size, ...], Recorded[Tensor]] = {}
+
+    def draw(
+        self,
+        prior: Prior,
+        labels: Tensor | None,
+        above: Codes,
+        noise: Noise,
+        choice: Choice,
+        known: Tensor | None = None,
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+        in_full: bool = False,
+    ) -> Iterator[Tensor]:
+        """The rows of B maps, [B, w] int64, one after the other: see `sampler.rows`.
+
+        On CUDA, maps that are drawn as the ones before were are recorded, and launched row by row from then
+        on.
+
+        Args:
+            labels, above, maps, dtype: as for `Prior.cache`.
+            noise, choice, known: as for `sampler.rows`.
+            in_full: run the whole prior for each code, whatever cache it has of its own.
+        """
+        cache = self.cache(prior, labels, above, choice, maps=maps, dtype=dtype, in_full=in_full)
+        given = (cache, noise, choice, self.rows, prior.level.height, known)
+        if not graph.records(prior.device) or in_full or not isinstance(noise, GumbelNoise):
+            return rows(*given)
+        numbers = [None if isinstance(setting, Tensor) else setting for setting in vars(choice).values()]
+        how = (*numbers, known is None, torch.backends.cudnn.conv.fp32_precision)
+        if how != self._how:  # for the first time, in which libraries are set up too
+            self._how, self._recorded = how, None
+            return rows(*given)
+        if self._recorded is None and self._recordable:
+            try:
+                self._recorded = RecordedRows(*given)
+            except RuntimeError as error:
+                self._recordable = False
+                why = str(error).partition("\n")[0]
+                say(f"rows cannot be recorded as CUDA graphs here, and are drawn kernel by kernel: {why}")
+            cache.reset(labels, above)
+        return rows(*given) if self._recorded is None else self._recorded(noise, choice, known)
+
+    def forward(self, prior: Prior, precision: Precision) -> Forward:
+        """A full forward of the prior in a precision; on CUDA one that is recorded when it has been called
+        with as many maps some times."""
+
+        def work(codes: Tensor, labels: Tensor | None, *above: Tensor) -> tuple[Tensor]:
+            with autocast(prior.device, precision):
+                return (prior(codes, labels, above),)
+
+        if not graph.records(prior.device):
+            return lambda codes, labels, above: work(codes, labels, *above)[0]
+        what = (id(prior), prior.device, next(prior.parameters()).data_ptr(), precision)
+        if what != self._what:
+            self._what, self._forwards = what, {}
+        recorded = self._forwards
+
+        def forward(codes: Tensor, labels: Tensor | None, above: Codes) -> Tensor:
+            shapes = tuple(of_level.shape for of_level in (codes, *above))
+            if shapes not in recorded:
+                recorded.clear()
+                recorded[shapes] = Recorded(work)
+            return recorded[shapes](codes, labels, *above)[0]
+
+        return forward
 
     def cache(
         self,
@@ -72,7 +152,7 @@ class Workspace:
         if self._cache is not None and size == self._size:
             self._cache.reset(labels, above)
         else:
-            self._cache = None  # first give back what is there
+            self._cache, self._how, self._recorded = None, (), None  # first give back what is there
             make = FullForwards if in_full else type(prior).cache
             self._cache, self._size = make(prior, labels, above, maps=maps, dtype=dtype), size
         return self._cache
