@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
+from vqprior.runtime.processes import say
 
 Outputs = TypeVarTuple("Outputs")
 Input = Tensor | None
@@ -104,6 +105,12 @@ def record(
 def records(device: torch.device) -> bool:
     """Whether work on the device can be recorded."""
     return device.type == "cuda"
+
+
+def say_not_recorded(what: str, error: RuntimeError) -> None:
+    """That work goes on as it is, and why."""
+    why = str(error).partition("\n")[0]
+    say(f"{what} cannot be recorded as CUDA graphs here, and are launched kernel by kernel: {why}")
 
 
 def record_in_turn(works: Iterable[Callable[[], object]]) -> list[Callable[[], None]]:

@@ -28,13 +28,13 @@ def check(name: str, setting: Setting, fits: Callable[[Tensor], Tensor], words: 
         raise UserError(f"{name} is {wrong[0].item():g}; it must be {words}")
 
 
-def of_maps(setting: Setting, maps: Tensor, device: torch.device) -> Setting:
-    """The setting of the maps with these indices [n], on the device; one number where they share it: that is
-    faster."""
+def of_maps(setting: Setting, maps: Tensor, device: torch.device, *, alike: bool = True) -> Setting:
+    """The setting of the maps with these indices [n], on the device; one number where they share it, if they
+    may be treated alike: that is faster."""
     if not isinstance(setting, Tensor):
         return setting
     values = setting[maps]
-    return values[0].item() if (values == values[0]).all() else onto(values, device)
+    return values[0].item() if alike and (values == values[0]).all() else onto(values, device)
 
 
 def along(setting: Setting, logits: Tensor) -> Setting:
@@ -69,9 +69,14 @@ class Choice:
         check("top_k", self.top_k, lambda k: k >= 0, "at least 1, or 0 for all codes")
         check("top_p", self.top_p, lambda p: (p > 0) & (p <= 1), "a probability in (0, 1]")
 
-    def of_maps(self, maps: Tensor, device: torch.device) -> "Choice":
-        """The choice of the maps with these indices [n], on the device."""
-        return replace(self, **{name: of_maps(setting, maps, device) for name, setting in vars(self).items()})
+    def of_maps(self, maps: Tensor, device: torch.device, *, alike: bool = True) -> "Choice":
+        """The choice of the maps with these indices [n], on the device; see the function of this name."""
+        settings = {name: of_maps(setting, maps, device, alike=alike) for name, setting in vars(self).items()}
+        return replace(self, **settings)
+
+    def kind(self) -> tuple[float | None, ...]:
+        """The settings that are numbers, and None for each that is one for each map."""
+        return tuple(None if isinstance(setting, Tensor) else setting for setting in vars(self).values())
 
     def tensors(self) -> dict[str, Tensor]:
         """The settings that are one number for each map, by name."""

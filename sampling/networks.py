@@ -290,15 +290,16 @@ class Networks:
     ) -> Iterator[Round]:
         """The rounds in which a level's maps of the images with these numbers [N] settle, given labels [N]
         and the levels above; see `parallel.rounds`."""
-        given = Given(labels, above, None if known is None else known[level], sampling.choice)
+        prior, slots = self.priors[level], min(sampling.batch_size, len(images))
+        # One number where all maps share it, as the cached way has it: a guidance of ones is none
+        choice = sampling.choice.of_maps(torch.arange(len(images)), torch.device("cpu"))
+        given = Given(labels, above, None if known is None else known[level], choice)
         with self._spares[level].lent() as workspace:
             yield from rounds(
-                self.priors[level],
+                workspace.slots(prior, given, slots, sampling.precision),
                 given,
                 lambda at: self._noise(level, sampling.seed, images[at], workspace),
                 maps=len(images),
-                slots=min(sampling.batch_size, len(images)),
-                forward=workspace.forward(self.priors[level], sampling.precision),
             )
 
     @torch.no_grad()

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vqprior.runtime.codes import Codes, codes_onto, picked
+from vqprior.runtime import graph
+from vqprior.runtime.codes import Codes
 from vqprior.runtime.transfer import onto
 from vqprior.stage2_prior.prior import Prior
 
@@ -27,7 +28,7 @@ from .sampler import Guided, guide, is_guided
 NoiseOf = Callable[[Tensor], Noise]
 """Which of the maps [n] -> their noise, row by row."""
 Forward = Callable[[Tensor, Tensor | None, Codes], Tensor]
-"""What a prior's own forward is: codes, labels and the codes above -> logits, good until the next call."""
+"""What a prior's own forward is: codes, labels and the codes above -> logits."""
 
 
 class Round(NamedTuple):
@@ -47,92 +48,128 @@ class Given(NamedTuple):
     choice: Choice
 
 
-def rounds(
-    prior: Prior,
-    given: Given,
-    noise_of: NoiseOf,
-    *,
-    maps: int,
-    slots: int,
-    forward: Forward,
-) -> Iterator[Round]:
+def rounds(slots: "Slots", given: Given, noise_of: NoiseOf, *, maps: int) -> Iterator[Round]:
     """Settle N maps in slots of one fixed number: whoever has settled leaves, and the next one takes its
     place; without gradients.
 
     Args:
+        slots: of the prior, made for what is given.
         noise_of: of the maps with these numbers among the N.
         maps: N.
-        slots: S; free ones repeat a map.
+    """
+    waiting = iter(range(maps))
+    slots.clear()
+    slots.fill([*range(len(slots.maps))], waiting, given, noise_of)
+    while slots.working:
+        with torch.no_grad():
+            settled = slots.round()
+        yield Round(slots.maps.clone(), slots.codes.clone(), settled)
+        slots.fill(settled.nonzero().flatten().tolist(), waiting, given, noise_of)
+
+
+class Slots:
+    """Places for S maps that are worked on together: what they are drawn given, and how much of each is right
+    for good.
+
+    All of it lies in the same memory for all maps, and a round is the same work on it: on a CUDA GPU it is
+    recorded after some rounds, and is then one launch.
+
+    Args:
+        given: of all maps; later ones may have other labels, codes and settings of single maps.
+        slots: S; free ones go on with the map that they had.
         forward: of the prior, in the precision that is wanted; twice S maps where they are guided.
     """
-    # One number where all maps share it, as the cached way has it: a guidance of ones is none
-    given = given._replace(choice=given.choice.of_maps(torch.arange(maps), prior.device))
-    waiting = iter(range(maps))
-    state = _Slots(prior, given, noise_of, slots, forward)
-    state.fill([*range(slots)], waiting)
-    while state.working:
-        with torch.no_grad():
-            settled = state.round()
-        yield Round(state.maps.clone(), state.codes, settled)
-        state.fill(settled.nonzero().flatten().tolist(), waiting)
 
+    AS_IT_IS = 2  # rounds before one is recorded
 
-class _Slots:
-    """Maps that are worked on together, and how much of each is right for good."""
-
-    def __init__(self, prior: Prior, given: Given, noise_of: NoiseOf, slots: int, forward: Forward):
-        self.prior, self.given, self.noise_of, self.forward = prior, given, noise_of, forward
-        self.guided, device, size = is_guided(given.choice.guidance), prior.device, prior.level.size
+    def __init__(self, prior: Prior, given: Given, slots: int, forward: Forward):
+        self.prior, self.forward, self.guided = prior, forward, is_guided(given.choice.guidance)
+        device, places = prior.device, prior.level.places
+        whole = dict(dtype=torch.int64, device=device)
         self.maps = torch.full((slots,), -1)  # of the slots, on the CPU; -1 where there is none
-        self.codes = torch.zeros(slots, *size, dtype=torch.int64, device=device)
+        self.codes = torch.zeros(slots, *prior.level.size, **whole)
         self.known = torch.full_like(self.codes, -1)
-        self.right = torch.zeros(slots, dtype=torch.int64, device=device)  # places from the first that are
-        self.noise = torch.zeros(slots, prior.level.places, prior.K, device=device)
+        self.right = torch.zeros(slots, **whole)  # places from the first that are
+        self.noise = torch.zeros(slots, places, prior.K, device=device)
+        self.place = torch.arange(places, device=device)
+        self.labels = None if given.labels is None else torch.zeros(slots, **whole)
+        self.above = tuple(torch.zeros(slots, *level.shape[1:], **whole) for level in given.above)
+        # Settings of single maps, for each of their places
+        self.choice = given.choice.of_maps(
+            torch.zeros(slots * places, dtype=torch.int64), device, alike=False
+        )
+        self.rounds, self.replay = 0, None
 
     @property
     def working(self) -> bool:
         """Whether any slot holds a map."""
         return bool((self.maps >= 0).any())
 
-    def fill(self, free: list[int], waiting: Iterator[int]) -> None:
-        """Give these slots to the maps that wait; slots for which there is none are left empty."""
+    def clear(self) -> None:
+        """No slot holds a map."""
+        self.maps.fill_(-1)
+        self.known.fill_(-1)
+
+    def fill(self, free: list[int], waiting: Iterator[int], given: Given, noise_of: NoiseOf) -> None:
+        """Give these slots to the maps that wait; slots for which there is none are left as they are."""
         taken = list(zip(free, waiting, strict=False))  # whichever ends first
         self.maps[free] = -1
         if not taken:
             return
         slots, maps = (torch.tensor(numbers) for numbers in zip(*taken, strict=True))
         self.maps[slots] = maps
-        there, (height, width) = onto(slots, self.codes.device), self.prior.level.size
-        noise = self.noise_of(maps)
+        device, (height, width) = self.codes.device, self.prior.level.size
+        there = onto(slots, device)
+        noise = noise_of(maps)
         rows = [noise(i, width).clone() for i in range(height)]
         self.noise[there] = torch.cat(rows, dim=1).to(self.noise.dtype)  # [n, T, K]
         self.codes[there] = self.noise[there].argmax(-1).view(-1, height, width)  # a draw of a uniform prior
         self.right[there] = 0
-        if self.given.known is not None:
-            self.known[there] = onto(self.given.known[maps], self.codes.device)
+        if given.known is not None:
+            self.known[there] = onto(given.known[maps], device)
+        if given.labels is not None:
+            self.labels[there] = onto(given.labels[maps], device)
+        for mine, level in zip(self.above, given.above, strict=True):
+            mine[there] = level[onto(maps, level.device)].to(device)
+        for name, mine in self.choice.tensors().items():
+            mine.view(len(self.maps), -1)[there] = onto(getattr(given.choice, name)[maps], device)[:, None]
 
     def round(self) -> Tensor:
         """One forward, and what it settles: [S] bool on the CPU, for which the host waits, once a round."""
-        places, device = self.prior.level.places, self.codes.device
-        at = self.maps.clamp(min=0)
-        choice = self.given.choice.of_maps(at.repeat_interleave(places), device)
-        logits = self._logits(at, choice)
-        new = choice(logits.flatten(0, 1), self.noise.flatten(0, 1)).view_as(self.codes)
+        self.rounds += 1
+        if self.replay is None and self.rounds > self.AS_IT_IS and graph.records(self.codes.device):
+            self.replay = self._recorded()
+        (self.replay or self._work)()
+        return (self.right == self.prior.level.places).cpu() & (self.maps >= 0)
+
+    def _recorded(self) -> Callable[[], None]:
+        """A round as one launch, or as it is where that cannot be."""
+        before = self.codes.clone(), self.right.clone()
+        try:
+            (replay,) = graph.record_in_turn([self._work])
+        except RuntimeError as error:
+            replay = self._work
+            graph.say_not_recorded("rounds", error)
+        self.codes.copy_(before[0])
+        self.right.copy_(before[1])
+        return replay
+
+    def _work(self) -> None:
+        """New codes of all places from the codes as they are, and how far they are right now."""
+        places, choice = self.prior.level.places, self.choice
+        new = choice(self._logits().flatten(0, 1), self.noise.flatten(0, 1)).view_as(self.codes)
         new = torch.where(self.known < 0, new, self.known)
 
         # Right are the places up to the first that changed, itself included
         changed = (new != self.codes).flatten(1)
-        place = torch.arange(places, device=device)
-        changed &= place >= self.right[:, None]
-        first = torch.where(changed, place, places).amin(1)
-        self.codes, self.right = new, (first + 1).clamp(max=places)
-        return ((self.right == places).cpu()) & (self.maps >= 0)
+        changed &= self.place >= self.right[:, None]
+        first = torch.where(changed, self.place, places).amin(1)
+        self.codes.copy_(new)
+        self.right.copy_((first + 1).clamp(max=places))
 
-    def _logits(self, at: Tensor, choice: Choice) -> Tensor:
+    def _logits(self) -> Tensor:
         """Logits [S, T, K] of the codes as they are now, guided."""
-        device = self.codes.device
-        labels = None if self.given.labels is None else onto(self.given.labels[at], device)
-        above, codes = codes_onto(picked(self.given.above, at), device), self.codes
+        labels, above, codes = self.labels, self.above, self.codes
         if self.guided:
             labels, above = Guided.both(labels, above, self.prior.null_label)
             codes = codes.repeat(2, 1, 1)
@@ -140,7 +177,7 @@ class _Slots:
         if not self.guided:
             return logits
         conditional, unconditional = logits.chunk(2)
-        rows = guide(conditional.flatten(0, 1), unconditional.flatten(0, 1), choice.guidance)
+        rows = guide(conditional.flatten(0, 1), unconditional.flatten(0, 1), self.choice.guidance)
         return rows.view_as(conditional)
 
 

@@ -14,14 +14,12 @@ from torch import Tensor
 from vqprior.configs.schema import Precision
 from vqprior.runtime import graph
 from vqprior.runtime.codes import Codes
-from vqprior.runtime.graph import Recorded
 from vqprior.runtime.launch import autocast
-from vqprior.runtime.processes import say
 from vqprior.stage2_prior.prior import Cache, FullForwards, Prior
 
 from .choice import Choice
 from .noise import GumbelNoise, Noise, NoiseMemory
-from .parallel import Forward
+from .parallel import Given, Slots
 from .recorded import RecordedRows
 from .sampler import Guided, is_guided, rows
 
@@ -40,9 +38,9 @@ class Workspace:
         self._how: tuple[object, ...] = ()
         self._recorded: RecordedRows | None = None
         self._recordable = True
-        # On CUDA: full forwards of one prior, and what they are of
+        # Of the parallel method
         self._what: tuple[object, ...] = ()
-        self._forwards: dict[tuple[torch.Size, ...], Recorded[Tensor]] = {}
+        self._slots: Slots | None = None
 
     def draw(
         self,
@@ -71,8 +69,7 @@ class Workspace:
         given = (cache, noise, choice, self.rows, prior.level.height, known)
         if not graph.records(prior.device) or in_full or not isinstance(noise, GumbelNoise):
             return rows(*given)
-        numbers = [None if isinstance(setting, Tensor) else setting for setting in vars(choice).values()]
-        how = (*numbers, known is None, torch.backends.cudnn.conv.fp32_precision)
+        how = (choice.kind(), known is None, torch.backends.cudnn.conv.fp32_precision)
         if how != self._how:  # for the first time, in which libraries are set up too
             self._how, self._recorded = how, None
             return rows(*given)
@@ -81,34 +78,24 @@ class Workspace:
                 self._recorded = RecordedRows(*given)
             except RuntimeError as error:
                 self._recordable = False
-                why = str(error).partition("\n")[0]
-                say(f"rows cannot be recorded as CUDA graphs here, and are drawn kernel by kernel: {why}")
+                graph.say_not_recorded("rows", error)
             cache.reset(labels, above)
         return rows(*given) if self._recorded is None else self._recorded(noise, choice, known)
 
-    def forward(self, prior: Prior, precision: Precision) -> Forward:
-        """A full forward of the prior in a precision; on CUDA one that is recorded when it has been called
-        with as many maps some times."""
+    def slots(self, prior: Prior, given: Given, count: int, precision: Precision) -> Slots:
+        """Slots for so many maps of the prior, in a precision; those that are there, if they are of this
+        kind."""
+        what = (*_of(prior), count, precision, torch.backends.cudnn.conv.fp32_precision, given.choice.kind())
+        what = (*what, given.labels is None, *(level.shape[1:] for level in given.above))
+        if self._slots is None or what != self._what:
+            self._slots = None  # first give back what is there
 
-        def work(codes: Tensor, labels: Tensor | None, *above: Tensor) -> tuple[Tensor]:
-            with autocast(prior.device, precision):
-                return (prior(codes, labels, above),)
+            def forward(codes: Tensor, labels: Tensor | None, above: Codes) -> Tensor:
+                with autocast(prior.device, precision):
+                    return prior(codes, labels, above)
 
-        if not graph.records(prior.device):
-            return lambda codes, labels, above: work(codes, labels, *above)[0]
-        what = (id(prior), prior.device, next(prior.parameters()).data_ptr(), precision)
-        if what != self._what:
-            self._what, self._forwards = what, {}
-        recorded = self._forwards
-
-        def forward(codes: Tensor, labels: Tensor | None, above: Codes) -> Tensor:
-            shapes = tuple(of_level.shape for of_level in (codes, *above))
-            if shapes not in recorded:
-                recorded.clear()
-                recorded[shapes] = Recorded(work)
-            return recorded[shapes](codes, labels, *above)[0]
-
-        return forward
+            self._slots, self._what = Slots(prior, given, count, forward), what
+        return self._slots
 
     def cache(
         self,
@@ -148,7 +135,7 @@ class Workspace:
         in_full: bool,
     ) -> Cache:
         """The cache that is there, if it is of this size, at the beginning of other maps; else a new one."""
-        size = (id(prior), prior.device, prior.dtype, maps, dtype, in_full)
+        size = (*_of(prior), maps, dtype, in_full)
         if self._cache is not None and size == self._size:
             self._cache.reset(labels, above)
         else:
@@ -158,12 +145,20 @@ class Workspace:
         return self._cache
 
 
+def _of(prior: Prior) -> tuple[object, ...]:
+    """What says that it is this prior, with its weights where they were."""
+    return id(prior), prior.device, prior.dtype, next(prior.parameters()).data_ptr()
+
+
 class Spare:
     """One workspace that is not in use; calls from several threads each have one, of which the last to end is
     kept."""
 
     def __init__(self) -> None:
         self._kept: list[Workspace] = []
+
+    def __deepcopy__(self, memo: dict) -> "Spare":
+        return Spare()  # what is recorded belongs to the networks that it was recorded of
 
     @contextmanager
     def lent(self) -> Iterator[Workspace]:

@@ -24,8 +24,9 @@ def place_features(height: int, width: int, codes_per_position: int, device: tor
     frequency = math.pi / 2 * torch.arange(1, WAVES + 1, device=device)
     waves = (at[..., None] * frequency).flatten(2)  # [h, w, 2 * WAVES]
     which = torch.arange(width, device=device) % codes_per_position
-    one_hot = torch.nn.functional.one_hot(which, codes_per_position).expand(height, -1, -1)
-    return torch.cat([at, waves.sin(), waves.cos(), one_hot.to(at)], dim=-1)
+    # not `one_hot`, which reads numbers back from some devices
+    one_hot = which[:, None] == torch.arange(codes_per_position, device=device)
+    return torch.cat([at, waves.sin(), waves.cos(), one_hot.expand(height, -1, -1).to(at)], dim=-1)
 
 
 def place_numbers(codes_per_position: int) -> int:

@@ -16,6 +16,8 @@ from vqprior.configs import Config
 from vqprior.runtime import lock
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime asks a machine outside as soon as it is imported
+if os.environ.get("VQPRIOR_TESTS") != "cuda":  # the tests are of the CPU; tests/test_cuda.py is of a real GPU
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 TINY_MAPS = """
     --data.size 8 8 --data.channels 3 --data.validation 0.2 --data.test 0.2

@@ -74,7 +74,8 @@ class Quantizer(nn.Module, ABC):
         """Quantize encoder outputs [B, D, h, w]; in fp32 at least, under autocast too. Changes no state."""
         with torch.autocast(z_e.device.type, enabled=False):
             found = self.quantize(z_e.to(torch.promote_types(z_e.dtype, torch.float32)))
-            return found._replace(z_q=self.carry(found.z_e, found.z_q))
+            # not `_replace`, which torch.compile of 2.11 cannot follow
+            return Quantized(self.carry(found.z_e, found.z_q), *found[1:])
 
     @abstractmethod
     def quantize(self, z_e: Tensor) -> Quantized:

@@ -88,8 +88,9 @@ class Transformer(Prior):
     def turns(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """What queries and keys are turned by, [2, T, d / 2] each; the start stands to the left of the first
         place."""
-        d, token = self.config.channels // self.config.transformer.heads, torch.arange(height * width + 1)
-        rows, columns = token.to(self.device) // width, token.to(self.device) % width
+        d = self.config.channels // self.config.transformer.heads
+        token = torch.arange(height * width + 1, device=self.device)
+        rows, columns = token // width, token % width
         before = torch.cat([rows[:1], rows[:-2]]), torch.cat([columns[:1] - 1, columns[:-2]])
         return turns(rows[:-1], columns[:-1], d), turns(*before, d)
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+import torch._dynamo  # what optimizers import lazily must not meet a replaced torch.Event
 from safetensors.torch import load_file
 
 from tests.conftest import TINY, write_pictures
@@ -71,7 +72,14 @@ def test_a_recorded_function_is_replayed_with_new_inputs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["--stage1.accumulate", 2, "--stage2.accumulate", 2, "--stage1.average", 0.9]]
+    "flags",
+    [
+        [],
+        ["--stage1.accumulate", 2, "--stage2.accumulate", 2, "--stage1.average", 0.9],
+        ["--stage2.prior", "pixelsnail", "--stage2.layers", 3],
+        ["--stage2.prior", "transformer", "--stage2.channels", 16],
+    ],
+    ids=["plain", "accumulate", "pixelsnail", "transformer"],
 )
 def test_a_run_with_recorded_steps_is_one_with_plain_steps(tmp_path, command, stand_in, monkeypatch, flags):
     """Rates, draws, labels and dropout change with the step; whatever were baked into the record would
@@ -90,7 +98,8 @@ def test_a_run_with_recorded_steps_is_one_with_plain_steps(tmp_path, command, st
         9,
     ]
     base = ["run", "folder", *TINY, *flags, "--data.root", pictures]
-    assert command(*base, "--out", tmp_path / "plain")[0] == 0
+    code, printed = command(*base, "--out", tmp_path / "plain")
+    assert code == 0, printed
 
     real = graph.recorded
 

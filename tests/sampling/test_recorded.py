@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from tests.recorder import Recorder
+from tests.sampling.test_parallel import networks
 from tests.stage2_prior.every_prior import KINDS, opinionated, some_codes
 from vqprior.runtime import graph
 from vqprior.runtime.codes import Level
-from vqprior.sampling.choice import Choice
+from vqprior.sampling.choice import Choice, Sampling
 from vqprior.sampling.noise import gumbel_noise
 from vqprior.sampling.sampler import map_of
 from vqprior.sampling.workspace import Workspace
@@ -107,11 +108,34 @@ def test_maps_that_were_left_half_drawn_do_not_matter(recordings):
     assert torch.equal(codes_of(workspace, prior, 7, Choice()), expected)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("per_map", [False, True])
+def test_replayed_rounds_settle_the_same_maps(kind, per_map, recordings, monkeypatch):
+    """More maps than slots, of other seeds, labels, known codes and settings than those of the recording."""
+    both = networks(kind)
+    for call in range(4):
+        images = torch.arange(5) + 10 * call
+        choice = Choice(temperature=0.9, top_k=4, guidance=1.5)
+        if per_map:
+            choice = Choice(guidance=torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5]) + call, top_k=torch.arange(5))
+        chance = torch.Generator().manual_seed(call)
+        known = (torch.where(torch.rand(5, 3, 4, generator=chance) < 0.6, -1, 2),) if call == 2 else None
+        sampling = Sampling(call, choice, batch_size=2, method="parallel")
+        given = (images, (images + call) % 3, sampling, known)
+        (replayed,) = both.codes(*given)
+        with monkeypatch.context() as patch:
+            patch.setattr(graph, "records", lambda device: False)
+            (expected,) = networks(kind).codes(*given)
+        assert torch.equal(replayed, expected)
+    assert len(recordings) == 1
+
+
 def test_what_cannot_be_recorded_is_drawn_all_the_same(recordings, monkeypatch, capsys):
     def refuses(works):
+        works = [*works]
         for number, work in enumerate(works):
             work()  # as far as it goes
-            if number == 1:
+            if number == min(1, len(works) - 1):
                 raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr(graph, "record_in_turn", refuses)
@@ -120,3 +144,6 @@ def test_what_cannot_be_recorded_is_drawn_all_the_same(recordings, monkeypatch, 
     assert all(torch.equal(first, other) for other in others)
     (said,) = capsys.readouterr().out.splitlines()
     assert said.endswith("kernel by kernel: operation not permitted when stream is capturing")
+    both, images = networks("gated_pixelcnn"), torch.arange(4)
+    drawn = [both.codes(images, images % 3, Sampling(method=way))[0] for way in ("parallel", "cached")]
+    assert torch.equal(*drawn) and "rounds cannot be recorded" in capsys.readouterr().out
