@@ -522,24 +522,24 @@ def ways_agree(models: Sequence[str]) -> dict[str, Any]:
 # All of it
 
 
-def measure(presets: tuple[str, ...], settings: Settings) -> dict[str, Any]:
-    """Every figure; what failed is in words where its figures would be."""
-    found: dict[str, Any] = {"about": about(), "checks": attempted(self_checks), "training": []}
+def measure(presets: tuple[str, ...], settings: Settings) -> Iterator[dict[str, Any]]:
+    """Every figure; what failed is in words where its figures would be. All that there is so far, after each
+    part."""
+    found: dict[str, Any] = {"about": about(), "training": [], "sampling": [], "encoding": []}
+    found["checks"] = attempted(self_checks)
     found["ways"] = attempted(lambda: ways_agree(settings.models))
     found["codes"] = attempted(lambda: {"rows": codes_equal_the_cpus(settings.compared)})
-    found["encoding"] = [
-        {"preset": preset} | attempted(lambda preset=preset: encoding(preset, settings)) for preset in presets
-    ]
-    found["sampling"] = [
-        {"preset": preset, "batch": batch} | attempted(lambda p=preset, b=batch: sampling(p, b, settings))
-        for preset in presets
-        for batch in settings.batches
-    ]
+    yield found
     for preset in presets:
-        for stage in STAGES:
-            with tempfile.TemporaryDirectory() as folder:
-                found["training"] += training(preset, stage, settings, Path(folder))
-    return found
+        found["encoding"].append({"preset": preset} | attempted(lambda p=preset: encoding(p, settings)))
+        for batch in settings.batches:
+            row = attempted(lambda p=preset, b=batch: sampling(p, b, settings))
+            found["sampling"].append({"preset": preset, "batch": batch} | row)
+        yield found
+    for preset, stage in product(presets, STAGES):
+        with tempfile.TemporaryDirectory() as folder:
+            found["training"] += training(preset, stage, settings, Path(folder))
+        yield found
 
 
 def as_markdown(found: dict[str, Any]) -> str:
@@ -620,11 +620,16 @@ def _codes_line(row: dict[str, Any]) -> str:
     return f"- codes of models/mnist in {row['precision']}: {differ}"
 
 
-def written(found: dict[str, Any] | list, markdown: str, out: Path) -> None:
-    """Write OUT.json and OUT.md, and print the latter."""
+def write(found: dict[str, Any] | list, markdown: str, out: Path) -> None:
+    """Write OUT.json and OUT.md."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".json").write_text(json.dumps(found, indent=2))
     out.with_suffix(".md").write_text(markdown + "\n")
+
+
+def written(found: dict[str, Any] | list, markdown: str, out: Path) -> None:
+    """Write OUT.json and OUT.md, and print the latter."""
+    write(found, markdown, out)
     print(markdown)
 
 
@@ -663,8 +668,9 @@ def main(argv: list[str] | None = None) -> None:
         rows = gpu_operations.table(presets)
         return written(rows, gpu_operations.as_markdown(rows), options.out)
     with devices.choose(options.device):
-        found = measure(presets, Settings(options.quick, options.minutes))
-    written(found, as_markdown(found), options.out)
+        for found in measure(presets, Settings(options.quick, options.minutes)):
+            write(found, as_markdown(found), options.out)  # whoever has no more time has what was measured
+    print(options.out.with_suffix(".md").read_text())
 
 
 if __name__ == "__main__":

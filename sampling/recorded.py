@@ -23,6 +23,9 @@ from .sampler import Guided, draw_row
 class RecordedRows:
     """What `sampler.rows` does, recorded; the cache must be reset after this, and before each call.
 
+    The cache, the memory of the noise and that of the rows are written to by every call: nothing else may
+    use them.
+
     Args:
         cache, noise, choice, memory, height, known: as for `sampler.rows`; in later calls other noise of as
             many maps, other known codes, and other settings of single maps.

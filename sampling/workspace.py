@@ -76,6 +76,8 @@ class Workspace:
         if self._recorded is None and self._recordable:
             try:
                 self._recorded = RecordedRows(*given)
+                # What is recorded writes there whatever comes between: it is nobody else's from now on
+                self.noise, self.rows = NoiseMemory(), torch.empty(0, dtype=torch.int64)
             except RuntimeError as error:
                 self._recordable = False
                 graph.say_not_recorded("rows", error)

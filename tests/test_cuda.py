@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -149,6 +150,21 @@ def test_codes_and_images_are_the_cpus_whichever_way_they_are_drawn(model):
     assert (
         np.abs(decoded.numpy().astype(int) - here.decode(expected, sampling).numpy().astype(int)).max() <= 1
     )
+
+
+def test_other_work_between_does_not_disturb_what_is_recorded():
+    """It takes and gives back memory of other sizes, which recorded work must not write to."""
+    generator = Generator.from_run(ROOT / "models" / "mnist", device="cuda")
+    picture, mask = generator.sample(1, seed=5)[0], np.ones((28, 28), bool)
+    mask[:12] = False
+    draw = lambda: generator.complete(picture, mask, n=5, labels=3, batch_size=8, method="cached").codes
+    expected = draw()
+    for count, method in product((1, 3, 5, 7), ("parallel", "cached", "plain")):
+        generator.sample(count, seed=count, method=method, batch_size=count, verify=True)
+        generator.sample(8, seed=count, method="parallel", batch_size=8, verify=True)
+        generator.complete(picture, mask, n=count, labels=3, batch_size=count, method=method, verify=True)
+        for _ in range(3):
+            assert np.array_equal(draw(), expected)
 
 
 def test_a_generator_draws_the_same_in_several_threads():

@@ -130,6 +130,22 @@ def test_replayed_rounds_settle_the_same_maps(kind, per_map, recordings, monkeyp
     assert len(recordings) == 1
 
 
+def test_what_is_recorded_has_its_memory_to_itself(recordings):
+    """Other work in the same workspace takes memory of other sizes, and gives back what was there."""
+    prior, workspace = opinionated("gated_pixelcnn", LEVEL, 3, [ABOVE]), Workspace()
+    expected, *_ = (codes_of(workspace, prior, 4, Choice()) for _ in range(3))
+    recorded = workspace._recorded
+    held = [recorded.row, recorded.noise.hashed, *vars(recorded.noise.memory).values()]
+    before = [tensor.data_ptr() for tensor in held]
+    gumbel_noise(0, torch.arange(7), K, workspace.noise)(0, LEVEL.width)
+    assert (
+        recorded.noise.memory is not workspace.noise and recorded.row.data_ptr() != workspace.rows.data_ptr()
+    )
+    now = [recorded.row, recorded.noise.hashed, *vars(recorded.noise.memory).values()]
+    assert [tensor.data_ptr() for tensor in now] == before
+    assert torch.equal(codes_of(workspace, prior, 4, Choice()), expected)
+
+
 def test_what_cannot_be_recorded_is_drawn_all_the_same(recordings, monkeypatch, capsys):
     def refuses(works):
         works = [*works]
