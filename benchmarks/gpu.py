@@ -310,8 +310,8 @@ def looked_at(train: Callable[[Config], None], config: Config) -> dict[str, Any]
     return watch.figures()
 
 
-def training(preset: str, stage: str, settings: Settings, folder: Path) -> list[dict[str, Any]]:
-    """A row for each way to train a stage of a preset."""
+def training(preset: str, stage: str, settings: Settings, folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """A row for each way to train a stage of a preset, after each measurement as far as they go."""
     base = config_of(preset, *settings.flags)
     train = prepare(folder, base, stage, CLASSES[preset], settings.pictures)
     rows = {name: {"preset": preset, "stage": stage, "way": name, "rounds": []} for name in settings.ways}
@@ -322,10 +322,9 @@ def training(preset: str, stage: str, settings: Settings, folder: Path) -> list[
                 continue
             config = config_of(preset, *settings.flags, *flags)
             row |= attempted(lambda config=config, row=row: _one_round(train, config, stage, settings, row))
-    for row in rows.values():
-        if row["rounds"]:
-            row |= _over_rounds(row)
-    return [*rows.values()]
+            if row["rounds"]:
+                row |= _over_rounds(row)
+            yield [*rows.values()]
 
 
 def _one_round(
@@ -537,9 +536,11 @@ def measure(presets: tuple[str, ...], settings: Settings) -> Iterator[dict[str, 
             found["sampling"].append({"preset": preset, "batch": batch} | row)
         yield found
     for preset, stage in product(presets, STAGES):
+        before = found["training"]
         with tempfile.TemporaryDirectory() as folder:
-            found["training"] += training(preset, stage, settings, Path(folder))
-        yield found
+            for rows in training(preset, stage, settings, Path(folder)):
+                yield found | {"training": [*before, *rows]}
+        found["training"] = [*before, *rows]
 
 
 def as_markdown(found: dict[str, Any]) -> str:

@@ -635,7 +635,7 @@ class Drawing:
     method: Method = "auto"
     """How maps are drawn, all with the same codes up to ties: code by code with what is known kept (cached),
     all places at once until nothing changes (parallel), or with a full forward for each code (plain). `auto`
-    is cached."""
+    is cached, and on a CUDA GPU parallel for up to 16 images at once of 256 codes or more."""
     verify: bool = False
     """Prove it: one full forward over each finished map, with its own noise, must choose the same codes."""
     precision: Precision = "no"

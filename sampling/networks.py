@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError, command_line
 from vqprior.configs.schema import Drawing, Precision
-from vqprior.runtime import checkpoint
+from vqprior.runtime import checkpoint, graph
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.chunks import chunks, in_chunks
 from vqprior.runtime.codes import Codes, Level, codes_onto, picked
@@ -35,6 +35,10 @@ from .sampler import Guided, guide, is_guided
 from .tokenizer import Tokenizer
 from .verify import Judged, Verified, verified
 from .workspace import Spare, Workspace
+
+FEW, MANY_PLACES = 16, 256
+"""So few images of so many codes settle faster in parallel on a CUDA GPU than code by code: measured, see
+docs/sampling.md."""
 
 
 class Networks:
@@ -155,11 +159,20 @@ class Networks:
         made = dict(dtype=torch.int64, device=self.device)
         codes = tuple(torch.empty(len(images), *level.size, **made) for level in self.tokenizer.levels)
         with convolutions(self.device, sampling.precision):
-            if sampling.method == "parallel":
+            if self._in_parallel(sampling, len(images)):
                 self._settle(codes, images, labels, sampling, known)
             else:
                 self._draw_in_order(codes, images, labels, sampling, known)
         return codes
+
+    def _in_parallel(self, sampling: Sampling, images: int) -> bool:
+        """Whether maps settle all places at once: as the method says, and for `auto` where that was measured
+        to be faster."""
+        if sampling.method != "auto":
+            return sampling.method == "parallel"
+        places = sum(prior.level.places for prior in self.priors)
+        few = min(images, sampling.batch_size) <= FEW
+        return graph.records(self.device) and few and places >= MANY_PLACES
 
     @torch.no_grad()
     def growing(

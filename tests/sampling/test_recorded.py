@@ -163,3 +163,14 @@ def test_what_cannot_be_recorded_is_drawn_all_the_same(recordings, monkeypatch, 
     both, images = networks("gated_pixelcnn"), torch.arange(4)
     drawn = [both.codes(images, images % 3, Sampling(method=way))[0] for way in ("parallel", "cached")]
     assert torch.equal(*drawn) and "rounds cannot be recorded" in capsys.readouterr().out
+
+
+def test_few_large_maps_settle_in_parallel_on_a_gpu_alone(recordings, monkeypatch):
+    """`auto` goes by what was measured there."""
+    small, large = networks("gated_pixelcnn"), networks("gated_pixelcnn", size=(16, 16))
+    assert large._in_parallel(Sampling(), 16) and not large._in_parallel(Sampling(), 17)
+    assert large._in_parallel(Sampling(batch_size=4), 1000)
+    assert not small._in_parallel(Sampling(), 1) and small._in_parallel(Sampling(method="parallel"), 99)
+    assert not large._in_parallel(Sampling(method="cached"), 1)
+    monkeypatch.setattr(graph, "records", lambda device: False)
+    assert not large._in_parallel(Sampling(), 1)
