@@ -18,7 +18,7 @@ from vqprior.configs.schema import Stage2, Stage2Fine
 
 HEAD = """# Every setting
 
-Made from `configs/schema.py` and `configs/commands.py` by `python -m benchmarks.settings docs/settings.md`;
+Made from `configs/schema/` and `configs/commands.py` by `python -m benchmarks.settings docs/settings.md`;
 a test holds them equal.
 
 A setting is a flag (`--stage1.K 512`), a key of a preset (`stage1: {K: 512}`) and a name in a run's

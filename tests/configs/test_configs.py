@@ -121,9 +121,8 @@ def test_presets_are_found_by_name_path_and_old_path(tmp_path):
 
 
 def test_every_field_is_documented():
-    source = "".join(
-        Path(configs.__file__).with_name(name).read_text() for name in ("schema.py", "commands.py")
-    )
+    folder = Path(configs.__file__).parent
+    source = "".join(file.read_text() for file in (*folder.glob("schema/*.py"), folder / "commands.py"))
 
     def walk(schema: type) -> None:
         for field in fields(schema):
