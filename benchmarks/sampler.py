@@ -29,7 +29,7 @@ import torch
 from vqprior.configs.schema import Precision, Stage2
 from vqprior.runtime.codes import Level
 from vqprior.runtime.devices import convolutions
-from vqprior.runtime.graph import records
+from vqprior.runtime.graph import can_record
 from vqprior.runtime.launch import AUTOCAST, autocast
 from vqprior.runtime.processes import device_of_process
 from vqprior.sampling import sampler
@@ -137,7 +137,7 @@ def measure(case: Case, repetitions: int, naive_seconds: float) -> dict[str, flo
     case.forward(), case.cached()
     ways = {"forward": case.forward, "cached": case.cached}
     once = {}
-    if records(case.device):
+    if can_record(case.device):
         ways["recorded"] = case.recorded
         once = {"first_s": seconds(case.recorded), "recording_s": seconds(case.recorded)}
     rounds = [{name: seconds(way) for name, way in ways.items()} for _ in range(repetitions)]

@@ -151,10 +151,15 @@ class Subject:
         codes = self.networks.tokenizer.codes_of(images, precision=precision)
         return self.networks.tokenizer.images_of(codes, precision=precision)
 
+    @property
+    def sampling(self) -> Sampling:
+        """How the `n` samples are drawn, one way for all of them."""
+        settings = self.config.sample
+        return self.networks.resolved(Sampling.of(settings, settings.batch_size), self.n)
+
     def draw(self, numbers: Tensor, labels: Tensor | None) -> Tensor:
         """The images with these numbers [N] and labels [N], as `vqprior sample` draws them."""
-        settings = self.config.sample
-        return self.networks.draw(numbers, labels, Sampling.of(settings, settings.batch_size))
+        return self.networks.draw(numbers, labels, self.sampling)
 
     def redraw(self, at: Tensor) -> Tensor:
         """The test images with these numbers [N] among the `n`, drawn given their coarsest codes."""
@@ -163,8 +168,8 @@ class Subject:
         coarsest, *finer = self.networks.tokenizer.codes_of(test.images(chosen), precision=settings.precision)
         known = (coarsest, *(torch.full_like(codes, -1) for codes in finer))
         labels = test.labels[chosen] if self.label_names else None
-        sampling = Sampling.of(settings, settings.batch_size)
-        return self.networks.decode(self.networks.codes(at, labels, sampling, known), sampling)
+        drawn = self.networks.codes(at, labels, self.sampling, known)
+        return self.networks.decode(drawn, self.sampling)
 
     @cached_property
     def frequencies(self) -> list[tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ comes in as a tensor.
 
 import gc
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Generic, TypeVarTuple
 
 import torch
@@ -102,35 +103,48 @@ def record(
     return graph.replay, outputs
 
 
-def records(device: torch.device) -> bool:
-    """Whether work on the device can be recorded."""
+def can_record(device: torch.device) -> bool:
+    """Whether work on the device can be recorded in graphs."""
     return device.type == "cuda"
 
 
+def arithmetic() -> tuple[object, ...]:
+    """What work computes in, besides the types of its tensors: a recorded graph keeps what was set then."""
+    backends = torch.backends
+    products = backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision
+    return *products, torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+
+
 def say_not_recorded(what: str, error: RuntimeError) -> None:
-    """That work goes on as it is, and why."""
+    """Say that work goes on without graphs, and why."""
     why = str(error).partition("\n")[0]
     say(f"{what} cannot be recorded as CUDA graphs here, and are launched kernel by kernel: {why}")
 
 
-def record_in_turn(works: Iterable[Callable[[], object]]) -> list[Callable[[], None]]:
-    """Record pieces of work, each from where the one before leaves Python, without doing them: functions that
-    do them, to be called in this order.
+def record_in_turn(works: Iterable[Callable[[], object]], device: torch.device) -> list[Callable[[], None]]:
+    """Record pieces of work on a CUDA device, one graph each: functions that replay them, to be called in
+    this order.
 
-    They share what they allocate on the way, so nothing that one of them allocates is good for a later one.
+    The device does nothing meanwhile, but Python runs each piece once. The graphs share the memory that they
+    allocate on the way, so nothing that one of them allocates is good for a later one.
 
     Raises:
-        RuntimeError: something in them cannot be recorded; the device has done nothing.
+        RuntimeError: something in them cannot be recorded.
     """
-    torch.cuda.synchronize()
-    gc.collect()  # what is dead must not be given back while a stream is recorded
-    pool, stream, graphs = torch.cuda.graph_pool_handle(), torch.cuda.Stream(), []
-    with torch.cuda.stream(stream):
-        for work in works:
-            graphs.append(torch.cuda.CUDAGraph())
-            graphs[-1].capture_begin(pool=pool, capture_error_mode="thread_local")
-            try:
-                work()
-            finally:
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()
+        gc.collect()  # what is dead must not be given back during a recording
+        torch.cuda.empty_cache()  # which a recording that needs memory cannot do
+        pool, stream, graphs = torch.cuda.graph_pool_handle(), torch.cuda.Stream(), []
+        with torch.cuda.stream(stream):
+            for work in works:
+                graphs.append(torch.cuda.CUDAGraph())
+                graphs[-1].capture_begin(pool=pool, capture_error_mode="thread_local")
+                try:
+                    work()
+                except BaseException:
+                    with suppress(RuntimeError):  # which is about the recording that was broken off
+                        graphs[-1].capture_end()
+                    raise
                 graphs[-1].capture_end()
     return [graph.replay for graph in graphs]

@@ -68,14 +68,18 @@ def accelerator_for(config: Config) -> Accelerator:
 
 
 @contextmanager
-def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
+def autocast(device: torch.device, precision: Precision, *, cached: bool = True) -> Iterator[None]:
     """The autocast that accelerate puts around `forward`, for `encode`, `decode` and sampling; fp32 is IEEE
     but for `tf32`.
+
+    Args:
+        cached: whether cast weights are kept until the outermost autocast ends.
 
     Raises:
         UserError: tf32, on a device that has none.
     """
-    low = torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST)
+    how = dict(dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST, cache_enabled=cached)
+    low = torch.autocast(device.type, **how)
     with devices.convolutions(device, precision), low:
         yield
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from vqprior.configs.schema import Method
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.prior import Prior
 
@@ -18,13 +19,13 @@ NUMBER = 4  # bytes of fp32, and a code's noise takes three such numbers and two
 NOISE = 3 * NUMBER + 2 * 8
 
 
-def automatic(priors: Sequence[Prior], vqvae: VQVAE | None) -> int:
+def automatic(priors: Sequence[Prior], vqvae: VQVAE | None, method: Method = "cached") -> int:
     """A power of two between `LEAST` and `MOST` whose images take at most `SHARE` of the memory of the
-    priors' device; without a VQ-VAE nothing is decoded there."""
+    priors' device, drawn in this way; without a VQ-VAE nothing is decoded there."""
     memory = total_memory(priors[0].device)
     if memory is None:
         return LEAST
-    fitting = int(SHARE * memory) // bytes_of_image(priors, vqvae)
+    fitting = int(SHARE * memory) // bytes_of_image(priors, vqvae, method)
     return max(LEAST, min(MOST, 2 ** max(0, fitting.bit_length() - 1)))
 
 
@@ -35,17 +36,24 @@ def total_memory(device: torch.device) -> int | None:
     return torch.mps.recommended_max_memory() if device.type == "mps" else None
 
 
-def bytes_of_image(priors: Sequence[Prior], vqvae: VQVAE | None) -> int:
+def bytes_of_image(priors: Sequence[Prior], vqvae: VQVAE | None, method: Method = "cached") -> int:
     """What drawing the maps of an image takes, guided where the prior can be, and then the larger of
     measuring and decoding them: counted, in fp32."""
     measuring = max(prior.forward_numbers() for prior in priors) * NUMBER
-    return sum(map(_drawing, priors)) + max(measuring, _decoding(vqvae) if vqvae else 0)
+    drawing = _settling if method == "parallel" else _drawing
+    return sum(map(drawing, priors)) + max(measuring, _decoding(vqvae) if vqvae else 0)
 
 
 def _drawing(prior: Prior) -> int:
     """Bytes of drawing a map."""
     guided = 2 if prior.null_label is not None else 1
     return guided * (prior.cached_numbers() + 4 * prior.K) * NUMBER + NOISE * prior.level.width * prior.K
+
+
+def _settling(prior: Prior) -> int:
+    """Bytes of settling a map all places at once: what a recorded round holds, and the noise of the map."""
+    guided = 2 if prior.null_label is not None else 1
+    return (guided * prior.forward_numbers() + prior.level.places * prior.K) * NUMBER
 
 
 def _decoding(vqvae: VQVAE) -> int:

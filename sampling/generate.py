@@ -86,7 +86,7 @@ def generate(settings: Sample, run: RunDir) -> Path:
     if isinstance(earlier, dict) and "n" in earlier:
         say(f"sample: in place of the {earlier['n']} images of an earlier call")
 
-    sampling = Sampling.of(settings, settings.batch_size)
+    sampling = networks.resolved(Sampling.of(settings, settings.batch_size), settings.images)
     together = settings.batch_size * (WAITING if settings.method == "parallel" else 1)
     chunks = list(enumerate(numbers.split(together)))
     processes = share_of_process().processes

@@ -114,7 +114,9 @@ class Networks:
     def batch_size_of(self, settings: Drawing) -> int:
         """Images drawn at once: as many as the settings say, and for `auto` as many as suit this device."""
         vqvae = None if isinstance(self.tokenizer, Imported) else self.vqvae
-        return automatic(self.priors, vqvae) if settings.batch_size == "auto" else settings.batch_size
+        if settings.batch_size != "auto":
+            return settings.batch_size
+        return automatic(self.priors, vqvae, settings.method)
 
     def release(self) -> None:
         """Give back the memory that maps were drawn in; the next ones take it anew."""
@@ -159,20 +161,21 @@ class Networks:
         made = dict(dtype=torch.int64, device=self.device)
         codes = tuple(torch.empty(len(images), *level.size, **made) for level in self.tokenizer.levels)
         with convolutions(self.device, sampling.precision):
-            if self._in_parallel(sampling, len(images)):
+            if self.resolved(sampling, len(images)).method == "parallel":
                 self._settle(codes, images, labels, sampling, known)
             else:
                 self._draw_in_order(codes, images, labels, sampling, known)
         return codes
 
-    def _in_parallel(self, sampling: Sampling, images: int) -> bool:
-        """Whether maps settle all places at once: as the method says, and for `auto` where that was measured
-        to be faster."""
+    def resolved(self, sampling: Sampling, images: int) -> Sampling:
+        """With a method in place of `auto`, for so many images in all: all at once where that was measured to
+        be faster."""
         if sampling.method != "auto":
-            return sampling.method == "parallel"
+            return sampling
         places = sum(prior.level.places for prior in self.priors)
         few = min(images, sampling.batch_size) <= FEW
-        return graph.records(self.device) and few and places >= MANY_PLACES
+        in_parallel = graph.can_record(self.device) and few and places >= MANY_PLACES
+        return replace(sampling, method="parallel" if in_parallel else "cached")
 
     @torch.no_grad()
     def growing(
@@ -185,9 +188,9 @@ class Networks:
         """The codes that `codes` gives, while they are drawn: after each row, or each round of the parallel
         method; all images at once, whatever the batch size.
 
-        Levels that are not begun are missing, and -1 stands where no code is drawn yet; what a round gives
-        are guesses until the level has settled. The tensors are written to again: they are good until the
-        next.
+        `auto` is row by row here. Levels that are not begun are missing, and -1 stands where no code is
+        drawn yet; what a round gives are guesses until the level has settled. The tensors are written to
+        again: they are good until the next.
 
         Args:
             images, labels, sampling, known: as for `codes`; raises as that does.

@@ -32,7 +32,7 @@ class NoiseMemory:
             self.v, self.w, self.log_w = (torch.empty(maps, numbers, **like) for _ in range(3))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GumbelNoise:
     """The noise of B maps, drawn a row at a time on their device: see `gumbel_noise`.
 

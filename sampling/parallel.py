@@ -98,6 +98,7 @@ class Slots:
         self.choice = given.choice.of_maps(
             torch.zeros(slots * places, dtype=torch.int64), device, alike=False
         )
+        self.taken = torch.zeros(slots, dtype=torch.int64)  # rounds of the maps that are in them, on the CPU
         self.rounds, self.replay = 0, None
 
     @property
@@ -117,7 +118,7 @@ class Slots:
         if not taken:
             return
         slots, maps = (torch.tensor(numbers) for numbers in zip(*taken, strict=True))
-        self.maps[slots] = maps
+        self.maps[slots], self.taken[slots] = maps, 0
         device, (height, width) = self.codes.device, self.prior.level.size
         there = onto(slots, device)
         noise = noise_of(maps)
@@ -135,24 +136,30 @@ class Slots:
             mine.view(len(self.maps), -1)[there] = onto(getattr(given.choice, name)[maps], device)[:, None]
 
     def round(self) -> Tensor:
-        """One forward, and what it settles: [S] bool on the CPU, for which the host waits, once a round."""
-        self.rounds += 1
-        if self.replay is None and self.rounds > self.AS_IT_IS and graph.records(self.codes.device):
-            self.replay = self._recorded()
-        (self.replay or self._work)()
-        return (self.right == self.prior.level.places).cpu() & (self.maps >= 0)
+        """One forward, and what it settles: [S] bool on the CPU, for which the host waits, once a round.
 
-    def _recorded(self) -> Callable[[], None]:
-        """A round as one launch, or as it is where that cannot be."""
+        Raises:
+            RuntimeError: a map has not settled in more rounds than it has places, which no right device does.
+        """
+        self.rounds += 1
+        if self.rounds == self.AS_IT_IS + 1 and graph.can_record(self.codes.device):
+            self._record()
+        self._work() if self.replay is None else self.replay()
+        places = self.prior.level.places
+        self.taken += 1
+        if (self.taken[self.maps >= 0] > places + 1).any():
+            raise RuntimeError(f"maps of {places} places have not settled in {places + 1} rounds")
+        return (self.right == places).cpu() & (self.maps >= 0)
+
+    def _record(self) -> None:
+        """Have rounds be one launch from now on, where that can be."""
         before = self.codes.clone(), self.right.clone()
         try:
-            (replay,) = graph.record_in_turn([self._work])
+            (self.replay,) = graph.record_in_turn([self._work], self.codes.device)
         except RuntimeError as error:
-            replay = self._work
             graph.say_not_recorded("rounds", error)
         self.codes.copy_(before[0])
         self.right.copy_(before[1])
-        return replay
 
     def _work(self) -> None:
         """New codes of all places from the codes as they are, and how far they are right now."""

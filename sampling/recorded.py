@@ -52,7 +52,7 @@ class RecordedRows:
         work = partial(
             draw_row, cache=cache, noise=self.noise, choice=self.choice, memory=memory, known=self.known
         )
-        self.replays = graph.record_in_turn(partial(work, i) for i in range(height))
+        self.replays = graph.record_in_turn((partial(work, i) for i in range(height)), memory.device)
 
     def __call__(self, noise: GumbelNoise, choice: Choice, known: Tensor | None = None) -> Iterator[Tensor]:
         """The rows of B maps, [B, w] int64, one after the other; a row is good until the next one."""

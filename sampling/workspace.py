@@ -57,8 +57,8 @@ class Workspace:
     ) -> Iterator[Tensor]:
         """The rows of B maps, [B, w] int64, one after the other: see `sampler.rows`.
 
-        On CUDA, maps that are drawn as the ones before were are recorded, and launched row by row from then
-        on.
+        On CUDA the rows of maps that are drawn as the ones before were are recorded, and one launch each from
+        then on.
 
         Args:
             labels, above, maps, dtype: as for `Prior.cache`.
@@ -67,9 +67,10 @@ class Workspace:
         """
         cache = self.cache(prior, labels, above, choice, maps=maps, dtype=dtype, in_full=in_full)
         given = (cache, noise, choice, self.rows, prior.level.height, known)
-        if not graph.records(prior.device) or in_full or not isinstance(noise, GumbelNoise):
+        own = isinstance(noise, GumbelNoise) and not isinstance(self._cache, FullForwards)
+        if not (own and graph.can_record(prior.device)):
             return rows(*given)
-        how = (choice.kind(), known is None, torch.backends.cudnn.conv.fp32_precision)
+        how = (choice.kind(), known is None, graph.arithmetic())
         if how != self._how:  # for the first time, in which libraries are set up too
             self._how, self._recorded = how, None
             return rows(*given)
@@ -85,17 +86,20 @@ class Workspace:
         return rows(*given) if self._recorded is None else self._recorded(noise, choice, known)
 
     def slots(self, prior: Prior, given: Given, count: int, precision: Precision) -> Slots:
-        """Slots for so many maps of the prior, in a precision; those that are there, if they are of this
-        kind."""
-        what = (*_of(prior), count, precision, torch.backends.cudnn.conv.fp32_precision, given.choice.kind())
-        what = (*what, given.labels is None, *(level.shape[1:] for level in given.above))
+        """Slots for so many maps of the prior, in a precision: where rounds are recorded those that are
+        there, if they are of this kind."""
+
+        def forward(codes: Tensor, labels: Tensor | None, above: Codes) -> Tensor:
+            # without the cache of cast weights: a recorded round would go on with what was cast before it
+            with autocast(prior.device, precision, cached=False):
+                return prior(codes, labels, above)
+
+        if not graph.can_record(prior.device):
+            return Slots(prior, given, count, forward)
+        sizes = given.labels is None, *(level.shape[1:] for level in given.above)
+        what = (*_of(prior), count, precision, graph.arithmetic(), given.choice.kind(), *sizes)
         if self._slots is None or what != self._what:
             self._slots = None  # first give back what is there
-
-            def forward(codes: Tensor, labels: Tensor | None, above: Codes) -> Tensor:
-                with autocast(prior.device, precision):
-                    return prior(codes, labels, above)
-
             self._slots, self._what = Slots(prior, given, count, forward), what
         return self._slots
 
@@ -149,7 +153,8 @@ class Workspace:
 
 def _of(prior: Prior) -> tuple[object, ...]:
     """What says that it is this prior, with its weights where they were."""
-    return id(prior), prior.device, prior.dtype, next(prior.parameters()).data_ptr()
+    places = tuple(tensor.data_ptr() for tensor in (*prior.parameters(), *prior.buffers()))
+    return id(prior), prior.device, prior.dtype, places
 
 
 class Spare:
@@ -159,8 +164,8 @@ class Spare:
     def __init__(self) -> None:
         self._kept: list[Workspace] = []
 
-    def __deepcopy__(self, memo: dict) -> "Spare":
-        return Spare()  # what is recorded belongs to the networks that it was recorded of
+    def __reduce__(self) -> tuple[type["Spare"], tuple[()]]:
+        return Spare, ()  # copies and pickles of networks take memory of their own
 
     @contextmanager
     def lent(self) -> Iterator[Workspace]:

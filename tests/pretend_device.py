@@ -643,7 +643,7 @@ def _patches(gpu: PretendDevice) -> Iterator[Any]:
             "current_stream": PretendStream,
             "default_stream": PretendStream,
         }
-        replaced[graph] = {"record": _record, "record_in_turn": lambda works: [*works]}
+        replaced[graph] = {"record": _record, "record_in_turn": lambda works, device: [*works]}
     else:
         replaced[module] |= {"recommended_max_memory": lambda: MEMORY, "driver_allocated_memory": zero}
         replaced[torch.backends.mps] = {"is_available": yes, "is_built": yes, "is_macos_or_newer": yes}

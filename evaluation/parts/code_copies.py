@@ -5,7 +5,6 @@ import torch
 from vqprior.runtime.codes import Codes
 from vqprior.runtime.processes import each_in_turn, gather_tensor
 from vqprior.runtime.randomness import some_of
-from vqprior.sampling.choice import Sampling
 
 from ..part import Part, Settings, drawing, row_size
 from ..subject import Subject
@@ -25,7 +24,7 @@ def code_copies(subject: Subject) -> Figures:
     """The Hamming distance of drawn maps, and of test maps, to their nearest training map."""
     count = min(MAPS, subject.n)
     networks, settings = subject.networks, subject.config.sample
-    sampling, numbers = Sampling.of(settings, settings.batch_size), torch.arange(count)
+    sampling, numbers = subject.sampling, torch.arange(count)
     drawn = networks.codes(numbers, networks.labels_for(numbers, settings.label), sampling)
     test = subject.maps.split("test")
     held_out = test.codes(some_of(len(test), count))

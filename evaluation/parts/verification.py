@@ -4,7 +4,6 @@ import torch
 
 from vqprior.runtime.chunks import chunks
 from vqprior.runtime.processes import share_of_process, sum_numbers
-from vqprior.sampling.choice import Sampling
 from vqprior.sampling.verify import TOLERANCE, Verified
 
 from ..part import Part, Settings, drawing
@@ -27,7 +26,7 @@ def method(subject: Subject) -> Settings:
 def verification(subject: Subject) -> Figures:
     """Draw the first samples again, and look at their codes."""
     networks, settings = subject.networks, subject.config.sample
-    sampling = Sampling.of(settings, settings.batch_size)
+    sampling = subject.sampling
     count, share = min(IMAGES, subject.n), share_of_process()
     labels, parts = networks.labels_for(torch.arange(count), settings.label), []
     for images, _ in chunks(count, settings.batch_size, share, name="verification"):

@@ -54,7 +54,7 @@ def test_the_cache_is_counted(kind, classes, levels):
 def test_a_power_of_two_whose_maps_take_at_most_a_quarter(monkeypatch, gigabytes, each, expected):
     generator = tiny_generator()
     monkeypatch.setattr(batch_size, "total_memory", lambda device: int(gigabytes * 2**30))
-    monkeypatch.setattr(batch_size, "bytes_of_image", lambda priors, vqvae: int(each))
+    monkeypatch.setattr(batch_size, "bytes_of_image", lambda *given: int(each))
     assert batch_size.automatic(generator.networks.priors, generator.networks.vqvae) == expected
 
 
@@ -70,3 +70,11 @@ def test_auto_is_64_on_a_cpu_and_a_number_is_that_number():
     assert generator.networks.batch_size_of(Sample(batch_size=3)) == 3
     with pytest.raises(UserError, match="at least 1, or auto"):
         generator.sample(2, batch_size=0)
+
+
+def test_settling_all_places_at_once_counts_a_forward_and_the_noise():
+    """Twice the forward where maps are guided, and 4 bytes a code and place of noise."""
+    prior = opinionated("gated_pixelcnn", Level(9, 4, 5), 3, channels=16, dtype=torch.float32)
+    once = batch_size.bytes_of_image([prior], None, "parallel")
+    forward = prior.forward_numbers()
+    assert once == 4 * (2 * forward + 20 * 9) + 4 * forward  # and the one that measures

@@ -133,7 +133,7 @@ def test_a_damaged_record_is_drawn_again(drawn, finished_run, tmp_path, command)
 def test_auto_becomes_the_number_that_was_used(finished_run, tmp_path, command, monkeypatch):
     """It is written down, and a call that was killed goes on with its chunks, whatever the rule says now."""
     arguments = ["sample", finished_run, "--images", 7, "--batch_size", "auto"]
-    monkeypatch.setattr(networks, "automatic", lambda prior, vqvae: 3)
+    monkeypatch.setattr(networks, "automatic", lambda *given: 3)
     assert command(*arguments, "--out", tmp_path / "whole")[0] == 0
     assert json.loads((tmp_path / "whole" / "samples.json").read_text())["batch_size"] == 3
 
@@ -148,7 +148,7 @@ def test_auto_becomes_the_number_that_was_used(finished_run, tmp_path, command, 
     out = tmp_path / "samples"
     monkeypatch.setattr(generate, "write_array", dies)
     assert command(*arguments, "--out", out)[0] == 130
-    monkeypatch.setattr(networks, "automatic", lambda prior, vqvae: 64)
+    monkeypatch.setattr(networks, "automatic", lambda *given: 64)
     # the second chunk again, and the third
     assert command(*arguments, "--out", out)[0] == 0 and len(calls) == 4
     for file in ("samples.npz", "samples.json"):
