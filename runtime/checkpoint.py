@@ -128,6 +128,8 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
                 f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: upgrade vqprior"
             )
         checkpoint = Checkpoint(path, *(manifest[name] for name in ("step", "score", "meta", "files")))
+        if not (isinstance(checkpoint.meta, dict) and isinstance(checkpoint.files, dict)):
+            raise ValueError("meta and files are no tables")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the checkpoint {path} cannot be read: its manifest is missing or damaged ({error})"

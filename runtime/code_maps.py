@@ -155,22 +155,27 @@ class CodeMaps:
         """The codes of one split.
 
         Raises:
-            UserError: a file is not one of numbers; nothing in it is ever executed.
+            UserError: a file is missing or not one of these numbers; nothing in it is ever executed.
         """
-        starts = [start for split, start, _ in shard_starts(self.header) if split == name]
+        shards = [(start, size) for split, start, size in shard_starts(self.header) if split == name]
 
-        def arrays(kind: str) -> Iterator[np.ndarray]:
-            for start in starts:
+        def arrays(kind: str, *of_one: int) -> Iterator[np.ndarray]:
+            for start, size in shards:
                 file = _shard_file(self.folder, name, start, kind)
                 try:
-                    yield np.load(file, mmap_mode="r", allow_pickle=False)
-                except ValueError as error:
-                    raise UserError(f"{file} is damaged: {error}") from error
+                    array = np.load(file, mmap_mode="r", allow_pickle=False)
+                    if array.shape != (size, *of_one) or array.dtype.kind not in "iu":
+                        raise ValueError(f"it holds {array.dtype} {list(array.shape)}")
+                except (ValueError, OSError, EOFError) as error:
+                    why = f"{file} is missing or damaged ({error}); delete {self.folder} and encode again"
+                    raise UserError(why) from error
+                yield array
 
         labels = np.concatenate([*arrays("labels")]) if self.header.label_names else None
-        named = [_shard_file(self.folder, name, start, "names") for start in starts]
+        named = [_shard_file(self.folder, name, start, "names") for start, _ in shards]
+        levels = enumerate(self.header.levels)
         return CodeSplit(
-            [*zip(*(arrays(_codes(level)) for level in range(len(self.header.levels))), strict=True)],
+            [*zip(*(arrays(_codes(level), *of_level.size) for level, of_level in levels), strict=True)],
             None if labels is None else torch.from_numpy(labels),
             named if all(file.name in self.header.files for file in named) else None,
         )

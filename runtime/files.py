@@ -9,10 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqprior.configs.errors import UserError
+
 if TYPE_CHECKING:
     import numpy as np
 
 TEMPORARY = ".tmp"  # what a killed run leaves under this ending is ignored, and replaced by the next write
+
+
+def refuse_occupied(path: Path) -> None:
+    """Refuse, with a UserError, a path for a new folder where there is something, or where one stands."""
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty; give another folder with --out, or delete this one")
+    if path.resolve() == Path.cwd():
+        raise UserError(f"--out is the current folder; give one of its own, such as --out {path / 'mine'}")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; give a folder with --out")
 
 
 def sync_file(path: Path) -> None:

@@ -24,12 +24,11 @@ from torch import Tensor
 from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.commands import Export
-from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data, Sample
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint, Tensors
 from vqprior.runtime.codes import Level
-from vqprior.runtime.files import write_file, write_folder, write_json
+from vqprior.runtime.files import refuse_occupied, write_file, write_folder, write_json
 from vqprior.runtime.lineage import BEGUN_FROM
 from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import say
@@ -55,8 +54,7 @@ def export(settings: Export, run: RunDir, card: Card) -> Path:
             folder, or the networks cannot be written as graphs.
     """
     out = Path(settings.out)
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; give another folder with --out, or delete this one")
+    refuse_occupied(out)
     if settings.onnx:
         refuse_without_exporter()
     write_folder(out.resolve(), lambda folder: _fill(RunDir(folder), settings, run, card))

@@ -408,13 +408,15 @@ def prior_checkpoints(run: RunDir) -> list[Checkpoint]:
         UserError: one is missing, or they were trained on other codes than the coarsest one's.
     """
     saved = [checkpoint.best(run.stage2)]
-    codes = saved[0].meta["codes"]
+    codes = saved[0].meta.get("codes")
+    if not codes:
+        raise UserError(f"the checkpoint {saved[0].path} is damaged: it does not say which codes it is of")
     for level in range(1, len(codes["levels"])):
         if not run.stage2_of(level).exists():
             command = command_line("train-prior", run.path, "--level", level)
             raise UserError(f"the prior of level {level} is not trained yet: {command}")
         saved.append(checkpoint.best(run.stage2_of(level)))
-        if saved[-1].meta["codes"] != codes:
+        if saved[-1].meta.get("codes") != codes:
             raise UserError(
                 f"{saved[-1].path} was trained on other codes than {saved[0].path}; delete the folder of the "
                 f"one that is not wanted and train it again: {command_line('train-prior', run.path)}"

@@ -33,7 +33,9 @@ class Verified(NamedTuple):
     codes: int  # that were drawn
     differing: int  # that it would choose otherwise
     nearest_tie: float  # least gap between the best and the second best; infinite where there is no second
-    largest_gap: float  # by which logits would have to move for all drawn codes to be its choice
+    # by which logits would have to move for all drawn codes to be its choice; infinite where some are no
+    # finite numbers
+    largest_gap: float
 
     @classmethod
     def joined(cls, parts: Iterable[Self]) -> Self:
@@ -42,14 +44,14 @@ class Verified(NamedTuple):
         return cls(sum(codes), sum(differing), min(ties), max(gaps))
 
     def figures(self) -> dict[str, Any]:
-        """For a JSON file, which knows no infinity: None where there is no second best."""
-        return self._asdict() | {"nearest_tie": self.nearest_tie if isfinite(self.nearest_tie) else None}
+        """For a JSON file, which knows no infinity: None where there is no second best, and where logits are
+        no numbers."""
+        return {name: value if isfinite(value) else None for name, value in self._asdict().items()}
 
     @classmethod
     def of_figures(cls, figures: dict[str, Any]) -> Self:
         """What `figures` gave."""
-        tie = figures["nearest_tie"]
-        return cls(**(figures | {"nearest_tie": inf if tie is None else tie}))
+        return cls(**{name: inf if value is None else value for name, value in figures.items()})
 
     def in_words(self) -> str:
         """For the user."""
@@ -59,6 +61,12 @@ class Verified(NamedTuple):
     def refuse(self, precision: Precision) -> None:
         """Raise a UserError if a code differs by more than rounding."""
         allowed = TOLERANCE[precision]
+        if not isfinite(self.largest_gap):
+            raise UserError(
+                f"{self.in_words()}: some logits over the temperature are no finite numbers, so these are no "
+                "samples of this prior. Its weights are damaged, or guidance, the temperature or precision "
+                f"{precision} takes them out of range"
+            )
         if self.largest_gap > allowed:
             raise UserError(
                 f"{self.in_words()}, and one is {self.largest_gap:.3g} apart, where rounding (precision "
@@ -115,9 +123,10 @@ def verified(
     outside = own(judged.edge)[..., 0].masked_fill(own(judged.allowed)[..., 0], 0)
     g = along(guidance, outside)
     scale = along(temperature, outside) / (abs(g) + abs(1 - g))
-    gap = torch.maximum(ahead.amax(-1), outside) * scale
-    tie = (best.values[..., 0] - best.values[..., 1]) * scale
-    differs = (best.indices[..., 0] != codes) & drawn
+    sound = judged.perturbed.isfinite().all(-1)
+    gap = (torch.maximum(ahead.amax(-1), outside) * scale).masked_fill(~sound, inf)
+    tie = ((best.values[..., 0] - best.values[..., 1]) * scale).masked_fill(~sound, inf)
+    differs = ((best.indices[..., 0] != codes) | ~sound) & drawn
     return Verified(
         int(drawn.sum()),
         int(differs.sum()),

@@ -344,6 +344,8 @@ def _run(arguments: list[str]) -> int:
 def entry(call: Callable[[], int] = main) -> NoReturn:
     """The program: a command, and the way out with its exit code; one of several processes leaves in its own
     way."""
+    if hasattr(sys.stdout, "reconfigure"):  # names of files may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code, error = call(), None
     except Exception as fault:  # of this program, or of a process that this one waited for

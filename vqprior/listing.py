@@ -158,9 +158,15 @@ def _measured(metrics: dict[str, Any]) -> list[str]:
     psnr = _at(metrics, "stage1", "psnr")
     bits = _at(metrics, "stage2", "bits_per_code")
     distance = _at(metrics, "ladder", "rows", "samples", "frechet")
-    name = metrics["ladder"].get("distance", "distance") if distance is not None else ""
-    shown = (psnr, "PSNR {:.2f} dB"), (bits, "{:.3f} bits/code"), (distance, name + " {:.3g}")
-    return [words.format(value) for value, words in shown if value is not None]
+    found = []
+    if psnr is not None:
+        found.append(f"PSNR {psnr:.2f} dB")
+    if bits is not None:
+        found.append(f"{bits:.3f} bits/code")
+    if distance is not None:
+        name = metrics["ladder"].get("distance")
+        found.append(f"{name if isinstance(name, str) else 'distance'} {distance:.3g}")
+    return found
 
 
 def _at(tree: Any, *keys: str) -> float | None:

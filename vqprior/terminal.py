@@ -47,7 +47,7 @@ def _networks(run: RunDir) -> list[str]:
     """The checkpoints that are used of a run's stages, with their sizes, and the codes: a line, or none."""
     folders = [run.stage2_of(level) for level in sorted(run.begun_priors())]
     priors = {folder: checkpoint.best_of(checkpoint.readable(folder)) for folder in folders}
-    codes = next((saved.meta["codes"] for saved in priors.values() if saved), None)
+    codes = next((saved.meta.get("codes") for saved in priors.values() if saved), None)
     vqvaes = checkpoint.readable(run.stage1)
     of_codes = (saved for saved in vqvaes if not codes or encodes_as(saved)["vqvae"] == codes["vqvae"])
     stages = {run.stage1: checkpoint.best_of(of_codes), **priors}

@@ -104,6 +104,15 @@ def test_a_newer_format_is_refused(tmp_path):
         checkpoint.read(manifest.parent)
 
 
+@pytest.mark.parametrize("part", ["meta", "files"])
+def test_a_manifest_without_its_tables_is_refused(tmp_path, part):
+    save(tmp_path, 1)
+    manifest = tmp_path / "step-00000001" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {part: None}))
+    with pytest.raises(UserError, match="manifest is missing or damaged"):
+        checkpoint.read(manifest.parent)
+
+
 @pytest.mark.parametrize("write", [lambda payload, file: file.write_bytes(pickle.dumps(payload)), torch.save])
 def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path, write):
     class Payload:

@@ -105,6 +105,29 @@ def test_what_is_missing_or_damaged_is_refused(tmp_path):
         CodeMaps(tmp_path / "codes")
 
 
+@pytest.mark.parametrize("kind", ["codes", "labels"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "short", "of another shape", "floats"])
+def test_a_damaged_shard_is_refused_by_whoever_reads_it_unverified(tmp_path, kind, damage):
+    """As `score` does, which needs no other file of the run."""
+    write(tmp_path / "codes", header())
+    shard = tmp_path / "codes" / f"train-00000.{kind}.npy"
+    array = np.load(shard)
+    shard.unlink()
+    if damage == "empty":
+        shard.write_bytes(b"")
+    elif damage != "gone":
+        others = {
+            "short": array[:-1],
+            "of another shape": array[..., None],
+            "floats": array.astype(np.float64),
+        }
+        np.save(shard, others[damage])
+    with pytest.raises(
+        UserError, match=rf"{kind}.npy is missing or damaged \(.*\); delete .* and encode again"
+    ):
+        CodeMaps(tmp_path / "codes", verify=False).split("train")
+
+
 def test_a_pickle_in_code_maps_is_never_executed(tmp_path):
     class Payload:
         def __reduce__(self):

@@ -61,6 +61,18 @@ def test_stages_that_do_not_belong_together_are_refused(finished_run, tmp_path, 
     )
 
 
+def test_only_a_new_folder_is_written(finished_run, tmp_path, command, monkeypatch):
+    """Not in place of the current one, in which the shell would stand on, nor of a file."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    code, printed = command("export", finished_run, "--out", ".")
+    assert code == 2 and "--out is the current folder; give one of its own, such as --out mine" in printed
+    (tmp_path / "file").write_text("mine")
+    code, printed = command("export", finished_run, "--out", tmp_path / "file")
+    assert code == 2 and "is a file; give a folder with --out" in printed
+    assert (tmp_path / "file").read_text() == "mine" and not [*(tmp_path / "empty").iterdir()]
+
+
 @pytest.mark.parametrize("flags", [(), ("--out",)])
 def test_a_folder_must_be_given(finished_run, command, flags):
     assert command("export", finished_run, *flags)[0] == 2

@@ -257,6 +257,35 @@ def test_guidance_that_enlarges_rounding_is_no_error():
         assert found.largest_gap == pytest.approx(expected, abs=1e-6)
 
 
+def test_logits_that_are_no_numbers_are_no_proof(tmp_path, command):
+    """A gap to something that is not finite compares with nothing."""
+    torch.manual_seed(0)
+    networks = tiny_generator().networks
+    images = torch.arange(3)
+    codes = networks.codes(images, images % 3, Sampling())
+    assert networks.verify(codes, images, images % 3, Sampling()).largest_gap == 0
+    torch.nn.init.constant_(networks.priors[0].logits.bias, float("nan"))
+    found = networks.verify(codes, images, images % 3, Sampling())
+    assert found.differing == found.codes and json.loads(json.dumps(found.figures()))["largest_gap"] is None
+    assert Verified.of_figures(found.figures()) == found
+    for verdict in (found, Verified.joined([Verified(4, 0, 0.5, 0.0), found])):
+        with pytest.raises(UserError, match="no finite numbers, so these are no samples"):
+            verdict.refuse("bf16")
+    with pytest.raises(UserError, match="no finite numbers"):
+        tiny_generator().sample_codes(3, temperature=1e-40, verify=True)
+
+
+def test_one_logit_that_is_no_number_is_found():
+    logits = torch.tensor([2.0, 1.0, float("inf")])
+    judged = Judged(
+        logits[None, None, None],
+        torch.ones(1, 1, 1, 3, dtype=torch.bool),
+        torch.full((1, 1, 1, 3), torch.inf),
+    )
+    found = verified(judged, torch.zeros(1, 1, 1, dtype=torch.int64), torch.ones(1, 1, 1, dtype=torch.bool))
+    assert found.differing == 1 and found.largest_gap == torch.inf
+
+
 def test_samples_of_much_guidance_in_bf16_are_proved():
     """Their logits are up to 0.77 from those of a full forward, where rounding alone may move 0.5."""
     generator = Generator.from_run(ROOT / "models" / "mnist")

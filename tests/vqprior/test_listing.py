@@ -111,6 +111,11 @@ def test_figures_that_are_damaged_are_left_out(run):
     for content in ("{", "[1]", '{"stage1": 3, "ladder": {"rows": {"samples": {"frechet": "x"}}}}'):
         (run / "metrics.json").write_text(content)
         assert "validation" in summary_of(run).figures
+    for name in ("null", '"{}"', "[1]"):
+        (run / "metrics.json").write_text(
+            f'{{"ladder": {{"distance": {name}, "rows": {{"samples": {{"frechet": 3}}}}}}}}'
+        )
+        assert summary_of(run).figures == ("{} 3" if name == '"{}"' else "distance 3")
 
 
 def test_runs_are_found_one_folder_deeper_and_not_inside_a_run(run, tmp_path):

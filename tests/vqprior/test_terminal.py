@@ -1,6 +1,7 @@
 """The first and last lines of every command, and what they say to type next, typed."""
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tests.launch import run_processes
 from vqprior import configs, onward, terminal
 from vqprior.cli import COMMANDS
 from vqprior.configs.commands import Check, EncodePictures
+from vqprior.configs.errors import command_line
 from vqprior.configs.schema import Data
 from vqprior.runtime import checkpoint
 from vqprior.runtime.run_dir import RunDir
@@ -151,6 +153,22 @@ def test_what_comes_next_is_for_the_device_that_was_named(command, places):
 
 
 @pytest.mark.slow
+def test_paths_that_look_like_flags_or_cannot_be_shown_are_named(finished_run, tmp_path, monkeypatch):
+    """The printed line runs; a terminal that cannot show a name shows its bytes."""
+    monkeypatch.chdir(tmp_path)
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}
+    for name, expected in (("-dash", 0), (os.fsdecode(b"bad\xff"), 2)):  # safetensors opens no such path
+        shutil.copytree(finished_run, name)
+        done = run_processes(["sample", f"./{name}", "--images", 1, "--out", f"of{name}"], env=strict)
+        assert done.returncode == expected, done.stderr
+    assert command_line("app", Path("-dash")) == "vqprior app ./-dash"
+    assert command_line("sample", Path("runs") / "-x", "--images", 3) == "vqprior sample runs/-x --images 3"
+    listed = run_processes(["ls", "."], env=strict)
+    assert listed.returncode == 0 and "-dash" in listed.stdout and "bad\\udcff" in listed.stdout
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path)
+
+
 def test_two_processes_say_it_once(places):
     done = run_processes(["sample", places("RUN"), "--images", 2, "--out", places("NEW")], processes=2)
     assert done.returncode == 0, done.stderr
