@@ -5,21 +5,27 @@ FILE.npz        the same under `codes`, or as the only array of whole numbers wi
                 there are any: labels [N] (integers), label_names [C] (text), names [N] (text), split [N]
                 (text: train, validation or test), K, codes_per_position
 FILE.parquet    a row a map: `codes`, a list of numbers (flat, or of rows); besides, where there are any:
-                label, name, split; height, width, K and codes_per_position in the metadata of the file, as
-                `vqprior encode` has them
+                label, name, split; height, width, K, codes_per_position and label_names in the metadata of
+                the file, as JSON, as `vqprior encode` has them
 
+Text may be bytes in UTF-8, in .npz and in columns. What is of another kind than this is refused in words.
 What `vqprior encode RUN --pictures FOLDER` writes can be imported as it is.
 """
 
 import json
+import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from reprlib import repr as shortly
+from tokenize import TokenError
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 
 from vqprior.configs import Config
 from vqprior.configs.commands import ImportCodes
@@ -40,6 +46,10 @@ if TYPE_CHECKING:
 SEED = 0  # of the split
 PART = 65_536  # maps that are looked at together
 MOST_CLASSES = 100_000  # each has a vector in the prior: labels beyond are numbers of something else
+ABOUT = ("height", "width", "heights", "widths", "K", "codes_per_position", "label_names")  # in metadata
+# what numpy, zipfile and pyarrow raise where a file is damaged, or of another kind
+NOT_READ = (ValueError, OSError, LookupError, EOFError, MemoryError, RuntimeError, ArithmeticError)
+NOT_READ += (BadZipFile, zlib.error)
 
 
 @dataclass
@@ -47,7 +57,7 @@ class Grids:
     """What a file holds."""
 
     codes: np.ndarray  # [N, h, w] whole numbers, memory-mapped where the file allows it
-    labels: np.ndarray | None = None  # [N] int64
+    labels: np.ndarray | None = None  # [N] whole numbers
     label_names: tuple[str, ...] = ()
     names: list[str] | None = None
     split: list[str] | None = None  # of each map: train, validation or test
@@ -66,7 +76,8 @@ def import_codes(file: Path, settings: ImportCodes) -> RunDir:
     _refuse_occupied(run.path)
     grids = with_labels(read(file, settings), settings)
     K = number_of_codes(grids, settings, file)
-    level = Level(K, *grids.codes.shape[1:], settings.codes_per_position or grids.codes_per_position or 1)
+    in_file = 1 if grids.codes_per_position is None else grids.codes_per_position
+    level = Level(K, *grids.codes.shape[1:], settings.codes_per_position or in_file)
     if level.codes_per_position < 1 or level.width % level.codes_per_position:
         raise UserError(
             f"codes_per_position is {level.codes_per_position}, and the maps are {level.width} codes wide: "
@@ -141,7 +152,7 @@ def read(file: Path, settings: ImportCodes) -> Grids:
         raise UserError(f"{file} is none of {', '.join(readers)}; save the codes with numpy.save")
     try:
         grids = readers[file.suffix](file, settings)
-    except (ValueError, OSError, LookupError, EOFError, BadZipFile) as error:
+    except NOT_READ as error:
         raise UserError(f"{file} cannot be read as codes: {error}") from error
     codes = grids.codes
     if codes.dtype.kind not in "iu" or codes.ndim not in (2, 3) or not codes.size:
@@ -152,30 +163,47 @@ def read(file: Path, settings: ImportCodes) -> Grids:
 
 
 def _of_npy(file: Path, settings: ImportCodes) -> Grids:
-    return Grids(np.load(file, mmap_mode="r", allow_pickle=False))
+    return Grids(_load(file, mmap_mode="r"))
+
+
+def _load(file: Path, mmap_mode: Literal["r"] | None = None) -> Any:
+    """The array of an .npy, or the arrays of an .npz by name.
+
+    Raises:
+        ValueError: it is the one and is called the other. Of a damaged file, any of `NOT_READ`.
+    """
+    try:
+        found = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
+    except (TokenError, TypeError) as error:  # numpy's own, of a header that is no Python
+        raise ValueError(f"its header is damaged: {error}") from error
+    if isinstance(found, NpzFile) and file.suffix == ".npy":
+        found.close()
+        raise ValueError(f"it is an archive, as numpy.savez writes; call it {file.with_suffix('.npz').name}")
+    if not isinstance(found, NpzFile) and file.suffix == ".npz":
+        raise ValueError(f"it is one array, as numpy.save writes; call it {file.with_suffix('.npy').name}")
+    return found
 
 
 def _of_npz(file: Path, settings: ImportCodes) -> Grids:
-    with np.load(file, allow_pickle=False) as arrays:
+    with _load(file) as arrays:
         key = settings.key or ("codes" if "codes" in arrays else _only_grid(arrays, file))
         if key not in arrays:
             raise UserError(f"{file} has no array {key!r}; it has {', '.join(arrays)}")
-        listed = {
-            name: arrays[name] for name in ("labels", "label_names", "names", "split") if name in arrays
-        }
         return Grids(
-            arrays[key],
-            _numbers(listed.get("labels"), file),
-            tuple(map(str, listed.get("label_names", ()))),
-            [*map(str, listed["names"])] if "names" in listed else None,
-            [*map(str, listed["split"])] if "split" in listed else None,
-            *(int(arrays[name]) if name in arrays else None for name in ("K", "codes_per_position")),
+            np.asarray(arrays[key]),
+            _numbers(arrays.get("labels"), file),
+            tuple(_texts(arrays.get("label_names"), "label_names", file) or ()),
+            _texts(arrays.get("names"), "names", file),
+            _texts(arrays.get("split"), "split", file),
+            _whole(arrays.get("K"), "K", file),
+            _whole(arrays.get("codes_per_position"), "codes_per_position", file),
         )
 
 
 def _only_grid(arrays: Any, file: Path) -> str:
     """The one array that can be codes."""
-    grids = [name for name in arrays if arrays[name].dtype.kind in "iu" and arrays[name].ndim in (2, 3)]
+    kinds = {name: np.asarray(arrays[name]) for name in arrays}  # an archive may hold files of other kinds
+    grids = [name for name, array in kinds.items() if array.dtype.kind in "iu" and array.ndim in (2, 3)]
     if len(grids) != 1:
         found = f"{file} has {len(grids)} arrays that could be codes, of {', '.join(arrays)}"
         raise UserError(f"{found}; say which: --key NAME")
@@ -184,39 +212,87 @@ def _only_grid(arrays: Any, file: Path) -> str:
 
 def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
     try:
+        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise UserError("Parquet files need pyarrow: pip install 'vqprior[data]'") from error
-    table = pq.read_table(file)
-    key = settings.key or "codes"
+    try:
+        return _of_table(pq.read_table(file), settings.key or "codes", file)
+    except pa.ArrowException as error:  # not each is a ValueError
+        raise ValueError(str(error)) from error
+
+
+def _of_table(table: "pyarrow.Table", key: str, file: Path) -> Grids:
     if key not in table.column_names:
         raise UserError(f"{file} has no column {key!r}; it has {', '.join(table.column_names)}: --key COLUMN")
-    metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-    codes = _array_of(table[key])
-    if codes.ndim == 2 and (size := _map_size(key, metadata)):
-        codes = codes.reshape(-1, *size)
-    column = lambda name: table[name].to_pylist() if name in table.column_names else None
-    names, split = column("name"), column("split")
+    about = _about(table.schema.metadata or {}, file)
     return Grids(
-        codes,
-        _numbers(column("label"), file),
-        tuple(json.loads(metadata.get("label_names", "[]"))) if column("label") else (),
-        None if names is None else [*map(str, names)],
-        None if split is None else [*map(str, split)],
-        *(int(metadata[name]) if name in metadata else None for name in ("K", "codes_per_position")),
+        _as_maps(_array_of(table[key]), _map_size(key, about, file), file),
+        _numbers(_column(table, "label", file), file),
+        tuple(_texts(about.get("label_names"), "label_names", file) or ()),
+        _texts(_column(table, "name", file), "name", file),
+        _texts(_column(table, "split", file), "split", file),
+        _whole(about.get("K"), "K", file),
+        _whole(about.get("codes_per_position"), "codes_per_position", file),
     )
 
 
-def _map_size(key: str, metadata: dict[str, str]) -> tuple[int, int] | None:
+def _about(metadata: dict[bytes, bytes], file: Path) -> dict[str, Any]:
+    """What the metadata of a file say of its codes; null is nothing said."""
+    about = {}
+    for name in ABOUT:
+        try:
+            about[name] = json.loads(metadata.get(name.encode(), b"null"))
+        except (ValueError, RecursionError) as error:
+            found = shortly(metadata[name.encode()].decode(errors="replace"))
+            raise UserError(
+                f"the metadata of {file} have {name} {found}, which is no JSON; write it with json.dumps"
+            ) from error
+    return {name: value for name, value in about.items() if value is not None}
+
+
+def _column(table: "pyarrow.Table", name: str, file: Path) -> np.ndarray | None:
+    """A column with a value for each map, where there is such a column."""
+    if name not in table.column_names:
+        return None
+    if missing := table[name].null_count:
+        raise UserError(f"the column {name!r} of {file} lacks {missing:,} values; each map takes one")
+    return table[name].to_numpy()
+
+
+def _map_size(key: str, about: dict[str, Any], file: Path) -> tuple[int, int] | None:
     """Height and width of the maps of a column, where the file says them: of one level, or of codes0, codes1,
     ... those of each."""
-    if {"height", "width"} <= metadata.keys():
-        return int(metadata["height"]), int(metadata["width"])
-    number = key.removeprefix("codes")
-    if {"heights", "widths"} <= metadata.keys() and number.isdigit():
-        heights, widths = (json.loads(metadata[name]) for name in ("heights", "widths"))
-        return heights[int(number)], widths[int(number)]
-    return None
+    if {"height", "width"} <= about.keys():
+        size = about["height"], about["width"]
+    elif {"heights", "widths"} <= about.keys() and (number := key.removeprefix("codes")).isdecimal():
+        size = tuple(_of_level(about[name], int(number), name, file) for name in ("heights", "widths"))
+    else:
+        return None
+    if not all(type(side) is int and side > 0 for side in size):
+        found = " x ".join(map(shortly, size))
+        raise UserError(f"the metadata of {file} say that maps are {found}; both are whole numbers from 1 on")
+    return size
+
+
+def _of_level(sides: Any, number: int, name: str, file: Path) -> Any:
+    if not isinstance(sides, list) or number >= len(sides):
+        raise UserError(f"the metadata of {file} have {name} {shortly(sides)}, without one for codes{number}")
+    return sides[number]
+
+
+def _as_maps(codes: np.ndarray, size: tuple[int, int] | None, file: Path) -> np.ndarray:
+    """Rows of codes [N, ...] as maps of a size, a row a map."""
+    if size is None or codes.ndim not in (2, 3):
+        return codes
+    same = codes.shape[1] == math.prod(size) if codes.ndim == 2 else codes.shape[1:] == size
+    if not same:
+        found = " x ".join(map(str, codes.shape[1:]))
+        raise UserError(
+            f"{file} takes a row a map, but its rows have {found} codes and its metadata say "
+            f"{size[0]} x {size[1]}; write `height` and `width` anew, or save the codes with numpy.save"
+        )
+    return codes.reshape(-1, *size)
 
 
 def _array_of(column: "pyarrow.ChunkedArray") -> np.ndarray:
@@ -250,13 +326,40 @@ def _part_of(array: "pyarrow.Array") -> np.ndarray:
 
 
 def _numbers(labels: Any, file: Path) -> np.ndarray | None:
-    """Labels as numbers of classes."""
+    """Labels as whole numbers, where there are any."""
     if labels is None:
         return None
     array = np.asarray(labels)
     if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise UserError(f"the labels of {file} are {array.dtype} {list(array.shape)}; they are integers [N]")
-    return array.astype(np.int64)
+        found = f"{array.dtype} {list(array.shape)}, beginning with {shortly(array.ravel()[:3].tolist())}"
+        raise UserError(f"the labels of {file} are {found}; they are integers [N]")
+    return array
+
+
+def _texts(values: Any, what: str, file: Path) -> list[str] | None:
+    """A list or an array [N] of text, where there is one; bytes are taken as UTF-8."""
+    if values is None:
+        return None
+    listed = values.tolist() if isinstance(values, np.ndarray) else values
+    if not isinstance(listed, list):
+        raise UserError(f"{what} of {file} is {shortly(listed)}; it is a list of text, such as ['a', 'b']")
+    try:
+        texts = [value.decode() if isinstance(value, bytes) else value for value in listed]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} of {file} has {shortly(error.object)}; text in bytes is UTF-8") from error
+    if others := [text for text in texts if not isinstance(text, str)]:
+        raise UserError(f"{what} of {file} has {shortly(others[0])}; all of it is text, such as ['a', 'b']")
+    return texts
+
+
+def _whole(value: Any, what: str, file: Path) -> int | None:
+    """A whole number, where there is one."""
+    if value is None:
+        return None
+    number = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    if type(number) is not int:  # True is none
+        raise UserError(f"{what} of {file} is {shortly(number)}; it is a whole number")
+    return number
 
 
 def with_labels(grids: Grids, settings: ImportCodes) -> Grids:
@@ -280,7 +383,9 @@ def with_labels(grids: Grids, settings: ImportCodes) -> Grids:
     names = grids.label_names or tuple(map(str, range(high + 1)))
     if low < 0 or high >= len(names):
         raise UserError(f"the labels are from {low} to {high}; there are {len(names)} classes, from 0 on")
-    return replace(grids, label_names=names)
+    if len(names) > MOST_CLASSES:
+        raise UserError(f"there are {len(names):,} label_names; there are at most {MOST_CLASSES:,} classes")
+    return replace(grids, labels=grids.labels.astype(np.int64), label_names=names)
 
 
 def read_labels(file: Path) -> np.ndarray:
@@ -293,9 +398,9 @@ def read_labels(file: Path) -> np.ndarray:
         raise UserError(f"there is no file {file}, which --labels names")
     try:
         if file.suffix == ".npy":
-            return np.load(file, allow_pickle=False)
-        return np.array([int(line) for line in file.read_text().split()])
-    except (ValueError, OSError) as error:
+            return _load(file)
+        return np.array([int(line) for line in file.read_text().split()], dtype=np.int64)
+    except NOT_READ as error:
         raise UserError(f"{file}, which --labels names, holds no integers: {error}") from error
 
 
@@ -308,16 +413,18 @@ def number_of_codes(grids: Grids, settings: ImportCodes, file: Path) -> int:
     """K, as it is given or as the codes say, which is then told; raises as `import_codes`."""
     low = min(int(part.min()) for part in parts_of(grids.codes))
     high = max(int(part.max()) for part in parts_of(grids.codes))
-    K = settings.K or grids.K
+    if low < 0:
+        raise UserError(f"the codes of {file} are from {low} to {high}; they are from 0 on")
+    K = grids.K if settings.K is None else settings.K
     if K is None:
         K = high + 1
         say(f"import-codes: the largest code is {high}, so there are taken to be {K}; else say it: --K")
-    if low < 0 or high >= K:
+    if not 2 <= K <= 65536:
+        raise UserError(f"the codes of {file} are from {low} to {high}, and K is {K}; it is from 2 to 65536")
+    if high >= K:
         raise UserError(
             f"the codes of {file} are from {low} to {high}; with K {K} they are from 0 to {K - 1}"
         )
-    if not 2 <= K <= 65536:
-        raise UserError(f"K is {K}; it is from 2 to 65536")
     return K
 
 

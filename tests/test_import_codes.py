@@ -2,8 +2,11 @@
 refused."""
 
 import importlib.util
+import io
 import json
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,20 @@ STEPS += ["--stage2.learning_rate", 0.1, "--stage2.average", 0.5]
 
 def grids(count: int = 80, size: tuple[int, ...] = (3, 4), K: int = 5) -> np.ndarray:
     return np.random.default_rng(0).integers(0, K, (count, *size))
+
+
+def saved(name: str, write: Callable[..., None] = np.savez, /, *arrays: object, **named: object) -> None:
+    """What numpy writes, under a name with any ending."""
+    buffer = io.BytesIO()
+    write(buffer, *arrays, **named)
+    Path(name).write_bytes(buffer.getvalue())
+
+
+def parquet(codes: object = None, metadata: dict[str, str] | None = None, **columns: object) -> None:
+    """f.parquet, of 80 rows of 12 codes where no others are given."""
+    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    rows = grids(80, (12,)).tolist() if codes is None else codes
+    pq.write_table(pa.table({"codes": rows, **columns}).replace_schema_metadata(metadata), "f.parquet")
 
 
 @pytest.fixture
@@ -103,6 +120,37 @@ def test_the_split_may_be_given(here, command):
     assert CodeMaps(here / "run" / "codes").header.sizes == {"train": 20, "validation": 5, "test": 5}
 
 
+def test_text_may_be_bytes_and_numbers_of_classes_of_any_width(here, command):
+    """C strings of numpy, and columns of bytes, are the text that they hold."""
+    words = np.array([b"train"] * 60 + [b"validation"] * 10 + [b"test"] * 10)
+    labels, names = np.arange(80, dtype=np.uint64) % 2, np.array([f"n{i}".encode() for i in range(80)])
+    classes = np.array(["c\u00e9".encode(), b"c1"])
+    np.savez("f.npz", codes=grids(), labels=labels, label_names=classes, names=names, split=words)
+    files = ["f.npz"]
+    if importlib.util.find_spec("pyarrow"):
+        parquet(
+            metadata={"label_names": '["c\u00e9", "c1"]', "K": "5", "height": "3", "width": "4"},
+            label=labels,
+            name=names.tolist(),
+            split=words.tolist(),
+        )
+        files.append("f.parquet")
+    for file in files:
+        out = f"from_{file}"
+        assert command("import-codes", file, "--K", 5, "--out", out)[0] == 0
+        maps = CodeMaps(here / out / "codes")
+        assert maps.header.label_names == ["c\u00e9", "c1"] and maps.header.levels[0].size == (3, 4)
+        assert maps.header.sizes == {"train": 60, "validation": 10, "test": 10}
+        assert maps.split("train").names([0, 59]) == ["n0", "n59"]
+
+
+def test_null_in_the_metadata_is_nothing_said(here, command):
+    parquet(metadata={"label_names": "null", "K": "null", "height": "null"}, label=np.arange(80) % 3)
+    code, printed = command("import-codes", "f.parquet", "--out", "run")
+    assert code == 0 and "taken to be 5" in printed, printed
+    assert CodeMaps(here / "run" / "codes").header.label_names == ["0", "1", "2"]
+
+
 def test_what_encode_writes_is_read_again(here, command):
     """As npz and as Parquet, with names, from a run of several codes a position."""
     pictures = write_pictures(here / "pictures", 40)
@@ -179,7 +227,21 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
             ["f.npz"],
             "codes_per_position is -1",
         ),
+        (
+            lambda: np.savez("f.npz", codes=grids(), codes_per_position=0),
+            ["f.npz"],
+            "codes_per_position is 0",
+        ),
+        (lambda: np.save("f.npy", grids()), ["f.npy", "--K", 0], "K is 0; it is from 2 to 65536"),
         (lambda: Path("f.npz").write_bytes(b"PK\x03\x04 no archive"), ["f.npz"], "cannot be read as codes"),
+        (lambda: saved("f.npz", np.save, grids()), ["f.npz"], "it is one array"),
+        (
+            lambda: saved("f.npy", np.savez, grids()),
+            ["f.npy"],
+            "it is an archive, as numpy.savez writes; call",
+        ),
+        (lambda: Path("f.npy").write_bytes(b"\x93NUMPY\1\0\x04\0{((\n"), ["f.npy"], "cannot be read as"),
+        (lambda: zipfile.ZipFile("f.npz", "w").writestr("codes", "hello"), ["f.npz"], "codes are integers"),
         (lambda: Path("f.txt").write_text("1 2"), ["f.txt"], "is none of .npy, .npz, .parquet"),
         (lambda: None, ["f.npz"], "there is no file f.npz"),
     ],
@@ -189,6 +251,123 @@ def test_what_cannot_be_read_is_refused_and_leaves_nothing_behind(here, command,
     code, printed = command("import-codes", *flags, "--out", "run")
     assert code == 2 and words in printed, printed
     assert not Path("run").exists()
+
+
+LABELS = np.arange(80) % 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"K": np.array([9, 9])}, "K of f.npz is array([9, 9]); it is a whole number"),
+        ({"K": 9.7}, "K of f.npz is 9.7; it is a whole number"),
+        ({"codes_per_position": True}, "codes_per_position of f.npz is True; it is a whole number"),
+        ({"labels": LABELS, "label_names": "cats"}, "label_names of f.npz is 'cats'; it is a list of text"),
+        ({"names": "cats"}, "names of f.npz is 'cats'; it is a list of text"),
+        ({"split": "train"}, "split of f.npz is 'train'; it is a list of text"),
+        ({"labels": LABELS, "label_names": [["a", "b", "c"]] * 3}, "has ['a', 'b', 'c']; all of it is text"),
+        ({"labels": LABELS, "label_names": [10, 20, 30]}, "label_names of f.npz has 10; all of it is text"),
+        ({"labels": LABELS, "label_names": [b"\xff", b"a", b"b"]}, "has b'\\xff'; text in bytes is UTF-8"),
+        ({"labels": LABELS, "label_names": np.arange(100_001).astype(str)}, "there are 100,001 label_names"),
+        ({"labels": np.full(80, 2**63, np.uint64)}, "from 9223372036854775808 to 9223372036854775808"),
+        ({"labels": LABELS * 1.0}, "are float64 [80], beginning with [0.0, 1.0, 2.0]; they are integers [N]"),
+    ],
+)
+def test_what_an_archive_says_of_its_codes_is_checked(here, command, arrays, words):
+    np.savez("f.npz", codes=grids(), **arrays)
+    code, printed = command("import-codes", "f.npz", "--out", "run")
+    assert code == 2 and words in printed, printed
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "columns", "words"),
+    [
+        ({"height": "2", "width": "3"}, {}, "rows have 12 codes and its metadata say 2 x 3"),
+        (
+            {"height": "4", "width": "3"},
+            {"codes": grids().tolist()},
+            "rows have 3 x 4 codes and its metadata say",
+        ),
+        ({"height": "3", "width": "0"}, {}, "say that maps are 3 x 0; both are whole numbers from 1 on"),
+        ({"height": "-3", "width": "-4"}, {}, "say that maps are -3 x -4; both"),
+        ({"height": "3.0", "width": "4"}, {}, "say that maps are 3.0 x 4; both"),
+        ({"height": "3 codes", "width": "4"}, {}, "have height '3 codes', which is no JSON"),
+        ({"K": "5.5"}, {}, "K of f.parquet is 5.5; it is a whole number"),
+        ({"label_names": "[10, 20, 30]"}, {"label": LABELS}, "label_names of f.parquet has 10; all of it"),
+        ({"label_names": '"cats"'}, {"label": LABELS}, "label_names of f.parquet is 'cats'; it is a list"),
+        (
+            {"label_names": '{"a": 0}'},
+            {"label": LABELS},
+            "label_names of f.parquet is {'a': 0}; it is a list",
+        ),
+        ({"label_names": "cats, dogs"}, {"label": LABELS}, "label_names 'cats, dogs', which is no JSON"),
+        ({}, {"label": [None, *LABELS[1:]]}, "the column 'label' of f.parquet lacks 1 values"),
+        ({}, {"name": [None, *"a" * 79]}, "the column 'name' of f.parquet lacks 1 values"),
+        (
+            {},
+            {"label": np.array([1] * 79 + [2**63], np.uint64)},
+            "the labels are from 1 to 9223372036854775808",
+        ),
+    ],
+)
+def test_what_a_table_says_of_its_codes_is_checked(here, command, metadata, columns, words):
+    parquet(metadata=metadata, **columns)
+    code, printed = command("import-codes", "f.parquet", "--out", "run")
+    assert code == 2 and words in printed, printed
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"heights": "[1, 3]", "widths": "[2, 4]"}, None),
+        ({"heights": "[1, 3]", "widths": "[2, 5]"}, "rows have 12 codes and its metadata say 3 x 5"),
+        ({"heights": "[1]", "widths": "[2]"}, "have heights \\[1\\], without one for codes1"),
+        ({"heights": "3", "widths": "4"}, "have heights 3, without one for codes1"),
+        ({"heights": '["a", "b"]', "widths": "[2, 4]"}, "say that maps are 'b' x 4; both are whole numbers"),
+    ],
+)
+def test_a_level_of_several_has_its_own_size(here, metadata, words):
+    parquet(metadata=metadata, codes1=grids(80, (12,)).tolist())
+    settings = ImportCodes(out="run", key="codes1")
+    if words:
+        with pytest.raises(UserError, match=words):
+            read(here / "f.parquet", settings)
+    else:
+        assert read(here / "f.parquet", settings).codes.shape == (80, 3, 4)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "archive"])
+def test_damaged_labels_are_refused(here, command, damage):
+    np.save("grids.npy", grids())
+    saved("labels.npy", np.savez, LABELS)
+    whole = Path("labels.npy").read_bytes()
+    Path("labels.npy").write_bytes({"empty": b"", "cut": whole[:100], "archive": whole}[damage])
+    code, printed = command("import-codes", "grids.npy", "--labels", "labels.npy", "--out", "run")
+    assert code == 2 and "labels.npy, which --labels names, holds no integers: " in printed, printed
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_a_file_with_other_bytes_is_read_or_refused(here, ending):
+    """Where its beginning or end is damaged: a UserError, and no other."""
+    np.save("f.npy", grids())
+    np.savez_compressed("f.npz", codes=grids(), names=np.arange(80).astype(str), K=5)
+    file, chance = here / f"f.{ending}", np.random.default_rng(0)
+    whole = file.read_bytes()
+    ends = [*range(min(160, len(whole))), *range(len(whole) - 300, len(whole))]
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in chance.choice(ends, 3):
+            damaged[at] = chance.integers(256)
+        file.write_bytes(damaged)
+        try:
+            read(file, ImportCodes(out="run"))
+        except UserError:
+            refused += 1
+    assert refused
 
 
 def test_what_needs_pictures_is_refused_in_words(here, command):
