@@ -19,7 +19,7 @@ from vqprior.configs.commands import ImportCodes
 from vqprior.configs.errors import UserError
 from vqprior.evaluation.parts import code_copies
 from vqprior.runtime.code_maps import CodeMaps
-from vqprior.runtime.import_codes import read
+from vqprior.runtime.grids import read
 
 STEPS = ["--stage2.steps", 4, "--stage2.save_every", 2, "--stage2.eval_every", 4, "--stage2.batch_size", 8]
 STEPS += ["--stage2.channels", 8, "--stage2.layers", 4, "--stage2.gated_pixelcnn.head", 8]
