@@ -27,17 +27,40 @@ def per_image(name: str, given: float | Sequence[float], count: int) -> Setting:
     Raises:
         UserError: these are no numbers, or of another count.
     """
-    kind, kinds, dtype = (
-        ("whole number", "iu", np.int64) if name == "top_k" else ("number", "iuf", np.float32)
-    )
-    try:
-        values = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
-    except ValueError:  # lists of several lengths in one
-        values = np.empty((0, 0))
-    if values.dtype.kind not in kinds or values.shape not in ((), (count,)):
-        found = given if values.ndim == 0 else f"{values.dtype} of shape {values.shape}"
+    whole, values = name == "top_k", _numbers(given)
+    fits = values.dtype.kind in ("iu" if whole else "iuf") and values.shape in ((), (count,))
+    if not fits or (whole and (values > np.iinfo(np.int64).max).any()):
+        found = repr(given) if values.ndim == 0 else f"{values.dtype} of shape {values.shape}"
+        kind = "whole number" if whole else "number"
         raise UserError(f"{name} is {found} for {count} images; it takes one {kind}, or one for each image")
-    return values.item() if values.ndim == 0 else torch.from_numpy(values.astype(dtype))
+    if values.ndim == 0:
+        return int(values) if whole else float(values)
+    with np.errstate(over="ignore"):  # infinite in fp32, and refused as that
+        return torch.from_numpy(values.astype(np.int64 if whole else np.float32))
+
+
+def _numbers(given: Any) -> np.ndarray:
+    """Numbers, tensors on any device, or lists of them, as an array; what is no array as one of one object,
+    without axes."""
+    try:
+        each = [*map(_of_tensor, given)] if isinstance(given, list | tuple) else _of_tensor(given)
+        return np.asarray(each)
+    except (TypeError, ValueError, RuntimeError):  # such as lists of several lengths in one
+        return np.array(None)
+
+
+def _of_tensor(given: Any) -> Any:
+    """A tensor as an array, of bf16, which NumPy has not, as one of fp32; what is no tensor as it is."""
+    if not isinstance(given, Tensor):
+        return given
+    tensor = given.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def unwrapped(given: Any) -> Any:
+    """The number in an array or tensor without axes; anything else as it is."""
+    without_axes = isinstance(given, np.ndarray | Tensor) and given.ndim == 0
+    return given.item() if without_axes else given
 
 
 def as_tensor(given: np.ndarray | Tensor) -> Tensor:
@@ -49,7 +72,9 @@ def as_tensor(given: np.ndarray | Tensor) -> Tensor:
     if isinstance(given, Tensor):
         return given.detach().cpu()
     try:
-        return torch.from_numpy(np.array(given, order="C"))  # a copy: flipped arrays have strides below 0
+        array = np.asarray(given)
+        native = array.dtype.newbyteorder("=")
+        return torch.from_numpy(array.astype(native, order="C"))  # a copy: flipped ones have strides below 0
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"got {type(given).__name__}, which is not an array of numbers ({error})") from error
 

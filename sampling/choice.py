@@ -25,7 +25,8 @@ def check(name: str, setting: Setting, fits: Callable[[Tensor], Tensor], words: 
     values = torch.as_tensor(setting).flatten()
     wrong = values[~(fits(values) & values.isfinite())]
     if len(wrong):
-        raise UserError(f"{name} is {wrong[0].item():g}; it must be {words}")
+        expected = words if wrong[0].isfinite() else f"finite, and {words}"
+        raise UserError(f"{name} is {wrong[0].item():g}; it must be {expected}")
 
 
 def of_maps(setting: Setting, maps: Tensor, device: torch.device, *, alike: bool = True) -> Setting:

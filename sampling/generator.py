@@ -3,7 +3,7 @@ files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Method, Precision, Sample
+from vqprior.configs.schema import Method, Precision, Sample, is_whole
 from vqprior.runtime.chunks import chunks, in_chunks
 from vqprior.runtime.codes import Codes, picked
 from vqprior.runtime.run_dir import RunDir
@@ -30,6 +30,7 @@ from .arguments import (
     described,
     has_levels,
     per_image,
+    unwrapped,
 )
 from .choice import Choice, Sampling
 from .decoding import Imported, refuse_imported
@@ -258,9 +259,9 @@ class Generator:
                 range.
         """
         draws = n if draws is None else draws
-        if not (isinstance(n, Integral) and isinstance(draws, Integral) and 1 <= n <= draws):
+        if not (is_whole(n) and is_whole(draws) and 1 <= n <= draws):
             raise UserError(
-                f"n is {n} and draws is {draws}; they are whole numbers, n at least 1 and at most draws"
+                f"n is {n!r} and draws is {draws!r}; they are whole numbers, n at least 1 and at most draws"
             )
         vqvae = self.networks.vqvae
         picture = as_images(as_tensor(image)[None], vqvae)[0]  # [C, H, W]
@@ -439,9 +440,16 @@ class Generator:
             UserError: as `encode` and `usual`, a number out of its range, or what is usual in another run.
         """
         self._of_pictures()
-        if not 0 < quantile < 1 or restorations < 1:
-            found = f"quantile is {quantile} and restorations is {restorations}"
-            raise UserError(f"{found}; they take a share between 0 and 1, and at least 1")
+        quantile, restorations = unwrapped(quantile), unwrapped(restorations)
+        if not (
+            isinstance(quantile, Real) and 0 < quantile < 1 and is_whole(restorations) and restorations > 0
+        ):
+            found = f"quantile is {quantile!r} and restorations is {restorations!r}"
+            raise UserError(f"{found}; they take a share between 0 and 1, and a whole number, at least 1")
+        if not (usual is None or isinstance(usual, Usual)):
+            raise UserError(
+                f"usual is of type {type(usual).__name__}; it takes what `usual` of this generator gives"
+            )
         settings = self._settings(seed=seed, batch_size=batch_size, precision=precision)
         passes = dict(batch_size=settings.batch_size, precision=settings.precision)
         given = as_images(images, self.networks.vqvae)
@@ -474,11 +482,13 @@ class Generator:
         return self.tokenizer
 
     def _settings(self, **given: Any) -> Sample:
-        """The defaults with what is given (not None) in its place, and a number of images drawn at once."""
+        """The defaults with what is given (not None) in its place, and a number of images drawn at once.
+
+        A seed that is None is refused: others take it for a fresh one at each call, and here is no such.
+        """
+        said = {name: value for name, value in given.items() if value is not None or name == "seed"}
         try:
-            settings = replace(
-                self.defaults, **{name: value for name, value in given.items() if value is not None}
-            )
+            settings = replace(self.defaults, **said)
         except (TypeError, ValueError) as error:
             raise UserError(str(error)) from error
         return replace(settings, batch_size=self.networks.batch_size_of(settings))

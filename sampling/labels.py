@@ -5,7 +5,6 @@ made of digits a plain 3 is that too.
 """
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,9 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
+from vqprior.configs.schema import is_whole
+
+from .arguments import unwrapped
 
 Label = int | str
 Labels = Sequence[Label] | np.ndarray | Tensor | Label
@@ -34,12 +36,11 @@ def label_number(label: Label, label_names: Sequence[str]) -> int:
     Raises:
         UserError: there is no such class, there are no classes, or it is neither an integer nor a string.
     """
-    if isinstance(label, (np.ndarray, Tensor)) and label.ndim == 0:
-        label = label.item()
+    label = unwrapped(label)
     _refuse_without_classes(label, label_names)
     if isinstance(label, str):
         return _numbered(label, label_names)
-    if not isinstance(label, Integral) or isinstance(label, bool):
+    if not is_whole(label):
         raise UserError(
             f"{label!r} is not a class but {type(label).__name__}; an integer is the number of a class, a "
             f"string its name: the classes are {listed(label_names)}"

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Precision
+from vqprior.configs.schema import Precision, is_whole
 from vqprior.runtime.code_maps import CodeMaps, to_encode
 from vqprior.runtime.codes import Codes, Level, apart, codes_onto, in_a_row, picked
 from vqprior.runtime.devices import convolutions
@@ -54,6 +54,10 @@ class Usual(NamedTuple):
 
     def refuse_misfit(self, levels: Sequence[Level], classes: int) -> None:
         """Refuse, with a UserError, what is usual in a run of other maps of codes, or without its class."""
+        if not (isinstance(self.bits, np.ndarray) and self.bits.ndim == 2 and self.bits.size):
+            raise UserError("the bits of what is given as usual are no array [V, P]; call `usual` for them")
+        if not (self.label is None or is_whole(self.label)):
+            raise UserError(f"what is given as usual is of class {self.label!r}; it takes a number, or None")
         here, there = sum(level.places for level in levels), self.bits.shape[1]
         if there != here:
             found = f"of pictures of {there} codes, and those of this one have {here}"

@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from .training import Precision
 
 Method = Literal["auto", "cached", "parallel", "plain"]
+
+
+def is_whole(given: Any) -> bool:
+    """Whether it is a whole number, of Python or NumPy; True and False are none."""
+    return isinstance(given, Integral) and not isinstance(given, bool)
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,9 @@ class Drawing:
     to 10 bits on NVIDIA GPUs since Ampere."""
 
     def __post_init__(self):
-        if not isinstance(self.seed, Integral) or not -(2**63) <= self.seed < 2**63:
+        if not is_whole(self.seed) or not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed!r}; it is a whole number of 64 bits")
-        if self.batch_size != "auto" and not (isinstance(self.batch_size, Integral) and self.batch_size > 0):
+        if self.batch_size != "auto" and not (is_whole(self.batch_size) and self.batch_size > 0):
             raise ValueError(f"batch_size is {self.batch_size!r}; it is a whole number, at least 1, or auto")
         if self.method not in get_args(Method):
             raise ValueError(f"method is {self.method!r}; it is one of {', '.join(get_args(Method))}")
@@ -83,5 +88,5 @@ class Sample(Drawing):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.images, Integral) or self.images < 1:
+        if not is_whole(self.images) or self.images < 1:
             raise ValueError(f"images is {self.images!r}; it is a whole number, at least 1")
