@@ -23,6 +23,16 @@ class Opened(NamedTuple):
     place: Place | None
     past: tuple[Made, ...]  # before each change
 
+    def placed(self) -> "Opened":
+        """Itself, where a place is chosen.
+
+        Raises:
+            UserError: none is, as where the level has changed since.
+        """
+        if self.place is None:
+            raise UserError("no place is chosen: choose a place in the map of codes first")
+        return self
+
 
 class CodesTab:
     """Made inside of a `gr.Tab`.
@@ -86,7 +96,7 @@ class CodesTab:
         """Look at one of several pictures."""
         if made is None:
             raise UserError("these pictures are not finished; draw them to the end")
-        yield from self.open(made.one(int(event.choice)))
+        yield from self.open(made.one(one_of(len(made.images), event, "pictures")))
 
     def open(self, made: Made) -> Iterator[Values]:
         """Look at a picture."""
@@ -96,12 +106,13 @@ class CodesTab:
     def choose_place(self, opened: Opened | None, event: gr.EventData) -> Iterator[Values]:
         """Ask which codes could stand at a place."""
         opened = there(opened)
-        place = divmod(int(event.choice), self.studio.levels[opened.level].width)
+        level = self.studio.levels[opened.level]
+        place = divmod(one_of(level.places, event, "places"), level.width)
         yield from self._show(opened._replace(place=place))
 
     def choose_code(self, opened: Opened | None, event: gr.EventData) -> Iterator[Values]:
         """Put a code at the place."""
-        made, level, place, past = there(opened)
+        made, level, place, past = there(opened).placed()
         changed = self.studio.with_code(made, level, place, int(event.choice))
         yield from self._show(Opened(changed, level, place, (*past, made)))
 
@@ -111,12 +122,15 @@ class CodesTab:
 
     def undo(self, opened: Opened | None) -> Iterator[Values]:
         """Take the last change back."""
-        *past, made = there(opened).past
+        opened = there(opened)
+        if not opened.past:
+            raise UserError("there is nothing to undo: this is the picture as it was opened")
+        *past, made = opened.past
         yield from self._show(opened._replace(made=made, past=tuple(past)))
 
     def redraw(self, opened: Opened | None, seed: float, *choice: Any) -> Iterator[Values]:
         """Draw all codes after the place anew."""
-        made, level, place, past = there(opened)
+        made, level, place, past = there(opened).placed()
         sampling = self.studio.sampling(seed, *choice, told=self.studio.class_of(made) is not None)
         codes: Codes = ()
         for codes in paced(self.studio.redraw(made, level, place, sampling), FRAME):
@@ -163,3 +177,15 @@ class CodesTab:
         name = self.studio.class_of(made)
         of_class = "" if name is None else f"class {html.escape(name)}, "
         return f'<p role="status">{of_class}{made.bits.item():.1f} bits under the prior</p>'
+
+
+def one_of(count: int, event: gr.EventData, things: str) -> int:
+    """The number of the thing that was chosen, of so many.
+
+    Raises:
+        UserError: there is none of this number, as where they were fewer by the time that it arrived.
+    """
+    number = int(event.choice)
+    if not 0 <= number < count:
+        raise UserError(f"number {number} was chosen of {count} {things}, which have changed; choose again")
+    return number

@@ -20,7 +20,7 @@ class DrawTab:
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 label = class_list(studio, "Class", "all in turn")
-                count = gr.Slider(1, MOST, 20, step=1, label="Number")
+                count = gr.Slider(1, MOST, 20, step=1, precision=0, label="Number")
                 seed = gr.Number(defaults.seed, label="Seed", precision=0, minimum=0)
                 with gr.Row():
                     draw = gr.Button("Draw", variant="primary", min_width=100)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Data
+from vqprior.configs.schema import Data, is_whole
 from vqprior.runtime.codes import Codes, Level, codes_onto
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.transfer import onto
@@ -276,8 +276,8 @@ def paced(steps: Iterator[Codes], seconds: float) -> Iterator[Codes]:
 
 
 def _refuse_many(count: int) -> None:
-    if not 1 <= count <= MOST:
-        raise UserError(f"{count} pictures were asked for; it takes 1 to {MOST} at once")
+    if not is_whole(count) or not 1 <= count <= MOST:
+        raise UserError(f"{count} pictures were asked for; it takes 1 to {MOST} at once, a whole number")
 
 
 def _whole(number: float, name: str) -> int:

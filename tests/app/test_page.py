@@ -94,6 +94,32 @@ def test_unfinished_pictures_are_not_opened(one):
         last(tabs.codes.choose_picture(None, choosing(0)))
 
 
+def test_events_that_come_after_the_page_has_changed_are_answered_in_words(studio):
+    tabs = Tabs(studio)
+    made = last(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))[tabs.draw.gallery.made]
+    opened = last(tabs.codes.choose_picture(made, choosing(0)))[tabs.codes.opened]
+    coarse = last(tabs.codes.choose_level(opened, 0))[tabs.codes.opened]
+    beyond = studio.levels[0].places
+    for steps, words in (
+        (tabs.codes.choose_picture(made, choosing(3)), "number 3 was chosen of 3 pictures"),
+        (tabs.codes.choose_picture(made, choosing(-1)), "number -1 was chosen of 3 pictures"),
+        (tabs.codes.choose_place(coarse, choosing(beyond)), f"number {beyond} was chosen of {beyond} places"),
+        (tabs.codes.choose_code(coarse, choosing(1)), "choose a place in the map of codes first"),
+        (tabs.codes.redraw(coarse, 4, *CHOICE), "choose a place in the map of codes first"),
+        (tabs.codes.undo(coarse), "there is nothing to undo"),
+    ):
+        with pytest.raises(UserError, match=words):
+            next(steps)  # before anything is shown
+
+
+def test_numbers_of_pictures_are_whole(one):
+    sliders = {part.label: part for part in build(one).blocks.values() if isinstance(part, gr.Slider)}
+    for name in ("Number", "Number of completions"):
+        number = sliders[name].preprocess(2.5)  # what the handler is given
+        assert isinstance(number, int) and number in (2, 3)
+    assert sliders["Temperature"].preprocess(0.55) == 0.55
+
+
 def test_two_visitors_who_draw_in_turn_get_their_own(one):
     tabs = Tabs(one)
     both = [tabs.draw.draw(label, 2, seed, *CHOICE) for label, seed in ((0, 1), (2, 5))]

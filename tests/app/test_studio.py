@@ -191,9 +191,9 @@ def test_uploads_are_read_or_refused_in_words(one, monkeypatch):
 
 
 def test_numbers_that_make_no_sense_are_refused(one):
-    for count in (0, 65):
+    for count in (0, 65, 2.5, None, True):
         for refusing in (one.labels, one.told):
-            with pytest.raises(UserError, match="it takes 1 to 64 at once"):
+            with pytest.raises(UserError, match="it takes 1 to 64 at once, a whole number"):
                 refusing(None, count)
     for seed in (None, 1.5, -1, float("nan"), float("inf"), 2**63):
         with pytest.raises(UserError, match="the seed is"):
