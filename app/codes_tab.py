@@ -187,5 +187,5 @@ def one_of(count: int, event: gr.EventData, things: str) -> int:
     """
     number = int(event.choice)
     if not 0 <= number < count:
-        raise UserError(f"number {number} was chosen of {count} {things}, which have changed; choose again")
+        raise UserError(f"what you chose is no longer there: there are {count} {things} now; choose again")
     return number

@@ -245,7 +245,7 @@ class ImportCodes:
 
     def onward(self) -> tuple[object, ...]:
         """What to type next."""
-        return "train-prior", self.out, "--stage2.steps", 5000
+        return "train-prior", Path(self.out), "--stage2.steps", 5000
 
 
 @dataclass(frozen=True)

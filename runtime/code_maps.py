@@ -25,6 +25,7 @@ from torch import Tensor
 from vqprior.configs.errors import UserError, command_line
 from vqprior.configs.schema import Data
 
+from .arrays import NOT_READ, load
 from .codes import Codes, Level
 from .files import sha256, write_array, write_file, write_json
 from .run_dir import RunDir, is_run_dir
@@ -163,10 +164,10 @@ class CodeMaps:
             for start, size in shards:
                 file = _shard_file(self.folder, name, start, kind)
                 try:
-                    array = np.load(file, mmap_mode="r", allow_pickle=False)
+                    array = load(file, mmap_mode="r")
                     if array.shape != (size, *of_one) or array.dtype.kind not in "iu":
                         raise ValueError(f"it holds {array.dtype} {list(array.shape)}")
-                except (ValueError, OSError, EOFError) as error:
+                except NOT_READ as error:
                     why = f"{file} is missing or damaged ({error}); delete {self.folder} and encode again"
                     raise UserError(why) from error
                 yield array

@@ -18,11 +18,11 @@ TEMPORARY = ".tmp"  # what a killed run leaves under this ending is ignored, and
 
 
 def refuse_occupied(path: Path) -> None:
-    """Refuse, with a UserError, a path for a new folder where there is something, or where one stands."""
-    if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"{path} is not empty; give another folder with --out, or delete this one")
+    """Refuse, with a UserError, a path for a new folder where there is something, or the current folder."""
     if path.resolve() == Path.cwd():
         raise UserError(f"--out is the current folder; give one of its own, such as --out {path / 'mine'}")
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty; give another folder with --out, or delete this one")
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; give a folder with --out")
 

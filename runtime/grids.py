@@ -8,18 +8,16 @@ FILE.parquet    a row a map: `codes`, a list of numbers (flat, or of rows); besi
                 label, name, split; height, width, K, codes_per_position and label_names in the metadata of
                 the file, as JSON, as `vqprior encode` has them
 
-Text may be bytes in UTF-8, in .npz and in columns. What is of another kind than this is refused in words.
+Text may be bytes in UTF-8 or whole numbers, in .npz and in columns. What is of another kind than this is
+refused in words.
 """
 
 import json
 import math
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as shortly
-from tokenize import TokenError
-from typing import TYPE_CHECKING, Any, Literal
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -27,13 +25,10 @@ from numpy.lib.npyio import NpzFile
 from vqprior.configs.commands import ImportCodes
 from vqprior.configs.errors import UserError
 
+from .arrays import NOT_READ, load, member
+
 if TYPE_CHECKING:
     import pyarrow
-
-ABOUT = ("height", "width", "heights", "widths", "K", "codes_per_position", "label_names")  # in metadata
-# what numpy, zipfile and pyarrow raise where a file is damaged, or of another kind
-NOT_READ = (ValueError, OSError, LookupError, EOFError, MemoryError, RuntimeError, ArithmeticError)
-NOT_READ += (BadZipFile, zlib.error)
 
 
 @dataclass
@@ -69,47 +64,33 @@ def read(file: Path, settings: ImportCodes) -> Grids:
 
 
 def _of_npy(file: Path, settings: ImportCodes) -> Grids:
-    return Grids(_load(file, mmap_mode="r"))
-
-
-def _load(file: Path, mmap_mode: Literal["r"] | None = None) -> Any:
-    """The array of an .npy, or the arrays of an .npz by name.
-
-    Raises:
-        ValueError: it is the one and is called the other. Of a damaged file, any of `NOT_READ`.
-    """
-    try:
-        found = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
-    except (TokenError, TypeError) as error:  # numpy's own, of a header that is no Python
-        raise ValueError(f"its header is damaged: {error}") from error
-    if isinstance(found, NpzFile) and file.suffix == ".npy":
-        found.close()
-        raise ValueError(f"it is an archive, as numpy.savez writes; call it {file.with_suffix('.npz').name}")
-    if not isinstance(found, NpzFile) and file.suffix == ".npz":
-        raise ValueError(f"it is one array, as numpy.save writes; call it {file.with_suffix('.npy').name}")
-    return found
+    return Grids(load(file, mmap_mode="r"))
 
 
 def _of_npz(file: Path, settings: ImportCodes) -> Grids:
-    with _load(file) as arrays:
+    with load(file) as arrays:
         key = settings.key or ("codes" if "codes" in arrays else _only_grid(arrays, file))
         if key not in arrays:
             raise UserError(f"{file} has no array {key!r}; it has {', '.join(arrays)}")
+        of = lambda name: member(arrays, name)
         return Grids(
-            np.asarray(arrays[key]),
-            numbers_of(arrays.get("labels"), file),
-            tuple(_texts(arrays.get("label_names"), "label_names", file) or ()),
-            _texts(arrays.get("names"), "names", file),
-            _texts(arrays.get("split"), "split", file),
-            _whole(arrays.get("K"), "K", file),
-            _whole(arrays.get("codes_per_position"), "codes_per_position", file),
+            np.asarray(of(key)),
+            numbers_of(of("labels"), file),
+            tuple(_texts(of("label_names"), "label_names", file) or ()),
+            _texts(of("names"), "names", file),
+            _texts(of("split"), "split", file),
+            _whole(of("K"), "K", file),
+            _whole(of("codes_per_position"), "codes_per_position", file),
         )
 
 
-def _only_grid(arrays: Any, file: Path) -> str:
+def _only_grid(arrays: NpzFile, file: Path) -> str:
     """The one array that can be codes."""
-    kinds = {name: np.asarray(arrays[name]) for name in arrays}  # an archive may hold files of other kinds
-    grids = [name for name, array in kinds.items() if array.dtype.kind in "iu" and array.ndim in (2, 3)]
+    grids = []
+    for name in arrays:
+        array = np.asarray(member(arrays, name))  # an archive may hold files of other kinds
+        if array.dtype.kind in "iu" and array.ndim in (2, 3):
+            grids.append(name)
     if len(grids) != 1:
         found = f"{file} has {len(grids)} arrays that could be codes, of {', '.join(arrays)}"
         raise UserError(f"{found}; say which: --key NAME")
@@ -131,30 +112,28 @@ def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
 def _of_table(table: "pyarrow.Table", key: str, file: Path) -> Grids:
     if key not in table.column_names:
         raise UserError(f"{file} has no column {key!r}; it has {', '.join(table.column_names)}: --key COLUMN")
-    about = _about(table.schema.metadata or {}, file)
+    metadata, labels = table.schema.metadata or {}, _column(table, "label", file)
+    said = lambda name: _said(metadata, name, file)
     return Grids(
-        _as_maps(_array_of(table[key]), _map_size(key, about, file), file),
-        numbers_of(_column(table, "label", file), file),
-        tuple(_texts(about.get("label_names"), "label_names", file) or ()),
+        _as_maps(_array_of(table[key]), _map_size(key, metadata, file), file),
+        numbers_of(labels, file),
+        () if labels is None else tuple(_texts(said("label_names"), "label_names", file) or ()),
         _texts(_column(table, "name", file), "name", file),
         _texts(_column(table, "split", file), "split", file),
-        _whole(about.get("K"), "K", file),
-        _whole(about.get("codes_per_position"), "codes_per_position", file),
+        _whole(said("K"), "K", file),
+        _whole(said("codes_per_position"), "codes_per_position", file),
     )
 
 
-def _about(metadata: dict[bytes, bytes], file: Path) -> dict[str, Any]:
-    """What the metadata of a file say of its codes; null is nothing said."""
-    about = {}
-    for name in ABOUT:
-        try:
-            about[name] = json.loads(metadata.get(name.encode(), b"null"))
-        except (ValueError, RecursionError) as error:
-            found = shortly(metadata[name.encode()].decode(errors="replace"))
-            raise UserError(
-                f"the metadata of {file} have {name} {found}, which is no JSON; write it with json.dumps"
-            ) from error
-    return {name: value for name, value in about.items() if value is not None}
+def _said(metadata: dict[bytes, bytes], name: str, file: Path) -> Any:
+    """What the metadata of a file say of its codes under a name; None and null are nothing said."""
+    try:
+        return json.loads(metadata.get(name.encode(), b"null"))
+    except (ValueError, RecursionError) as error:
+        found = shortly(metadata[name.encode()].decode(errors="replace"))
+        raise UserError(
+            f"the metadata of {file} have {name} {found}, which is no JSON; write it with json.dumps"
+        ) from error
 
 
 def _column(table: "pyarrow.Table", name: str, file: Path) -> np.ndarray | None:
@@ -166,14 +145,16 @@ def _column(table: "pyarrow.Table", name: str, file: Path) -> np.ndarray | None:
     return table[name].to_numpy()
 
 
-def _map_size(key: str, about: dict[str, Any], file: Path) -> tuple[int, int] | None:
+def _map_size(key: str, metadata: dict[bytes, bytes], file: Path) -> tuple[int, int] | None:
     """Height and width of the maps of a column, where the file says them: of one level, or of codes0, codes1,
     ... those of each."""
-    if {"height", "width"} <= about.keys():
-        size = about["height"], about["width"]
-    elif {"heights", "widths"} <= about.keys() and (number := key.removeprefix("codes")).isdecimal():
-        size = tuple(_of_level(about[name], int(number), name, file) for name in ("heights", "widths"))
-    else:
+    size = tuple(_said(metadata, name, file) for name in ("height", "width"))
+    number = key.removeprefix("codes")
+    if None in size and number.isdecimal():
+        sides = {name: _said(metadata, name, file) for name in ("heights", "widths")}
+        if None not in sides.values():
+            size = tuple(_of_level(sides[name], int(number), name, file) for name in sides)
+    if None in size:
         return None
     if not all(type(side) is int and side > 0 for side in size):
         found = " x ".join(map(shortly, size))
@@ -243,9 +224,12 @@ def numbers_of(labels: Any, file: Path) -> np.ndarray | None:
 
 
 def _texts(values: Any, what: str, file: Path) -> list[str] | None:
-    """A list or an array [N] of text, where there is one; bytes are taken as UTF-8."""
+    """A list or an array [N] of text, where there is one; bytes are taken as UTF-8, and whole numbers of an
+    array as their digits."""
     if values is None:
         return None
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
+        values = values.astype(str)
     listed = values.tolist() if isinstance(values, np.ndarray) else values
     if not isinstance(listed, list):
         raise UserError(f"{what} of {file} is {shortly(listed)}; it is a list of text, such as ['a', 'b']")
@@ -278,7 +262,7 @@ def read_labels(file: Path) -> np.ndarray:
         raise UserError(f"there is no file {file}, which --labels names")
     try:
         if file.suffix == ".npy":
-            return _load(file)
+            return load(file)
         return np.array([int(line) for line in file.read_text().split()], dtype=np.int64)
     except NOT_READ as error:
         raise UserError(f"{file}, which --labels names, holds no integers: {error}") from error

@@ -4,6 +4,7 @@ Legend: N images, C channels, H x W their size, h x w the code map, K codes.
 """
 
 from collections.abc import Sequence
+from reprlib import repr as shortly
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def per_image(name: str, given: float | Sequence[float], count: int) -> Setting:
     whole, values = name == "top_k", _numbers(given)
     fits = values.dtype.kind in ("iu" if whole else "iuf") and values.shape in ((), (count,))
     if not fits or (whole and (values > np.iinfo(np.int64).max).any()):
-        found = repr(given) if values.ndim == 0 else f"{values.dtype} of shape {values.shape}"
+        found = shortly(given) if values.ndim == 0 else f"{values.dtype} of shape {values.shape}"
         kind = "whole number" if whole else "number"
         raise UserError(f"{name} is {found} for {count} images; it takes one {kind}, or one for each image")
     if values.ndim == 0:

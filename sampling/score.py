@@ -54,7 +54,8 @@ class Usual(NamedTuple):
 
     def refuse_misfit(self, levels: Sequence[Level], classes: int) -> None:
         """Refuse, with a UserError, what is usual in a run of other maps of codes, or without its class."""
-        if not (isinstance(self.bits, np.ndarray) and self.bits.ndim == 2 and self.bits.size):
+        bits = self.bits
+        if not (isinstance(bits, np.ndarray) and bits.dtype.kind == "f" and bits.ndim == 2 and bits.size):
             raise UserError("the bits of what is given as usual are no array [V, P]; call `usual` for them")
         if not (self.label is None or is_whole(self.label)):
             raise UserError(f"what is given as usual is of class {self.label!r}; it takes a number, or None")

@@ -45,7 +45,7 @@ class Verified(NamedTuple):
 
     def figures(self) -> dict[str, Any]:
         """For a JSON file, which knows no infinity: None where there is no second best, and where logits are
-        no numbers."""
+        no finite numbers."""
         return {name: value if isfinite(value) else None for name, value in self._asdict().items()}
 
     @classmethod
@@ -62,9 +62,10 @@ class Verified(NamedTuple):
         """Raise a UserError if a code differs by more than rounding."""
         allowed = TOLERANCE[precision]
         if not isfinite(self.largest_gap):
+            found = f"{self.differing:,} of {self.codes:,} codes differ from those of a full forward"
             raise UserError(
-                f"{self.in_words()}: some logits over the temperature are no finite numbers, so these are no "
-                "samples of this prior. Its weights are damaged, or guidance, the temperature or precision "
+                f"{found}: some logits over the temperature are no finite numbers, so these are no samples "
+                "of this prior. Its weights are damaged, or guidance, the temperature or precision "
                 f"{precision} takes them out of range"
             )
         if self.largest_gap > allowed:

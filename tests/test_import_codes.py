@@ -1,12 +1,14 @@
 """Codes of others: read, split, trained, drawn, measured; what needs pictures or cannot be read is
 refused."""
 
+import contextlib
 import importlib.util
 import io
 import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -266,7 +268,6 @@ LABELS = np.arange(80) % 3
         ({"names": "cats"}, "names of f.npz is 'cats'; it is a list of text"),
         ({"split": "train"}, "split of f.npz is 'train'; it is a list of text"),
         ({"labels": LABELS, "label_names": [["a", "b", "c"]] * 3}, "has ['a', 'b', 'c']; all of it is text"),
-        ({"labels": LABELS, "label_names": [10, 20, 30]}, "label_names of f.npz has 10; all of it is text"),
         ({"labels": LABELS, "label_names": [b"\xff", b"a", b"b"]}, "has b'\\xff'; text in bytes is UTF-8"),
         ({"labels": LABELS, "label_names": np.arange(100_001).astype(str)}, "there are 100,001 label_names"),
         ({"labels": np.full(80, 2**63, np.uint64)}, "from 9223372036854775808 to 9223372036854775808"),
@@ -347,6 +348,33 @@ def test_damaged_labels_are_refused(here, command, damage):
     code, printed = command("import-codes", "grids.npy", "--labels", "labels.npy", "--out", "run")
     assert code == 2 and "labels.npy, which --labels names, holds no integers: " in printed, printed
     assert not Path("run").exists()
+
+
+def test_whole_numbers_of_an_array_are_names_by_their_digits(here, command):
+    np.savez("f.npz", codes=grids(), labels=LABELS, label_names=[10, 20, 30], names=np.arange(80) + 1000)
+    assert command("import-codes", "f.npz", "--out", "run")[0] == 0
+    maps = CodeMaps("run/codes")
+    assert maps.header.label_names == ["10", "20", "30"]
+    assert maps.split("test").names(torch.tensor([0]))[0].isdecimal()
+
+
+def test_metadata_that_nothing_asks_for_may_be_anything(here, command):
+    """As class names without labels, and one side of a map alone."""
+    parquet(metadata={"label_names": "cats, dogs", "height": "3"})
+    assert command("import-codes", "f.parquet", "--out", "run")[0] == 0
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_each_byte_of_a_header_may_be_damaged(here, ending):
+    """A UserError, and no other; brackets open what never ends."""
+    np.save("f.npy", grids())
+    np.savez("f.npz", codes=grids(), K=5)
+    file = here / f"f.{ending}"
+    whole = file.read_bytes()
+    for at, value in product(range(220), (0, 40, 91, 255)):
+        file.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+        with contextlib.suppress(UserError):
+            read(file, ImportCodes(out="run"))
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz"])

@@ -344,7 +344,7 @@ def _run(arguments: list[str]) -> int:
 def entry(call: Callable[[], int] = main) -> NoReturn:
     """The program: a command, and the way out with its exit code; one of several processes leaves in its own
     way."""
-    if hasattr(sys.stdout, "reconfigure"):  # names of files may hold what the terminal cannot show
+    if getattr(sys.stdout, "errors", "") == "strict":  # names of files may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code, error = call(), None

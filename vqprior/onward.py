@@ -74,11 +74,11 @@ def after_encoding(run: RunDir, settings: EncodePictures, levels: int) -> Words:
 def after_checking(config: Check, target: str, default: Check, settings: dict[str, Any]) -> Words:
     """To begin with the preset that was written, or with the target and the settings that were typed behind
     it or suggested; a run that was begun goes on."""
-    elsewhere = () if config.out == default.out else ("--out", config.out)
+    elsewhere = () if config.out == default.out else ("--out", Path(config.out))
     if config.write:
-        return "run", config.write, *elsewhere
+        return "run", Path(config.write), *elsewhere
     if RunDir(Path(config.out)).has_begun:
-        return "run", config.out, *_moved(default.data, config.data)
+        return "run", Path(config.out), *_moved(default.data, config.data)
     return "run", target, *as_flags(settings), *elsewhere
 
 

@@ -101,9 +101,9 @@ def test_events_that_come_after_the_page_has_changed_are_answered_in_words(studi
     coarse = last(tabs.codes.choose_level(opened, 0))[tabs.codes.opened]
     beyond = studio.levels[0].places
     for steps, words in (
-        (tabs.codes.choose_picture(made, choosing(3)), "number 3 was chosen of 3 pictures"),
-        (tabs.codes.choose_picture(made, choosing(-1)), "number -1 was chosen of 3 pictures"),
-        (tabs.codes.choose_place(coarse, choosing(beyond)), f"number {beyond} was chosen of {beyond} places"),
+        (tabs.codes.choose_picture(made, choosing(3)), "there are 3 pictures now; choose again"),
+        (tabs.codes.choose_picture(made, choosing(-1)), "there are 3 pictures now; choose again"),
+        (tabs.codes.choose_place(coarse, choosing(beyond)), f"there are {beyond} places now"),
         (tabs.codes.choose_code(coarse, choosing(1)), "choose a place in the map of codes first"),
         (tabs.codes.redraw(coarse, 4, *CHOICE), "choose a place in the map of codes first"),
         (tabs.codes.undo(coarse), "there is nothing to undo"),

@@ -106,7 +106,9 @@ def test_what_is_missing_or_damaged_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["codes", "labels"])
-@pytest.mark.parametrize("damage", ["gone", "empty", "short", "of another shape", "floats"])
+@pytest.mark.parametrize(
+    "damage", ["gone", "empty", "short", "of another shape", "floats", "an archive", "cut archive", "header"]
+)
 def test_a_damaged_shard_is_refused_by_whoever_reads_it_unverified(tmp_path, kind, damage):
     """As `score` does, which needs no other file of the run."""
     write(tmp_path / "codes", header())
@@ -115,6 +117,13 @@ def test_a_damaged_shard_is_refused_by_whoever_reads_it_unverified(tmp_path, kin
     shard.unlink()
     if damage == "empty":
         shard.write_bytes(b"")
+    elif damage == "header":  # a bracket that never ends
+        np.save(shard, array)
+        shard.write_bytes(shard.read_bytes()[:20] + b"(" + shard.read_bytes()[21:])
+    elif "archive" in damage:
+        with shard.open("wb") as file:
+            np.savez(file, array)
+        shard.write_bytes(shard.read_bytes()[: 40 if damage == "cut archive" else None])
     elif damage != "gone":
         others = {
             "short": array[:-1],

@@ -154,18 +154,24 @@ def test_what_comes_next_is_for_the_device_that_was_named(command, places):
 
 @pytest.mark.slow
 def test_paths_that_look_like_flags_or_cannot_be_shown_are_named(finished_run, tmp_path, monkeypatch):
-    """The printed line runs; a terminal that cannot show a name shows its bytes."""
+    """What looks like a flag is named as a path; a terminal that cannot show a name shows its bytes."""
     monkeypatch.chdir(tmp_path)
     strict = {"PYTHONIOENCODING": "utf-8:strict"}
     for name, expected in (("-dash", 0), (os.fsdecode(b"bad\xff"), 2)):  # safetensors opens no such path
-        shutil.copytree(finished_run, name)
+        try:
+            shutil.copytree(finished_run, name)
+        except OSError:  # on Macs names are UTF-8
+            continue
         done = run_processes(["sample", f"./{name}", "--images", 1, "--out", f"of{name}"], env=strict)
         assert done.returncode == expected, done.stderr
+        assert expected or " ./-dash" in done.stdout.splitlines()[-1]
     assert command_line("app", Path("-dash")) == "vqprior app ./-dash"
     assert command_line("sample", Path("runs") / "-x", "--images", 3) == "vqprior sample runs/-x --images 3"
     listed = run_processes(["ls", "."], env=strict)
-    assert listed.returncode == 0 and "-dash" in listed.stdout and "bad\\udcff" in listed.stdout
-    for path in tmp_path.iterdir():
+    made = [*tmp_path.iterdir()]
+    assert listed.returncode == 0 and "-dash" in listed.stdout
+    assert "bad\\udcff" in listed.stdout or not [path for path in made if path.name.startswith("bad")]
+    for path in made:
         shutil.rmtree(path)
 
 
@@ -240,7 +246,7 @@ def test_pictures_are_read_again_as_they_were(places):
     assert onward.after_measuring(run, moved) == ("report", run.path, "--data.root", "elsewhere")
     default = Check.of(replace(run.config(), out=str(run.path)))
     checked = replace(default, data=replace(moved, size=(4, 4)))
-    again = ("run", str(run.path), "--data.root", "elsewhere")  # other sizes the run would refuse
+    again = ("run", run.path, "--data.root", "elsewhere")  # other sizes the run would refuse
     assert onward.after_checking(checked, str(run.path), default, {}) == again
 
 
