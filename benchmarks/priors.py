@@ -18,7 +18,7 @@ import json
 import math
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,14 +108,30 @@ def trained(source: RunDir, out: Path, kind: str, rate: float, seconds: float, m
     """A run whose prior was trained for so many processor seconds."""
     flags = ["--stage2.prior", kind, *KINDS.get(kind, []), "--stage2.learning_rate", str(rate), *more]
     config = prepared(source, out, flags)
-    newest = checkpoint.newest(out / "stage2", warn=print) if (out / "stage2").exists() else None
-    steps = config.stage2.steps if newest else max(1, int(seconds / seconds_per_step(config, source)))
+    if (out / "stage2").exists() and checkpoint.newest(out / "stage2", warn=print):
+        steps = steps_begun(out, config)
+    else:
+        steps = max(1, int(seconds / seconds_per_step(config, source)))
     every = max(1, steps // 4)
     vqprior(
         *("train-prior", out, *(["--level", 0] if config.stage1.levels > 1 else []), "--stage2.steps", steps),
         *("--stage2.save_every", every, "--stage2.eval_every", every),
     )
     return out
+
+
+def steps_begun(out: Path, config: Config) -> int:
+    """How many steps a run was begun with.
+
+    Raises:
+        UserError: it was begun with other settings than these, as another rate that was searched then.
+    """
+    there, here = (asdict(of.stage2) for of in (RunDir(out).config(), config))
+    of_time = ("steps", "save_every", "eval_every")
+    if others := [name for name in here if name not in of_time and here[name] != there[name]]:
+        found = ", ".join(f"stage2.{name} {there[name]} there and {here[name]} now" for name in others)
+        raise UserError(f"{out} was begun with other settings: {found}; delete it, or take another --out")
+    return there["steps"]
 
 
 def rates(given: list[str]) -> dict[str, float]:

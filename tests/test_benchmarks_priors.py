@@ -54,3 +54,12 @@ def test_rates_and_guidance_are_searched_once_and_samples_measured(compare, tmp_
 def test_a_rate_of_no_kind_is_refused(compare):
     with pytest.raises(UserError, match=r"pixelsnial.*expected KIND=RATE"):
         compare("--rates", "pixelsnial=1e-3")
+
+
+def test_a_comparison_goes_on_with_the_steps_and_the_rate_that_it_began_with(compare):
+    options = ["--kinds", "gated_pixelcnn", "--rates"]
+    (before,) = compare(*options, "gated_pixelcnn=1e-3").values()
+    (after,) = compare(*options, "gated_pixelcnn=1e-3", "--seconds", "9").values()
+    assert (after["steps"], after["bits/code"]) == (before["steps"], before["bits/code"])
+    with pytest.raises(UserError, match=r"stage2.learning_rate 0.001 there and 0.002 now; delete it"):
+        compare(*options, "gated_pixelcnn=2e-3")
