@@ -49,6 +49,7 @@ NOT_RUN = {
     "vqprior run mnist5k --tracker": "needs an account or a server",
     "vqprior encode digits": "needs MNIST itself, whose fingerprint the weights carry",
     "vqprior evaluate digits": "the same",
+    "vqprior encode photos64": "needs the photographs of models/clothing64, likewise",
     "vqprior app": "it serves until it is told to stop",
 }
 """Beginnings of command lines that are not run. They are parsed all the same, by their launcher and by
