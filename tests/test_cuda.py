@@ -45,15 +45,7 @@ MODELS = ("mnist", "clothing64")
         "simvq": [*TINY, *SIMVQ],
         "fsq": [*TINY, *FSQ],
         "lfq": [*TINY, *LFQ],
-        "in parts": [
-            *TINY,
-            "--stage1.accumulate",
-            "2",
-            "--stage2.accumulate",
-            "2",
-            "--stage1.average",
-            "0.9",
-        ],
+        "in parts": [*TINY, *"--stage1.accumulate 2 --stage2.accumulate 2 --stage1.average 0.9".split()],
     }.items(),
     ids=lambda item: item[0],
 )
