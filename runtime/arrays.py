@@ -8,6 +8,7 @@ from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.lib.npyio import NpzFile
 
 # what numpy, zipfile and pyarrow raise where a file is damaged, or of another kind
@@ -19,8 +20,15 @@ def load(file: Path, mmap_mode: Literal["r"] | None = None) -> Any:
     """The array of an .npy, or the arrays of an .npz by name, which `member` reads; nothing is ever executed.
 
     Raises:
-        ValueError: it is the one and is called the other. Of a damaged file, any of `NOT_READ`.
+        ValueError: it is neither, or it is the one and is called the other. Of a damaged file, any of
+            `NOT_READ`.
     """
+    with file.open("rb") as content:
+        begins = content.read(6)
+    if not begins.startswith((MAGIC_PREFIX, b"PK")):
+        raise ValueError(
+            f"it begins with {begins!r}, which no array of numpy does; numpy.save and numpy.savez write them"
+        )
     try:
         found = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
     except TypeError as error:  # numpy's own, of a header that is none

@@ -10,6 +10,7 @@ step-00001000/
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -143,10 +144,16 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
     return checkpoint
 
 
+def rank(saved: Checkpoint) -> tuple[bool, float, int]:
+    """Sorts checkpoints, the best first: by score, the latest of equals; last those without one, or with one
+    that is no number."""
+    unscored = saved.score is None or math.isnan(saved.score)
+    return unscored, 0.0 if unscored else saved.score, -saved.step
+
+
 def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
-    """The one with the lowest score, the latest of equals; None where none has a score."""
-    scored = [saved for saved in checkpoints if saved.score is not None]
-    return min(scored, key=lambda saved: (saved.score, -saved.step), default=None)
+    """The first by `rank`; None where none has a score."""
+    return min((saved for saved in checkpoints if saved.score is not None), key=rank, default=None)
 
 
 def is_evaluated(folder: Path) -> bool:

@@ -64,6 +64,8 @@ def read(file: Path, settings: ImportCodes) -> Grids:
 
 
 def _of_npy(file: Path, settings: ImportCodes) -> Grids:
+    if settings.key is not None:
+        raise UserError(f"{file} is one array, which has no name; leave out --key {settings.key}")
     return Grids(load(file, mmap_mode="r"))
 
 

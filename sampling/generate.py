@@ -87,6 +87,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
         say(f"sample: in place of the {earlier['n']} images of an earlier call")
 
     sampling = networks.resolved(Sampling.of(settings, settings.batch_size), settings.images)
+    if (settings.method, sampling.method) == ("auto", "parallel"):
+        say("sample: --method auto is parallel here, which is faster on a GPU for few images of many codes")
     together = settings.batch_size * (WAITING if settings.method == "parallel" else 1)
     chunks = list(enumerate(numbers.split(together)))
     processes = share_of_process().processes

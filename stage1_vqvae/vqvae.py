@@ -36,7 +36,7 @@ from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint, Tensors
 from vqprior.runtime.codes import Codes, Level
 from vqprior.runtime.lineage import ENCODES_AS, codes_origin, encodes_as
-from vqprior.runtime.run_dir import RunDir
+from vqprior.runtime.run_dir import RunDir, checkpoint_folders
 
 from .likelihood import LIKELIHOODS
 from .networks import Decoder, Encoder
@@ -264,7 +264,7 @@ def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = pri
         UserError: there is none: the codes or the prior at hand came from another one.
     """
     of_codes: list[Checkpoint] = []
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in reversed(checkpoint_folders(folder)):
         try:
             saved = checkpoint.read(path, verify=False)
         except UserError as error:
@@ -273,8 +273,7 @@ def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = pri
         if encodes_as(saved)["vqvae"] == fingerprint:
             of_codes.append(saved)
     if of_codes:
-        unscored = lambda saved: (saved.score is None, saved.score or 0.0)
-        return checkpoint.read(min(of_codes, key=unscored).path)
+        return checkpoint.read(min(of_codes, key=checkpoint.rank).path)
     raise UserError(
         f"the code maps and the prior were made with the VQ-VAE {fingerprint[:12]}, and no checkpoint in "
         f"{folder} is it. "

@@ -36,6 +36,12 @@ def test_nothing_there_is_none_and_best_says_so(tmp_path):
         checkpoint.best(tmp_path)
 
 
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    for step, score in ((1, float("nan")), (2, 0.5), (3, float("nan"))):
+        save(tmp_path, step, score)
+        assert checkpoint.best(tmp_path).step == min(step, 2)
+
+
 def test_prune_keeps_the_latest_and_the_best(tmp_path):
     for step, score in ((1, 0.3), (2, 0.1), (3, 0.2), (4, None), (5, 0.4)):
         save(tmp_path, step, score)
