@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.command import program
-from benchmarks.gpu_steps import CLASSES, MADE_UP, config_of, make_pictures
+from benchmarks.gpu.steps import CLASSES, MADE_UP, config_of, make_pictures
 
 TOO_LARGE = ("imagenet128", "ffhq256", "imagenet256")  # a step of theirs takes minutes and tens of GB
 PICTURES = 320

@@ -8,12 +8,19 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks import gpu, gpu_memory, gpu_operations, resident
-from benchmarks.gpu_memory import MIB, Need, Stage
+from benchmarks import resident
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import memory, operations
+from benchmarks.gpu.device import attempted
+from benchmarks.gpu.memory import MIB, Need, Stage
+from benchmarks.gpu.settings import Settings
+from benchmarks.gpu.steps import config_of
+from benchmarks.gpu.training import fitting
 from tests.conftest import TINY
 from tests.launch import ROOT
 from tests.pretend_device import pretend
 from vqprior import configs
+from vqprior.stage1_vqvae.vqvae import VQVAE
 
 
 def quick(out, *flags: str) -> dict:
@@ -55,8 +62,8 @@ def test_a_batch_that_does_not_fit_is_halved():
         if tried[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    settings = gpu.Settings(quick=True, minutes=1)
-    _, batch = gpu.fitting(train, gpu.config_of("mnist", *settings.flags), "stage1", settings.seconds)
+    settings = Settings(quick=True, minutes=1)
+    _, batch = fitting(train, config_of("mnist", *settings.flags), "stage1", settings.seconds)
     assert (batch, tried) == (2, [8, 4, 2])
 
 
@@ -64,53 +71,53 @@ def test_what_fails_is_said_in_place_of_its_figures():
     def fails():
         raise RuntimeError("no kernel\nmore of it")
 
-    assert gpu.attempted(fails) == {"error": "RuntimeError: no kernel"}
+    assert attempted(fails) == {"error": "RuntimeError: no kernel"}
 
 
 def test_memory_is_fixed_and_by_image(tmp_path):
     """AdamW keeps three numbers a parameter beside it at most; more images take more in proportion."""
-    need = gpu_memory.need("mnist", Stage(), "fp32")
-    config = gpu.config_of("mnist")
-    parameters = sum(p.numel() for p in gpu.VQVAE(config).parameters())
+    need = memory.need("mnist", Stage(), "fp32")
+    config = config_of("mnist")
+    parameters = sum(p.numel() for p in VQVAE(config).parameters())
     assert 3 * 4 * parameters < need.fixed * 2**20 < 5 * 4 * parameters + 2**20
-    assert gpu_memory.need("mnist", Stage(), "bf16").image < 0.8 * need.image
-    peak = gpu_memory.peak(config, Stage(), 100, 10, "fp32")
+    assert memory.need("mnist", Stage(), "bf16").image < 0.8 * need.image
+    peak = memory.peak(config, Stage(), 100, 10, "fp32")
     assert peak == pytest.approx(need.fixed + 100 * need.image, rel=0.1)
     assert Need(fixed=1000, image=100).largest_batch(8) == 51
     assert Need(fixed=1e6, image=1).largest_batch(8) == 0
 
 
 SMALL = ("mnist_pixelsnail", "mnist_transformer")
-LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in gpu_memory.CLASSES if name not in SMALL]
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in memory.CLASSES if name not in SMALL]
 
 
 @pytest.mark.parametrize("preset", [*SMALL, *LARGE])
 def test_memory_of_each_level_and_kind_of_prior_is_counted(preset):
     """A step of two images of every stage of every preset: what it holds is its weights, their gradients and
     two moments at least."""
-    config, classes = gpu.config_of(preset), gpu_memory.CLASSES[preset]
-    stages = gpu_memory.stages_of(config)
+    config, classes = config_of(preset), memory.CLASSES[preset]
+    stages = memory.stages_of(config)
     assert len(stages) == 1 + config.stage1.levels
     for stage in stages:
         with FakeTensorMode():
             model, _ = stage.build(config, 1, classes)
             weights = sum(parameter.numel() for parameter in model.parameters())
-        one, two = (gpu_memory.peak(config, stage, batch, classes, "bf16") for batch in (1, 2))
+        one, two = (memory.peak(config, stage, batch, classes, "bf16") for batch in (1, 2))
         assert one > 4 * 4 * weights / MIB and two > one, stage
 
 
 @pytest.mark.slow
 def test_a_finer_prior_holds_what_reads_the_coarser_codes():
     """Its maps have four times as many places, so an image of it takes more than one of the coarsest."""
-    coarse, fine = (gpu_memory.need("folder", Stage(level), "bf16").image for level in (0, 1))
+    coarse, fine = (memory.need("folder", Stage(level), "bf16").image for level in (0, 1))
     assert fine > 2 * coarse
 
 
 def test_the_table_of_memory_has_a_row_for_each_level(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu_memory, "need", lambda *_: Need(fixed=1.0, image=2.0))
+    monkeypatch.setattr(memory, "need", lambda *_: Need(fixed=1.0, image=2.0))
     gpu.main(["--memory", "--out", str(tmp_path / "memory")])
     rows = json.loads((tmp_path / "memory.json").read_text())
-    assert {row["preset"] for row in rows} == {*gpu_memory.CLASSES}
+    assert {row["preset"] for row in rows} == {*memory.CLASSES}
     assert [row["stage"] for row in rows if row["preset"] == "ffhq256"] == ["1", "2", "2, level 1"]
 
 
@@ -123,7 +130,7 @@ def test_presets_that_are_counted_only_are_not_measured(capsys):
 def test_operations_are_those_of_the_table(capsys, tmp_path):
     gpu.main(["--operations", "--presets", "mnist", "--out", str(tmp_path / "operations")])
     rows = json.loads((tmp_path / "operations.json").read_text())
-    again = gpu_operations.count("mnist", "stage2")
+    again = operations.count("mnist", "stage2")
     assert rows[1]["operations"] == again.operations and rows[1]["waits"] == again.waits
 
 
@@ -132,8 +139,7 @@ def test_a_transformer_is_counted_at_six_operations_a_weight_and_place(tmp_path)
     gpu.main(["--work", "--presets", "mnist_transformer", "--out", str(tmp_path / "work")])
     *_, prior = json.loads((tmp_path / "work.json").read_text())
     weights = sum(
-        parameter.numel()
-        for parameter in Stage(0).build(gpu.config_of(prior["preset"]), 1, 10)[0].parameters()
+        parameter.numel() for parameter in Stage(0).build(config_of(prior["preset"]), 1, 10)[0].parameters()
     )
     assert prior["gflop_an_image"] == pytest.approx(6 * weights * 49 / 1e9, rel=0.1)
     assert prior["assumed_hours"] * 3600 * prior["assumed_steps_per_second"] == pytest.approx(prior["steps"])
@@ -143,7 +149,7 @@ def test_every_preset_is_counted_and_has_its_time_and_memory_in_the_table():
     """Each cell says how its figure was come by, or that it is not known."""
     page = (ROOT / "docs" / "tuning.md").read_text().partition("### Time and memory of each preset")[2]
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.M)
-    assert sorted(name for name, _ in rows) == sorted(gpu_memory.CLASSES) == sorted(configs.preset_names())
+    assert sorted(name for name, _ in rows) == sorted(memory.CLASSES) == sorted(configs.preset_names())
     for name, cells in rows:
         told = [re.match(r"\*\*[mce]\*\* |not known", cell) for cell in cells.split(" | ")]
         assert len(told) == 4 and all(told), name

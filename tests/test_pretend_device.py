@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.gpu_operations import count
+from benchmarks.gpu.operations import count
 from tests.conftest import SHARPER, TINY
 from tests.pretend_device import DeviceTensor, pretend
 from vqprior import Generator

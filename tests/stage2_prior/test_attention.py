@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.gpu_memory import Allocated
+from benchmarks.gpu.memory import Allocated
 from tests.stage2_prior.every_prior import KINDS, settings
 from vqprior.runtime.codes import Level
 from vqprior.stage2_prior.attention import causal_attention

@@ -8,8 +8,8 @@ from typing import Any
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_memory import Stage, stages_of
-from benchmarks.gpu_steps import CLASSES, MADE_UP, config_of
+from benchmarks.gpu.memory import Stage, stages_of
+from benchmarks.gpu.steps import CLASSES, MADE_UP, config_of
 from vqprior import configs
 
 SHARE = 0.25  # of the peak, assumed; networks of this size reach less where launches bound the step

@@ -19,7 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.gpu_steps import CLASSES, config_of
+from benchmarks.gpu.device import MIB
+from benchmarks.gpu.steps import CLASSES, config_of
 from vqprior.configs import Config
 from vqprior.configs.schema import Precision, Training
 from vqprior.runtime.launch import network_of
@@ -27,7 +28,6 @@ from vqprior.stage1_vqvae.objective import objective, total
 from vqprior.stage1_vqvae.vqvae import VQVAE, levels_of
 from vqprior.stage2_prior.priors import build
 
-MIB = 2**20
 CARDS = (8, 16, 24, 80)  # GiB
 SET_ASIDE = 1536  # MiB of a card, for CUDA's context, workspaces and the desktop
 LEFT = 0.08  # share of the rest that stays free: the allocator rounds up

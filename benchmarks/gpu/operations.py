@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.gpu_steps import CLASSES, PRESETS, Enough, after_each_step, config_of, prepare
+from benchmarks.gpu.steps import CLASSES, PRESETS, Enough, after_each_step, config_of, prepare
 from tests.pretend_device import PretendDevice, pretend
 from vqprior.configs import Config
 

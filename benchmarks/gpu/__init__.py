@@ -1,0 +1,1 @@
+"""`python -m benchmarks.gpu`: see `__main__.py`."""
