@@ -91,13 +91,13 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if source and settings.steps == 0:
         return take_over(config, run, data, source)
     learns_codes = settings.train == "all"
-    if source and not learns_codes:
-        on_main(take_codes, config, run, data, source)
 
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
     perceptual = perceptual_of(config, run, data, device)
+    if source and not learns_codes:  # once nothing is refused any more: settings are fixed by what is taken
+        on_main(take_codes, config, run, data, source)
     torch.manual_seed(seed_of(config.seed, Stream.STAGE1_WEIGHTS))
     model = VQVAE(config).to(device)
     model.learns(settings.train)

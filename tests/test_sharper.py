@@ -229,6 +229,16 @@ def test_what_a_decoder_alone_needs_is_said(finished_run, command, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_what_is_refused_has_taken_nothing_over(finished_run, command, tmp_path):
+    """So that what it says to type instead is no contradiction."""
+    begin = ["train-vqvae", "--stage1.init", finished_run, *DECODER, "--out", tmp_path / "sharp"]
+    code, printed = command(*begin, "--stage1.features.network", "lpips")
+    assert code == 2 and "--stage1.features.network classifier" in printed, printed
+    assert not (tmp_path / "sharp").exists()
+    code, printed = command(*begin, "--stage1.features.network", "classifier")
+    assert code == 0 and "codes and stage2" in printed, printed
+
+
 def test_an_adversary_in_a_recorded_step_is_refused_before_anything_is_made(finished_run, command, tmp_path):
     pictures, new = finished_run.parent / "pictures", tmp_path / "new"
     for name in ("run", "train-vqvae"):
