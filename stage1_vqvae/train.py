@@ -85,6 +85,12 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if resumed and start >= settings.steps:
         say(done("stage 1", start, settings.steps))
         return _tell_best(config, run)
+    if resumed and settings.train == "all" and on_main(run.begun_priors):
+        say(
+            f"stage 1: stays at step {start} of {settings.steps}, since the prior has learnt from its codes; "
+            "a new run (--out) trains on"
+        )
+        return _tell_best(config, run)
     refuse_recorded(config)
     source = None if resumed else on_main(source_of, config)
     origins = {BEGUN_FROM: begun_from(resumed, source)}
