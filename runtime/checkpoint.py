@@ -154,6 +154,23 @@ def is_evaluated(folder: Path) -> bool:
     return best_of(readable(folder)) is not None
 
 
+def refuse_unevaluated(saved: Checkpoint, section: str, steps: int) -> None:
+    """Refuse, with a UserError, to be done with a training of which no checkpoint was evaluated: none of them
+    could be used.
+
+    Args:
+        saved: its latest checkpoint.
+        section: of its settings.
+        steps: that are asked for, no more than are done.
+    """
+    if not is_evaluated(saved.path.parent):
+        raise UserError(
+            f"{section}.steps is {steps}, and {saved.path} was written before the first evaluation, so that "
+            f"there is nothing to go on with; type --{section}.steps {saved.step + 1} or more, and the last "
+            "step is evaluated"
+        )
+
+
 def newest(folder: Path, warn=print) -> Checkpoint | None:
     """The latest intact checkpoint of a folder, None where there never was one; damaged ones are named to
     `warn`.

@@ -83,6 +83,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now"
         )
     if resumed and start >= settings.steps:
+        on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
         say(done("stage 1", start, settings.steps))
         return _tell_best(config, run)
     if resumed and settings.train == "all" and on_main(run.begun_priors):
@@ -318,8 +319,6 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
 def _tell_best(config: Config, run: RunDir) -> None:
     """Say which checkpoint all that comes after uses."""
     best, settings = on_main(lambda: checkpoint.best_of(checkpoint.readable(run.stage1))), config.stage1
-    if best is None:  # as where fewer steps are asked for than are done
-        return
     error = "" if settings.adversarial else f", {best.score:.4g}"
     say(f"stage 1: {best.path} is used, chosen {how_chosen(settings)}{error}")
 
