@@ -10,6 +10,7 @@ step-00001000/
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -144,9 +145,13 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
 
 
 def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
-    """The one with the lowest score, the latest of equals; None where none has a score."""
+    """The one with the lowest score, the latest of equals; None where none has a score.
+
+    A score that is not a number, of weights that ran away, is behind all others: `min` alone would take it.
+    """
     scored = [saved for saved in checkpoints if saved.score is not None]
-    return min(scored, key=lambda saved: (saved.score, -saved.step), default=None)
+    rank = lambda saved: (math.isnan(saved.score), saved.score, -saved.step)
+    return min(scored, key=rank, default=None)
 
 
 def is_evaluated(folder: Path) -> bool:

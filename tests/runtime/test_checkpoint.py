@@ -144,3 +144,12 @@ def test_tensors_that_are_missing_are_passed_over_without_reading_any(tmp_path):
     assert checkpoint.best(tmp_path).megabytes > 0
     (tmp_path / "step-00000001" / "model.safetensors").unlink()
     assert not checkpoint.is_evaluated(tmp_path)
+
+
+def test_weights_that_ran_away_are_never_the_best(tmp_path):
+    """Nor is the best one deleted for their sake."""
+    for step, score in enumerate((0.5, 0.4, float("nan"), None, float("nan")), 1):
+        save(tmp_path, step, score=score)
+        checkpoint.prune(tmp_path, 2)
+    assert checkpoint.best(tmp_path).step == 2
+    assert [saved.step for saved in checkpoint.readable(tmp_path)] == [5, 4, 2]
