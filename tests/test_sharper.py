@@ -216,7 +216,9 @@ def test_any_other_change_of_stage_one_is_refused(finished_run, sharpen, command
 def test_what_a_decoder_alone_needs_is_said(finished_run, command, tmp_path):
     cases = {
         "type --stage1.init RUN": ["folder", "--stage1.train", "decoder"],
-        "which takes stage one over as it is": ["--stage1.init", finished_run, *DECODER, "--stage1.steps", 0],
+        "type --stage1.train all --stage1.perceptual 0, or give some": [
+            *("--stage1.init", finished_run, *DECODER, "--stage1.steps", 0),
+        ],
         "needs a folder for the new run": ["--stage1.init", finished_run, *DECODER],
         "is not a run directory": ["folder", "--stage1.init", "NOWHERE", *DECODER],
         "which is a part of lpips": ["folder", "--stage1.features.heads", "x", "--stage1.perceptual", "1"],
