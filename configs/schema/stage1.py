@@ -100,7 +100,8 @@ class Adversary:
     """The network that tells pictures from reconstructions, and its training."""
 
     start: float = 0.25
-    """Share of the steps after which the decoder hears it; it learns from the first step on."""
+    """Share of the steps after which the decoder hears it; it learns from the first step on. Where the
+    steps are raised, a share of all of them."""
     width: int = 32
     """Channels after its first layer; each further one has twice as many."""
     learning_rate: float = 2e-4
