@@ -29,8 +29,9 @@ import torch.nn.functional as F
 from benchmarks.command import program, share_classifiers, vqprior
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.configs.errors import UserError
+from vqprior.configs.errors import UserError, command_line
 from vqprior.runtime import checkpoint
+from vqprior.runtime.checkpoint import is_evaluated
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.files import write_file, write_folder, write_json
 from vqprior.runtime.launch import autocast, settled
@@ -102,6 +103,16 @@ def prepared(source: RunDir, out: Path, flags: list[str]) -> Config:
     if not (out / "stage2").exists():
         write_file(out / "config.yaml", configs.dump(config))
     return config
+
+
+def refuse_without_finer(source: RunDir) -> None:
+    """Refuse a run with levels whose finer priors, which draw below those compared, are not there."""
+    for level in range(1, source.config().stage1.levels):
+        if not is_evaluated(source.stage2_of(level)):
+            command = command_line("train-prior", source.path, "--level", level)
+            raise UserError(
+                f"the prior of level {level}, which draws below those compared, is missing: {command}"
+            )
 
 
 def trained(source: RunDir, out: Path, kind: str, rate: float, seconds: float, more: list[str]) -> Path:
@@ -235,6 +246,7 @@ def main() -> None:
     options = parser.parse_args()
     options.rates = rates(options.rates)
     source, table = RunDir(options.run), {}
+    refuse_without_finer(source)
     for kind in options.kinds:
         rate, guidance = rate_of(source, options, kind), None
         for seed in options.seeds:

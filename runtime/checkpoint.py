@@ -144,21 +144,39 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
     return checkpoint
 
 
-def rank(saved: Checkpoint) -> tuple[bool, float, int]:
-    """Sorts checkpoints, the best first: by score, the latest of equals; last those without one, or with one
-    that is no number."""
-    unscored = saved.score is None or math.isnan(saved.score)
-    return unscored, 0.0 if unscored else saved.score, -saved.step
-
-
 def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
-    """The first by `rank`; None where none has a score."""
+    """The one with the lowest score, the latest of equals; None where none has a score.
+
+    A score that is not a number, of weights that ran away, is behind all others: `min` alone would take it.
+    """
+
+    def rank(saved: Checkpoint) -> tuple[bool, float, int]:
+        is_none = math.isnan(saved.score)
+        return is_none, 0.0 if is_none else saved.score, -saved.step
+
     return min((saved for saved in checkpoints if saved.score is not None), key=rank, default=None)
 
 
 def is_evaluated(folder: Path) -> bool:
     """Whether a folder has a checkpoint with a score, so that there is a best one."""
     return best_of(readable(folder)) is not None
+
+
+def refuse_unevaluated(saved: Checkpoint, section: str, steps: int) -> None:
+    """Refuse, with a UserError, to be done with a training of which no checkpoint was evaluated: none of them
+    could be used.
+
+    Args:
+        saved: its latest checkpoint.
+        section: of its settings.
+        steps: that are asked for, no more than are done.
+    """
+    if not is_evaluated(saved.path.parent):
+        raise UserError(
+            f"{section}.steps is {steps}, and {saved.path} was written before the first evaluation, so that "
+            f"there is nothing to go on with; type --{section}.steps {saved.step + 1} or more, and the last "
+            "step is evaluated"
+        )
 
 
 def newest(folder: Path, warn=print) -> Checkpoint | None:

@@ -83,7 +83,14 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now"
         )
     if resumed and start >= settings.steps:
+        on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
         say(done("stage 1", start, settings.steps))
+        return _tell_best(config, run)
+    if resumed and settings.train == "all" and on_main(run.begun_priors):
+        say(
+            f"stage 1: stays at step {start} of {settings.steps}, since the prior has learnt from its codes; "
+            "a new run (--out) trains on"
+        )
         return _tell_best(config, run)
     refuse_recorded(config)
     source = None if resumed else on_main(source_of, config)
@@ -91,13 +98,13 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if source and settings.steps == 0:
         return take_over(config, run, data, source)
     learns_codes = settings.train == "all"
-    if source and not learns_codes:
-        on_main(take_codes, config, run, data, source)
 
     # The model and what moves it
     accelerator = accelerator_for(config)
     device = accelerator.device
     perceptual = perceptual_of(config, run, data, device)
+    if source and not learns_codes:  # once nothing is refused any more: settings are fixed by what is taken
+        on_main(take_codes, config, run, data, source)
     torch.manual_seed(seed_of(config.seed, Stream.STAGE1_WEIGHTS))
     model = VQVAE(config).to(device)
     model.learns(settings.train)
@@ -312,8 +319,6 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
 def _tell_best(config: Config, run: RunDir) -> None:
     """Say which checkpoint all that comes after uses."""
     best, settings = on_main(lambda: checkpoint.best_of(checkpoint.readable(run.stage1))), config.stage1
-    if best is None:  # as where fewer steps are asked for than are done
-        return
     error = "" if settings.adversarial else f", {best.score:.4g}"
     say(f"stage 1: {best.path} is used, chosen {how_chosen(settings)}{error}")
 

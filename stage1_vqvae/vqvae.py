@@ -273,7 +273,7 @@ def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = pri
         if encodes_as(saved)["vqvae"] == fingerprint:
             of_codes.append(saved)
     if of_codes:
-        return checkpoint.read(min(of_codes, key=checkpoint.rank).path)
+        return checkpoint.read((checkpoint.best_of(of_codes) or of_codes[0]).path)
     raise UserError(
         f"the code maps and the prior were made with the VQ-VAE {fingerprint[:12]}, and no checkpoint in "
         f"{folder} is it. "

@@ -72,6 +72,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
             f"Delete {folder} to train on these, or put the old codes back"
         )
     if start >= settings.steps:
+        on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
         say(done(name, start, settings.steps))
         return _tell_best(name, folder)
     if resumed:
@@ -261,8 +262,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
 def _tell_best(name: str, folder: Path) -> None:
     """Say which checkpoint all that comes after uses."""
     best = on_main(lambda: checkpoint.best_of(checkpoint.readable(folder)))
-    if best:
-        say(f"{name}: {best.path} is used, of {best.score:.4f} bits/code on the validation split")
+    say(f"{name}: {best.path} is used, of {best.score:.4f} bits/code on the validation split")
 
 
 def _refuse_other_settings(resumed: Checkpoint, config: Config, run: RunDir, section: str) -> None:

@@ -6,7 +6,10 @@ import sys
 import pytest
 
 from benchmarks import priors
+from vqprior import configs
+from vqprior.configs import Config
 from vqprior.configs.errors import UserError
+from vqprior.runtime.run_dir import RunDir
 from vqprior.stage2_prior.priors import PRIORS
 
 
@@ -63,3 +66,10 @@ def test_a_comparison_goes_on_with_the_steps_and_the_rate_that_it_began_with(com
     assert (after["steps"], after["bits/code"]) == (before["steps"], before["bits/code"])
     with pytest.raises(UserError, match=r"stage2.learning_rate 0.001 there and 0.002 now; delete it"):
         compare(*options, "gated_pixelcnn=2e-3")
+
+
+def test_a_run_without_its_finer_priors_is_refused_before_anything_is_trained(tmp_path):
+    config = configs.parse_options(Config, ["--stage1.levels", "2"])
+    (tmp_path / "config.yaml").write_text(configs.dump(config))
+    with pytest.raises(UserError, match=r"the prior of level 1, .* is missing: vqprior train-prior"):
+        priors.refuse_without_finer(RunDir(tmp_path))

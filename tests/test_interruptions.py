@@ -327,3 +327,35 @@ def test_all_checkpoints_damaged_is_refused_and_one_damaged_is_passed_over(finis
         path.write_text("{")
     code, printed = command("train-vqvae", run)
     assert code == 2 and "every checkpoint" in printed
+
+
+def test_stage_one_that_was_stopped_stays_where_it_is_once_a_prior_has_learnt_its_codes(
+    finished_run, tmp_path, command
+):
+    """Trained on, its next checkpoints would take the place of the one that the codes are of."""
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    settings = run / "config.yaml"
+    stage1, stage2 = settings.read_text().split("stage2:")
+    settings.write_text("stage2:".join((stage1.replace("steps: 4", "steps: 9"), stage2)))
+    for name in ("train-vqvae", "run"):
+        code, printed = command(name, run)
+        assert code == 0 and "stays at step 4 of 9, since the prior has learnt" in printed, printed
+    assert sorted(path.name for path in (run / "stage1").iterdir()) == ["step-00000002", "step-00000004"]
+
+
+@pytest.mark.parametrize("stage, name", [("stage1", "train-vqvae"), ("stage2", "train-prior")])
+def test_steps_are_not_lowered_to_those_before_the_first_evaluation(
+    finished_run, tmp_path, command, stage, name
+):
+    """None of the checkpoints could be used; one step more is evaluated."""
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    for folder in ["codes", "stage2"] if stage == "stage1" else []:
+        shutil.rmtree(run / folder)
+    shutil.rmtree(run / stage / "step-00000004")
+    before = (run / "config.yaml").read_text()
+    code, printed = command(name, run, f"--{stage}.steps", 2)
+    assert code == 2 and f"type --{stage}.steps 3 or more" in printed, printed
+    assert (run / "config.yaml").read_text() == before
+    assert command(name, run, f"--{stage}.steps", 3)[0] == 0

@@ -216,7 +216,9 @@ def test_any_other_change_of_stage_one_is_refused(finished_run, sharpen, command
 def test_what_a_decoder_alone_needs_is_said(finished_run, command, tmp_path):
     cases = {
         "type --stage1.init RUN": ["folder", "--stage1.train", "decoder"],
-        "which takes stage one over as it is": ["--stage1.init", finished_run, *DECODER, "--stage1.steps", 0],
+        "type --stage1.train all --stage1.perceptual 0, or give some": [
+            *("--stage1.init", finished_run, *DECODER, "--stage1.steps", 0),
+        ],
         "needs a folder for the new run": ["--stage1.init", finished_run, *DECODER],
         "is not a run directory": ["folder", "--stage1.init", "NOWHERE", *DECODER],
         "which is a part of lpips": ["folder", "--stage1.features.heads", "x", "--stage1.perceptual", "1"],
@@ -227,6 +229,16 @@ def test_what_a_decoder_alone_needs_is_said(finished_run, command, tmp_path):
         said = " ".join(printed.replace("\u2502", " ").split())
         assert code == 2 and words in said, printed
     assert not (tmp_path / "new").exists()
+
+
+def test_what_is_refused_has_taken_nothing_over(finished_run, command, tmp_path):
+    """So that what it says to type instead is no contradiction."""
+    begin = ["train-vqvae", "--stage1.init", finished_run, *DECODER, "--out", tmp_path / "sharp"]
+    code, printed = command(*begin, "--stage1.features.network", "lpips")
+    assert code == 2 and "--stage1.features.network classifier" in printed, printed
+    assert not (tmp_path / "sharp").exists()
+    code, printed = command(*begin, "--stage1.features.network", "classifier")
+    assert code == 0 and "codes and stage2" in printed, printed
 
 
 def test_an_adversary_in_a_recorded_step_is_refused_before_anything_is_made(finished_run, command, tmp_path):

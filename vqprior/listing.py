@@ -42,6 +42,7 @@ class Plan:
     stage1: int
     priors: tuple[int, ...]  # of each level of codes, coarsest first
     imported: bool  # there is no stage one: the codes came from elsewhere
+    moving: bool = True  # the codes, as stage one learns: once a prior has begun it stays where it is
 
     @classmethod
     def of(cls, run: RunDir) -> Self:
@@ -61,10 +62,9 @@ class Plan:
 
         finer = range(1, number("stage1", "levels"))
         priors = number("stage2", "steps"), *(number("stage2_fine", "steps") for _ in finer)
-        data = tree.get("data")
-        return cls(
-            number("stage1", "steps"), priors, isinstance(data, dict) and data.get("source") == "codes"
-        )
+        data, stage1 = (x if isinstance(x := tree.get(name), dict) else {} for name in ("data", "stage1"))
+        imported, moving = data.get("source") == "codes", stage1.get("train") != "decoder"
+        return cls(number("stage1", "steps"), priors, imported, moving)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ def summary_of(path: Path) -> Summary:
         return Summary(path, "unreadable", figures=str(error))
     stage1 = None if plan.imported else Stage(_latest(run.stage1), plan.stage1)
     priors = tuple(Stage(_latest(run.stage2_of(level)), steps) for level, steps in enumerate(plan.priors))
-    stages = [stage1, *priors] if stage1 else [*priors]
+    stays = plan.imported or (plan.moving and run.begun_priors())
+    stages = [*priors] if stays else [stage1, *priors]
     return Summary(path, _state(run, stages), stage1, priors, figures(run))
 
 

@@ -100,7 +100,8 @@ class Adversary:
     """The network that tells pictures from reconstructions, and its training."""
 
     start: float = 0.25
-    """Share of the steps after which the decoder hears it; it learns from the first step on."""
+    """Share of the steps after which the decoder hears it; it learns from the first step on. Where the
+    steps are raised, a share of all of them."""
     width: int = 32
     """Channels after its first layer; each further one has twice as many."""
     learning_rate: float = 2e-4
@@ -254,10 +255,14 @@ class Stage1(Training):
                 "stage1.train is decoder, which keeps the encoder and the codes of a trained stage one; type "
                 "--stage1.init RUN, or leave it out"
             )
-        if self.steps == 0 and (self.perceptual or self.adversarial or self.train == "decoder"):
+        # They may be those of the run that is taken over, where nobody typed them
+        off = {"train": "all", "perceptual": 0, "adversarial": 0}
+        on = {name: value for name, value in off.items() if getattr(self, name) != value}
+        if self.steps == 0 and on:
+            flags = " ".join(f"--stage1.{name} {value}" for name, value in on.items())
             raise ValueError(
-                "stage1.steps is 0, which takes stage one over as it is; leave out --stage1.perceptual, "
-                "--stage1.adversarial and --stage1.train, or give some --stage1.steps"
+                f"stage1.steps is 0, which takes stage one over as it is, and trains nothing: type {flags}, "
+                "or give some --stage1.steps"
             )
 
     def _refuse_idle(self) -> None:

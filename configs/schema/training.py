@@ -24,7 +24,8 @@ class Training:
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup: int = 200
-    """Steps in which the learning rate rises from zero; then it falls as a cosine."""
+    """Steps in which the learning rate rises from zero; then it falls as a cosine. Where there are fewer
+    steps it only rises, and not to its peak."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW, on weights of two and more axes."""
     clip_norm: float = 1.0

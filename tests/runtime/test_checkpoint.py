@@ -36,12 +36,6 @@ def test_nothing_there_is_none_and_best_says_so(tmp_path):
         checkpoint.best(tmp_path)
 
 
-def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
-    for step, score in ((1, float("nan")), (2, 0.5), (3, float("nan"))):
-        save(tmp_path, step, score)
-        assert checkpoint.best(tmp_path).step == min(step, 2)
-
-
 def test_prune_keeps_the_latest_and_the_best(tmp_path):
     for step, score in ((1, 0.3), (2, 0.1), (3, 0.2), (4, None), (5, 0.4)):
         save(tmp_path, step, score)
@@ -150,3 +144,12 @@ def test_tensors_that_are_missing_are_passed_over_without_reading_any(tmp_path):
     assert checkpoint.best(tmp_path).megabytes > 0
     (tmp_path / "step-00000001" / "model.safetensors").unlink()
     assert not checkpoint.is_evaluated(tmp_path)
+
+
+def test_weights_that_ran_away_are_never_the_best(tmp_path):
+    """Nor is the best one deleted for their sake."""
+    for step, score in enumerate((0.5, 0.4, float("nan"), None, float("nan")), 1):
+        save(tmp_path, step, score=score)
+        checkpoint.prune(tmp_path, 2)
+    assert checkpoint.best(tmp_path).step == 2
+    assert [saved.step for saved in checkpoint.readable(tmp_path)] == [5, 4, 2]

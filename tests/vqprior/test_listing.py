@@ -45,6 +45,14 @@ def test_a_stopped_run_shows_how_far_it_came_and_its_best_validation(command, ru
     assert f"next: vqprior run {run}" in printed
 
 
+@pytest.mark.parametrize("learns, state", [("all", "trained"), ("decoder", "stopped")])
+def test_a_stage_one_that_was_stopped_lacks_no_step_once_a_prior_has_learnt(run, learns, state):
+    """It stays where it is; but a decoder that learns alone goes on."""
+    text = (run / "config.yaml").read_text().replace("train: all", f"train: {learns}")
+    (run / "config.yaml").write_text(text.replace("steps: 4", "steps: 9", 1))
+    assert summary_of(run).cells()[1:4] == (state, "4/9", "4/4")
+
+
 def test_a_run_that_has_only_begun_is_at_step_0(run):
     for folder in ("stage1", "stage2", "codes"):
         shutil.rmtree(run / folder)
