@@ -102,7 +102,7 @@ class Evaluation(_OfRun):
 
     images: int = 10_000
     """Images in each row of the ladder, and for each classifier of CAS; at most as many as the test split
-    has."""
+    has, and the training split."""
     only: tuple[Part, ...] = ()
     """Parts to measure; without it all. Figures of the other parts stay as they are."""
     features: str = "classifier"

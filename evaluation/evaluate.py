@@ -46,13 +46,16 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet | None) -> Metrics:
 
 
 def possible(subject: Subject) -> list[Part]:
-    """The parts that can be measured on these data; what another network would make possible is said."""
+    """The parts that can be measured on these data; what another network, or more images, would make possible
+    is said."""
     for part in PARTS.values():
         if part.needs_features and not subject.has_features and subject.data:
             say(
                 f"evaluate: no {part.name} without classes or another network: pip install 'vqprior[eval]', "
                 "--features inception-v3-compat"
             )
+        elif subject.n < part.needs_images:
+            say(f"evaluate: no {part.name}: it needs {part.too_few(subject)}")
     return [part for part in PARTS.values() if part.is_possible(subject)]
 
 
