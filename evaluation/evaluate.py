@@ -28,16 +28,14 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet | None) -> Metrics:
     subject = Subject.open(config, run, data)
     on_main(_claim, subject.folder)
 
-    # Each part that was named, or can be measured; all are refused before one is measured
+    # Each part that was named, or can be measured, and samples from elsewhere: what one of them lacks is
+    # refused before any is measured
+    of_files = {path: archives.archive_part(path) for path in map(Path, config.archives)}
     parts = [PARTS[name] for name in config.only] or possible(subject)
-    settings = [part.settings(subject) for part in parts]
-    for part, of_part in zip(parts, settings, strict=True):
+    settings = [part.settings(subject) for part in (*parts, *of_files.values())]
+    for part, of_part in zip((*parts, *of_files.values()), settings, strict=True):
         _keep(subject, part, of_part)
-
-    # Samples from elsewhere
-    for path in map(Path, config.archives):
-        part = archives.archive_part(path)
-        _keep(subject, part, part.settings(subject))
+    for path, part in of_files.items():
         on_main(archives.forget_others, subject.folder, path, part.name)
 
     metrics = on_main(_assemble, subject)

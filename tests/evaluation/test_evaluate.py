@@ -209,6 +209,20 @@ def test_archives_that_do_not_fit_are_refused(evaluated, tmp_path, command, cont
     assert code == 2 and said in printed
 
 
+def test_what_an_archive_lacks_is_refused_before_anything_is_measured(finished_run, tmp_path, command):
+    """A wrong name had been refused after all parts, without metrics.json; so had data without classes."""
+    run, flat, pictures = (tmp_path / name for name in ("run", "flat", "pictures"))
+    shutil.copytree(finished_run, run)
+    write_pictures(pictures, 40, classes=())
+    assert command("run", "folder", *TINY, "--data.root", pictures, "--out", flat)[0] == 0
+    missing, of_samples = tmp_path / "no.npz", run / "samples" / "samples.npz"
+    for measured, file, said in ((run, missing, "not a file"), (flat, of_samples, "need classes")):
+        shutil.rmtree(measured / "evaluation")
+        code, printed = command("evaluate", measured, *FLAGS, "--archives", file)
+        assert code == 2 and said in printed, printed
+        assert [path.name for path in (measured / "evaluation").iterdir()] == [".lock"]
+
+
 def test_an_array_without_a_name_is_no_archive(evaluated, tmp_path, command):
     shutil.copytree(evaluated, tmp_path / "run")
     row = next((tmp_path / "run" / "evaluation").glob("samples-*.npy"))
