@@ -102,9 +102,10 @@ class Evaluation(_OfRun):
 
     images: int = 10_000
     """Images in each row of the ladder, and for each classifier of CAS; at most as many as the test split
-    has."""
+    has, and the training split."""
     only: tuple[Part, ...] = ()
-    """Parts to measure; without it all. Figures of the other parts stay as they are."""
+    """Parts to measure; without it all. Figures of the other parts stay as they are, where they are of the
+    same weights, data and precision."""
     features: str = "classifier"
     """Features of the distances: `classifier` (trained on the run's own labels), or an extractor of
     torch-fidelity, such as inception-v3-compat, dinov2-vit-s-14, clip-vit-b-32 or vgg16 (pip install

@@ -28,16 +28,14 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet | None) -> Metrics:
     subject = Subject.open(config, run, data)
     on_main(_claim, subject.folder)
 
-    # Each part that was named, or can be measured; all are refused before one is measured
+    # Each part that was named, or can be measured, and samples from elsewhere: what one of them lacks is
+    # refused before any is measured
+    of_files = {path: archives.archive_part(path) for path in map(Path, config.archives)}
     parts = [PARTS[name] for name in config.only] or possible(subject)
-    settings = [part.settings(subject) for part in parts]
-    for part, of_part in zip(parts, settings, strict=True):
+    settings = [part.settings(subject) for part in (*parts, *of_files.values())]
+    for part, of_part in zip((*parts, *of_files.values()), settings, strict=True):
         _keep(subject, part, of_part)
-
-    # Samples from elsewhere
-    for path in map(Path, config.archives):
-        part = archives.archive_part(path)
-        _keep(subject, part, part.settings(subject))
+    for path, part in of_files.items():
         on_main(archives.forget_others, subject.folder, path, part.name)
 
     metrics = on_main(_assemble, subject)
@@ -46,13 +44,16 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet | None) -> Metrics:
 
 
 def possible(subject: Subject) -> list[Part]:
-    """The parts that can be measured on these data; what another network would make possible is said."""
+    """The parts that can be measured on these data; what another network, or more images, would make possible
+    is said."""
     for part in PARTS.values():
         if part.needs_features and not subject.has_features and subject.data:
             say(
                 f"evaluate: no {part.name} without classes or another network: pip install 'vqprior[eval]', "
                 "--features inception-v3-compat"
             )
+        elif subject.n < part.needs_images:
+            say(f"evaluate: no {part.name}: it needs {part.too_few(subject)}")
     return [part for part in PARTS.values() if part.is_possible(subject)]
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from vqprior.configs.errors import UserError
 from vqprior.runtime.files import write_file
 from vqprior.runtime.kept import Kept
 from vqprior.runtime.processes import main_first, on_main, say
@@ -86,14 +85,9 @@ def extractor_of(subject: "Subject") -> Extractor:
     """The network that distances are measured in.
 
     Raises:
-        UserError: the classifier's features of a data set without classes, or a network that cannot be had.
+        UserError: it is a network that cannot be had.
     """
     name, device = subject.config.features, subject.networks.device
     if name != CLASSIFIER:  # which may be downloaded: once
         return main_first(of_torch_fidelity, name, subject.config.features_weights, device)
-    if not subject.label_names:
-        raise UserError(
-            "features of a classifier need classes, and these data have none: "
-            "pip install 'vqprior[eval]' and take --features inception-v3-compat"
-        )
     return of_classifier(classifier(subject, "all"), device)

@@ -65,6 +65,7 @@ class Part:
     needs_labels: bool = False  # classes in the data
     needs_features: bool = False  # of a classifier, which takes classes, or of another network
     needs_pictures: bool = True  # and a VQ-VAE, which imported codes have not
+    needs_images: int = 1  # in each row: one alone has no covariance, and no neighbour
     of_all_classes: bool = False  # it compares samples with real images of all classes
     tiles: tuple[Row, ...] = ()  # the figures at the head of the page
     key: str = ""  # in metrics.json, where it is not the name
@@ -74,24 +75,37 @@ class Part:
         """What `metrics.json` calls it."""
         return self.key or self.name
 
+    def too_few(self, subject: Subject) -> str:
+        """How many images it needs, beside those that there are, in words."""
+        least, (train, test) = self.needs_images, subject.sizes
+        return f"{least} training and {least} test images, and these data have {train:,} and {test:,}"
+
     def is_possible(self, subject: Subject) -> bool:
         """Whether it can be measured on these data."""
         if self.needs_pictures and subject.data is None:
             return False
         has_labels = bool(subject.label_names) or not self.needs_labels
-        return has_labels and (subject.has_features or not self.needs_features)
+        has_features = subject.has_features or not self.needs_features
+        return has_labels and has_features and subject.n >= self.needs_images
 
     def settings(self, subject: Subject) -> Settings:
         """All that its figures are a function of.
 
         Raises:
-            UserError: it needs pictures or classes and there are none, or one class is to be compared with
-                all.
+            UserError: it needs pictures, classes or features and there are none, or more images than there
+                are, or one class is to be compared with all.
         """
         if self.needs_pictures and subject.data is None:
             raise UserError(f"the part `{self.name}` needs pictures, and the codes of this run were imported")
         if self.needs_labels and not subject.label_names:
             raise UserError(f"the part `{self.name}` needs classes, and these data have none")
+        if self.needs_features and not subject.has_features:
+            raise UserError(
+                f"the part `{self.name}` needs features, those of a classifier need classes, and these data "
+                "have none: pip install 'vqprior[eval]' and take --features inception-v3-compat"
+            )
+        if subject.n < self.needs_images:
+            raise UserError(f"the part `{self.name}` needs {self.too_few(subject)}")
         if self.of_all_classes and subject.config.sample.label:
             raise UserError(
                 f"the part `{self.name}` compares samples of all classes with real images, and sample.label "

@@ -37,13 +37,23 @@ def report(config: Report, run: RunDir, data: DataSet) -> Path:
     """Write the page of a run and say where it is.
 
     Raises:
-        UserError: jinja2 or matplotlib are missing, the run has not been evaluated, or a stage is missing.
+        UserError: jinja2 or matplotlib are missing, the run has not been evaluated, a stage is missing, or
+            there is no place for the page.
     """
-    subject = Subject.open(Evaluation.of(config), run, data)
     out = config.page(run.path)
+    on_main(_refuse_place, out)
+    subject = Subject.open(Evaluation.of(config), run, data)
     on_main(lambda: write_file(out, _page(subject)))
     say(f"report: {out}, {out.stat().st_size / 2**20:.1f} MB in one file")
     return out
+
+
+def _refuse_place(out: Path) -> None:
+    """Refuse, with a UserError, a page that could not be written once all is drawn."""
+    if out.is_dir():
+        raise UserError(f"--file {out} is a folder; give a file, such as --file {out / 'report.html'}")
+    if not out.parent.is_dir():
+        raise UserError(f"--file {out} is in no folder that there is; make {out.parent} first")
 
 
 def _page(subject: Subject) -> str:

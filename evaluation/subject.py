@@ -99,10 +99,15 @@ class Subject:
     @property
     def n(self) -> int:
         """Images in each row."""
+        return min(self.config.images, *self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Images that there are to learn from, and to test on."""
         if self.data is None:
             sizes = self.maps.header.sizes
-            return min(self.config.images, sizes["test"], sizes["train"])
-        return min(self.config.images, len(self.data.test), len(self.data.train))
+            return sizes["train"], sizes["test"]
+        return len(self.data.train), len(self.data.test)
 
     @property
     def folder(self) -> Path:

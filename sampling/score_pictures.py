@@ -195,7 +195,7 @@ def _assemble(
     share, bits = unfinished.settings["quantile"], figures["bits"]
     say(
         f"score: {len(names):,} pictures, from {bits.min():.1f} to {bits.max():.1f} bits; {most.sum():,} "
-        f"cost more than {share:.0%} of {len(usual.bits):,} validation pictures.\n"
+        f"cost at least as much as {100 * share:g}% of {len(usual.bits):,} validation pictures.\n"
         f"figures          {out / 'scores.csv'}\nmost unusual     {out / 'unusual.png'}"
     )
 

@@ -19,6 +19,8 @@ are done; export: weights alone, of `vqprior export`; unreadable: what is wrong 
 
 HEADINGS = ("run", "state", "stage 1", "stage 2", "figures")
 NONE = "-"
+Manifest = dict[str, Any]
+"""What the manifest.json of a checkpoint says."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,11 @@ def _state(run: RunDir, stages: list[Stage]) -> State:
 
 
 def figures(run: RunDir) -> str:
-    """What `evaluate` measured on test pictures; before that the best bits on the validation split."""
-    metrics = read_json(run.metrics)
-    measured = _measured(metrics) if isinstance(metrics, dict) else []
-    return ", ".join(measured or _validated(run))
+    """What `evaluate` measured on test pictures of the weights that there are now; before that the best bits
+    on the validation split."""
+    metrics, best = read_json(run.metrics), [_best(run.stage2_of(level)) for level in run.begun_priors()]
+    measured = _measured(metrics) if isinstance(metrics, dict) and _are_of(metrics, best) else []
+    return ", ".join(measured or _validated(best))
 
 
 def _measured(metrics: dict[str, Any]) -> list[str]:
@@ -177,17 +180,37 @@ def _at(tree: Any, *keys: str) -> float | None:
     return float(tree) if isinstance(tree, int | float) else None
 
 
-def _validated(run: RunDir) -> list[str]:
+def _are_of(metrics: dict[str, Any], best: list[Manifest]) -> bool:
+    """Whether figures are of these priors, which may have been trained on since; what an earlier version did
+    not note is not compared."""
+    protocol = metrics.get("protocol")
+    noted = protocol if isinstance(protocol, dict) else {}
+    finer = noted.get("finer_priors")
+    theirs = [noted.get("prior"), *(finer if isinstance(finer, list) else [])]
+    pairs = zip(theirs, map(_fingerprint, best), strict=False)
+    return all(there == here for there, here in pairs if there and here)
+
+
+def _fingerprint(manifest: Manifest) -> str | None:
+    """The checksum of the weights of a checkpoint that are used; see `Checkpoint.fingerprint`."""
+    files = manifest.get("files")
+    found = files if isinstance(files, dict) else {}
+    return found.get("average.safetensors", found.get("model.safetensors"))
+
+
+def _validated(best: list[Manifest]) -> list[str]:
     """The best bits/code on the validation split, of each level that has been evaluated."""
-    best = [_best_score(run.stage2_of(level)) for level in sorted(run.begun_priors())]
-    bits = " + ".join(f"{score:.3f}" for score in best if score is not None)
+    scores = (_at(manifest, "score") for manifest in best)
+    bits = " + ".join(f"{score:.3f}" for score in scores if score is not None)
     return [f"validation {bits} bits/code"] if bits else []
 
 
-def _best_score(folder: Path) -> float | None:
-    """The lowest score of a stage's checkpoints."""
-    scores = [_at(read_json(path / "manifest.json"), "score") for path in checkpoint_folders(folder)]
-    return min((score for score in scores if score is not None), default=None)
+def _best(folder: Path) -> Manifest:
+    """The manifest of a stage's checkpoint with the lowest score, the latest of equals; an empty one where
+    there is none."""
+    read = (read_json(path / "manifest.json") for path in reversed(checkpoint_folders(folder)))
+    scored = [manifest for manifest in read if _at(manifest, "score") is not None]
+    return min(scored, key=lambda manifest: manifest["score"], default={})
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

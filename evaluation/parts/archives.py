@@ -50,6 +50,8 @@ def archive_part(path: Path) -> Part:
         partial(archive, path, name, content),
         lambda figures: tables({str(path): figures}),
         depends_on=(row_size, features, lambda subject: of_file | chosen),
+        needs_features=True,
+        needs_images=2,
     )
 
 

@@ -126,6 +126,7 @@ PART = Part(
     tables,
     depends_on=(row_size, drawing, features),
     needs_features=True,
+    needs_images=2,
     of_all_classes=True,
     tiles=(Row("{distance} of samples", "{rows[samples][frechet]:.4g}"),),
 )

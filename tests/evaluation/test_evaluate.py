@@ -122,6 +122,21 @@ def test_data_without_classes_have_the_parts_that_they_can_have(tmp_path, comman
         assert code == 2 and said in printed
 
 
+def test_one_test_image_has_the_parts_that_it_can_have(tmp_path, command):
+    """One alone has no covariance; it is what two dozen pictures may leave."""
+    pictures, run = tmp_path / "pictures", tmp_path / "run"
+    for split, count in (("train", 12), ("validation", 2), ("test", 1)):
+        write_pictures(pictures / split, count)
+    assert command("run", "folder", *TINY, "--data.root", pictures, "--out", run)[0] == 0
+    code, printed = command("evaluate", run, *FLAGS)
+    assert code == 0 and "no ladder: it needs 2 training and 2 test images" in printed, printed
+    assert "ladder" not in metrics(run) and metrics(run)["labels"]["images"] == 1
+    np.savez(tmp_path / "two.npz", images=np.zeros((2, 8, 8, 3), np.uint8))
+    for flags in (("--only", "ladder"), ("--archives", tmp_path / "two.npz")):
+        code, printed = command("evaluate", run, *FLAGS, *flags)
+        assert code == 2 and "and these data have 12 and 1" in printed, printed
+
+
 def test_features_that_do_not_exist_are_refused(finished_run, tmp_path, command):
     shutil.copytree(finished_run, tmp_path / "run")
     code, printed = command("evaluate", tmp_path / "run", "--features", "inception-v9", "--only", "ladder")
@@ -192,6 +207,20 @@ def test_archives_that_do_not_fit_are_refused(evaluated, tmp_path, command, cont
         np.savez(file, **content)
     code, printed = command("evaluate", run, *FLAGS, "--archives", file)
     assert code == 2 and said in printed
+
+
+def test_what_an_archive_lacks_is_refused_before_anything_is_measured(finished_run, tmp_path, command):
+    """A wrong name had been refused after all parts, without metrics.json; so had data without classes."""
+    run, flat, pictures = (tmp_path / name for name in ("run", "flat", "pictures"))
+    shutil.copytree(finished_run, run)
+    write_pictures(pictures, 40, classes=())
+    assert command("run", "folder", *TINY, "--data.root", pictures, "--out", flat)[0] == 0
+    missing, of_samples = tmp_path / "no.npz", run / "samples" / "samples.npz"
+    for measured, file, said in ((run, missing, "not a file"), (flat, of_samples, "need classes")):
+        shutil.rmtree(measured / "evaluation")
+        code, printed = command("evaluate", measured, *FLAGS, "--archives", file)
+        assert code == 2 and said in printed, printed
+        assert [path.name for path in (measured / "evaluation").iterdir()] == [".lock"]
 
 
 def test_an_array_without_a_name_is_no_archive(evaluated, tmp_path, command):

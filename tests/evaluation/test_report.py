@@ -10,6 +10,7 @@ import pytest
 
 from tests.launch import run_processes
 from vqprior.evaluation.parts import tables
+from vqprior.evaluation.subject import Subject
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -68,6 +69,15 @@ def test_a_report_before_the_figures_or_of_other_weights_is_refused(
     assert command("train-prior", run, "--stage2.steps", 6)[0] == 0
     code, printed = command("report", run)
     assert (code, "other weights" in printed) == (2, True)
+
+
+def test_a_page_without_a_place_is_refused_before_anything_is_drawn(
+    finished_run, tmp_path, command, monkeypatch
+):
+    monkeypatch.setattr(Subject, "open", None)
+    for file, said in ((tmp_path, "is a folder"), (tmp_path / "no" / "page.html", "make")):
+        code, printed = command("report", finished_run, "--file", file)
+        assert code == 2 and f"--file {file} is " in printed and said in printed, printed
 
 
 def test_samples_of_one_class_are_called_so_and_settings_of_evaluate_are_no_flags(

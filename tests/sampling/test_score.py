@@ -165,6 +165,14 @@ def test_files_say_what_the_call_says(score, finished_run, tmp_path):
     assert code == 0 and "score: done" in printed and files(out) == before
 
 
+def test_the_share_is_said_as_it_was_given(score, tmp_path):
+    """99.5 % is not all of them, and pictures that cost the same do not cost more."""
+    code, printed = score("--quantile", 0.995)
+    dearest = sum(float(row["quantile"]) == 1 for row in table(tmp_path / "out"))
+    assert code == 0
+    assert f"; {dearest} cost at least as much as 99.5% of 2 validation pictures." in printed, printed
+
+
 def test_several_processes_write_the_same(score, finished_run, photos, tmp_path):
     assert score()[0] == 0
     words = ["score", finished_run, "--pictures", photos, "--out", tmp_path / "two", "--batch_size", 4]

@@ -115,6 +115,20 @@ def test_a_damaged_run_is_a_line_and_the_others_are_listed(command, run, file, c
     assert "trained" in row(printed, "other")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "average.safetensors"])
+def test_figures_of_weights_that_were_trained_on_are_not_those_of_the_run(run, name):
+    assert "PSNR" in summary_of(run).figures
+    shutil.copytree(run / "stage2" / "step-00000004", run / "stage2" / "step-00000008")
+    manifest = run / "stage2" / "step-00000008" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    assert "PSNR" in summary_of(run).figures  # the same weights
+    changed = content | {"score": 3.5, "files": {name: "of others"}}
+    manifest.write_text(json.dumps(changed))
+    assert summary_of(run).figures == "validation 3.500 bits/code"
+    manifest.write_text(json.dumps(changed | {"score": 4.5}))  # not the best, and not used
+    assert "PSNR" in summary_of(run).figures
+
+
 def test_figures_that_are_damaged_are_left_out(run):
     for content in ("{", "[1]", '{"stage1": 3, "ladder": {"rows": {"samples": {"frechet": "x"}}}}'):
         (run / "metrics.json").write_text(content)
