@@ -1,5 +1,6 @@
 """What a run keeps of its pictures: damage, mending and loss change no order, and nothing goes unnoticed."""
 
+import gzip
 import hashlib
 import pickle
 import shutil
@@ -132,9 +133,12 @@ def test_the_same_pictures_elsewhere_and_touched_are_the_same(pictures, run, tmp
 def test_a_record_is_read_as_it_was_written_and_refused_when_damaged(pictures, run):
     begun = load(replace(SMALL, root=str(pictures)), run=run)
     assert Record.read(run) == begun.record
-    (run / "pictures.json.gz").write_bytes(b"no")
-    with pytest.raises(UserError, match="damaged"):
-        load(replace(SMALL, root=str(pictures)), run=run)
+    whole = (run / "pictures.json.gz").read_bytes()
+    inside = whole[:40] + b"\xff" * 10 + whole[50:]
+    for damaged in (b"no", whole[:-20], inside, gzip.compress(b"3"), gzip.compress(b'"no"')):
+        (run / "pictures.json.gz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"pictures\.json\.gz is damaged"):
+            load(replace(SMALL, root=str(pictures)), run=run)
 
 
 def test_the_summary_says_what_was_seen(pictures):
