@@ -116,13 +116,15 @@ def _started_with_data(config: Config) -> Iterator[tuple[Config, RunDir, "DataSe
 
 
 def _refuse_misfits(config: Config) -> None:
-    """Refuse weights to begin from that do not fit (stage1.init), and steps that cannot be recorded, before a
-    run is made and pictures read."""
+    """Refuse a new run among its pictures, weights to begin from that do not fit (stage1.init), and steps
+    that cannot be recorded, before a run is made and pictures read."""
+    from vqprior.runtime.data.folder import refuse_among_pictures
     from vqprior.stage1_vqvae.adversary import refuse_recorded
     from vqprior.stage1_vqvae.begin import source_of
 
     newest = next(checkpoint.readable(RunDir(Path(config.out)).stage1), None)
     if newest is None:
+        refuse_among_pictures(Path(config.out), config.data)
         source_of(config)
     if newest is None or newest.step < config.stage1.steps:
         refuse_recorded(config)

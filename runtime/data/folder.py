@@ -233,6 +233,23 @@ def _refuse_shared(roots: Mapping[str, Path]) -> None:
                 )
 
 
+def refuse_among_pictures(out: Path, data: Data, flag: str = "--out") -> None:
+    """Refuse to write into a folder of pictures: the next command would take what is there for some of them.
+
+    Raises:
+        UserError: `out`, which the flag names, is one.
+    """
+    if data.source != "folder" or data.table:
+        return
+    roots = {f"data.{split}_root": root for split, root in explicit_roots(data).items()}
+    for setting, root in (roots or {"data.root": data.root}).items():
+        if os.path.realpath(root) == os.path.realpath(out):
+            raise UserError(
+                f"{out} is {setting}, the folder of the pictures: what is written there would be taken for "
+                f"some of them; give another one with {flag}"
+            )
+
+
 def _told_from_names(root: Path, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
     """The splits of data.root by the names of its folders, and what was seen in words."""
     _require_folder(root, "data.root")
