@@ -54,6 +54,11 @@ MISTAKES = {
         ["run", "folder", "--stage2_fine.dropout", "1"],
         "stage2_fine.dropout is 1.0",
     ),
+    "seed of more than 64 bits": (["run", "folder", "--seed", str(2**63)], "a whole number of 64 bits"),
+    "seed of a score": (
+        ["score", "RUN", "--pictures", "PICTURES", "--out", "FRESH", "--seed", str(2**63)],
+        "a whole number of 64 bits",
+    ),
     "no steps": (["run", "folder", "--stage2.steps", "0"], "at least 1"),
     "even kernel": (["run", "folder", "--stage2.gated_pixelcnn.kernel", "4"], "odd"),
     "too many codes": (["run", "folder", "--stage1.K", "70000"], "65536"),
