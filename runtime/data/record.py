@@ -170,6 +170,10 @@ def summary(record: Record, root: str) -> str:
         counts = Counter(label for split in record.splits.values() for label in split.labels or ())
         named = [f"{name} ({counts[number]:,})" for number, name in enumerate(record.label_names)]
         lines.append(f"{len(named)} classes: {some(named, 20)}")
+        in_train = set(record.splits["train"].labels or ())
+        lacking = [name for number, name in enumerate(record.label_names) if number not in in_train]
+        if lacking:
+            lines.append(f"no picture in train of {some(lacking, 20)}: nothing is learnt of how they look")
     parts = []
     for name, split in record.splits.items():
         cut = (
