@@ -82,14 +82,25 @@ def find_preset(name: str) -> Path:
     )
 
 
+class _Once(yaml.SafeLoader):
+    """PyYAML's safe loader; of a name that is there twice it would take the last one in silence."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = [name.value for name, _ in node.value]
+        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise yaml.YAMLError(f"it has {twice[0]} twice; join them, or leave one out\n{node.start_mark}")
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The tree of a YAML file.
 
     Raises:
-        UserError: the file is not YAML, or not a tree of names and values.
+        UserError: the file is not YAML, or not a tree of names and values, each there once.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), _Once)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if tree is not None and not isinstance(tree, dict):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from .schema import Config, Drawing, OnError, Precision
+from .schema import Config, Drawing, OnError, Precision, refuse_seed
 
 Half = Literal["lower half", "upper half", "left half", "right half"]
 Part = Literal["reconstruction", "likelihood", "ladder", "labels", "copies", "verification", "code_copies"]
@@ -206,6 +206,7 @@ class Score(OtherPictures):
 
     def __post_init__(self):
         super().__post_init__()
+        refuse_seed(self.seed)
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile is {self.quantile}; it is a share between 0 and 1, for example 0.9")
         for name in ("restorations", "batch_size"):

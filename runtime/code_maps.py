@@ -207,8 +207,12 @@ class CodeSplit:
         return HeldCodes(tuple(_held(arrays, device) for arrays in self._levels()))
 
     def codes(self, indices: Tensor | np.ndarray | Sequence[int]) -> Codes:
-        """The codes of the images with these indices [n]."""
-        shards, rows = np.divmod(np.asarray(indices), SHARD)
+        """The codes of the images with these indices [n].
+
+        Raises:
+            UserError: they are no whole numbers.
+        """
+        shards, rows = _located(indices)
         return tuple(_gathered(arrays, shards, rows) for arrays in self._levels())
 
     def _levels(self) -> Iterator[tuple[np.ndarray, ...]]:
@@ -219,11 +223,11 @@ class CodeSplit:
         """The names of the pictures with these indices [n]; None for a dump of a version that kept none.
 
         Raises:
-            UserError: a file of names is missing or damaged.
+            UserError: a file of names is missing or damaged, or the indices are no whole numbers.
         """
         if self.named is None:
             return None
-        shards, rows = np.divmod(np.asarray(indices), SHARD)
+        shards, rows = _located(indices)
         count = {shard: len(self.shards[shard][0]) for shard in np.unique(shards)}
         read = {shard: _read_names(self.named[shard], maps) for shard, maps in count.items()}
         return [read[shard][row] for shard, row in zip(shards, rows, strict=True)]
@@ -265,6 +269,15 @@ def _held(shards: Sequence[np.ndarray], device: torch.device) -> Tensor:
         maps[start : start + len(shard)] = torch.from_numpy(bits)
         start += len(shard)
     return maps
+
+
+def _located(indices: Tensor | np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The shards [n] and the rows in them [n] of images; raises as `CodeSplit.codes`."""
+    at = np.asarray(indices)
+    if at.size and at.dtype.kind not in "iu":  # a mask would be taken for the images 0 and 1
+        hint = "; of a mask, numpy.flatnonzero gives them" if at.dtype.kind == "b" else ""
+        raise UserError(f"indices are {at.dtype}; they are whole numbers{hint}")
+    return np.divmod(at, SHARD)
 
 
 def _gathered(maps: Sequence[np.ndarray], shards: np.ndarray, rows: np.ndarray) -> Tensor:

@@ -99,6 +99,7 @@ def _evaluate(name: str, target: str | None, flags: list[str]) -> None:
 def _check(name: str, target: str | None, flags: list[str]) -> None:
     """So does `check`, which needs no run."""
     config, default = _with_own(Check, name, target, flags)
+    _need_out(name, config)
     from vqprior import pipeline
 
     pipeline.check(config, target, default, flags)
@@ -227,6 +228,11 @@ def _need_target(name: str, target: str | None) -> None:
         raise UserError(f"vqprior {name} needs a preset or a run directory first: vqprior {name} mnist5k")
 
 
+def _need_out(name: str, config: Config) -> None:
+    if not config.out:  # of no word, too, as a shell makes of a variable that is not set
+        raise UserError(f"vqprior {name} needs a folder for the new run: --out runs/NAME")
+
+
 def need_run(config: Config) -> "RunDir":
     """The run that a command takes; refuses, before torch is waited for, where there is none."""
     from vqprior.runtime import run_dir
@@ -266,8 +272,7 @@ def _config(name: str, target: str | None, flags: list[str]) -> Config:
     prog = f"vqprior {name} {target or 'PRESET'}"
     config = configs.parse_options(schema, flags, default=default, prog=prog)
     _need_target(name, target)
-    if config.out is None:
-        raise UserError(f"vqprior {name} needs a folder for the new run: --out runs/NAME")
+    _need_out(name, config)
     return config
 
 

@@ -65,15 +65,16 @@ Settings = TypeVar("Settings", bound=Config)  # those of a run, or with those of
 
 def _settled(config: Settings) -> Settings:
     """The settings with a precision in place of `auto`: that of the run, where it has begun, else one of this
-    device."""
+    device; and so with a range that the run has measured."""
     from vqprior.runtime.launch import computes_bf16, settled
 
-    device, stored = device_of_process(), RunDir(Path(config.out))
-    if config.data.range == "auto" and on_main(run_dir.is_run_dir, stored.path):
-        config = replace(config, data=replace(config.data, range=on_main(lambda: stored.config().data.range)))
-    begun = on_main(lambda: config.precision == "auto" and run_dir.is_run_dir(stored.path))
-    if begun:
-        config = replace(config, precision=on_main(lambda: stored.config().precision))
+    device, run = device_of_process(), RunDir(Path(config.out))
+    # what a start has stored that learnt nothing may be of other pictures
+    if stored := on_main(lambda: run.config() if run_dir.is_run_dir(run.path) and run.has_begun else None):
+        if config.data.range == "auto":
+            config = replace(config, data=replace(config.data, range=stored.data.range))
+        if config.precision == "auto":
+            config = replace(config, precision=stored.precision)
     chosen = settled(config, device).precision
     if chosen == "bf16" and not computes_bf16(device):
         say(
@@ -116,13 +117,15 @@ def _started_with_data(config: Config) -> Iterator[tuple[Config, RunDir, "DataSe
 
 
 def _refuse_misfits(config: Config) -> None:
-    """Refuse weights to begin from that do not fit (stage1.init), and steps that cannot be recorded, before a
-    run is made and pictures read."""
+    """Refuse a new run among its pictures, weights to begin from that do not fit (stage1.init), and steps
+    that cannot be recorded, before a run is made and pictures read."""
+    from vqprior.runtime.data.folder import refuse_among_pictures
     from vqprior.stage1_vqvae.adversary import refuse_recorded
     from vqprior.stage1_vqvae.begin import source_of
 
     newest = next(checkpoint.readable(RunDir(Path(config.out)).stage1), None)
     if newest is None:
+        refuse_among_pictures(Path(config.out), config.data)
         source_of(config)
     if newest is None or newest.step < config.stage1.steps:
         refuse_recorded(config)

@@ -5,7 +5,7 @@ A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of
 
 from .config import Config, Tracker
 from .data import Data, OnError, Source
-from .sample import Drawing, Method, Sample, is_whole
+from .sample import Drawing, Method, Sample, is_whole, refuse_seed
 from .stage1 import (
     FSQ,
     KINDS_WITH,
@@ -59,4 +59,5 @@ __all__ = [
     "Training",
     "Transformer",
     "is_whole",
+    "refuse_seed",
 ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .data import Data
-from .sample import Sample
+from .sample import Sample, refuse_seed
 from .stage1 import LEAST_OF_ADVERSARY, Stage1
 from .stage2 import Stage2, Stage2Fine
 from .training import Precision
@@ -49,6 +49,7 @@ class Config:
     one."""
 
     def __post_init__(self):
+        refuse_seed(self.seed)
         if self.inference_batch < 1:
             raise ValueError(f"inference_batch is {self.inference_batch}; it must be at least 1")
         if self.stage1.levels == 1 and self.stage2_fine != Stage2Fine():

@@ -14,6 +14,12 @@ def is_whole(given: Any) -> bool:
     return isinstance(given, Integral) and not isinstance(given, bool)
 
 
+def refuse_seed(given: Any) -> None:
+    """Refuse, with a ValueError, a seed that the streams of randomness do not take."""
+    if not is_whole(given) or not -(2**63) <= given < 2**63:
+        raise ValueError(f"seed is {given!r}; it is a whole number of 64 bits")
+
+
 @dataclass(frozen=True)
 class Drawing:
     """How codes are drawn from the prior."""
@@ -44,8 +50,7 @@ class Drawing:
     to 10 bits on NVIDIA GPUs since Ampere."""
 
     def __post_init__(self):
-        if not is_whole(self.seed) or not -(2**63) <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed!r}; it is a whole number of 64 bits")
+        refuse_seed(self.seed)
         if self.batch_size != "auto" and not (is_whole(self.batch_size) and self.batch_size > 0):
             raise ValueError(f"batch_size is {self.batch_size!r}; it is a whole number, at least 1, or auto")
         if self.method not in get_args(Method):

@@ -24,6 +24,7 @@ from ..processes import say
 from ..run_dir import RunDir
 from . import SPLITS, DataSet, blank, load, roots_of
 from .decode import Unreadable
+from .folder import refuse_among_pictures
 from .record import Record, digest_of, some
 from .resume import differing
 from .threads import in_threads
@@ -70,6 +71,7 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
         UserError: training cannot begin with these data; the message lists why.
     """
     run = Path(config.out)
+    refuse_among_pictures(config.sheet_file.parent, config.data, "--sheet" if config.sheet else "--out")
     # All that cannot be read is to be found, not only the first; nothing is held, and nothing of a run is
     # changed
     tolerant = replace(config.data, on_error="skip", memory_gb=0.0, cache=None)

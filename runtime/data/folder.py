@@ -179,11 +179,11 @@ def load(data: Data) -> Source:
         return load_table(data)
     left_out: Counter[str] = Counter()
     if roots:
-        parts = {split: _listed(Path(root), f"data.{split}_root", left_out) for split, root in roots.items()}
+        parts = {split: _listed(root, f"data.{split}_root", left_out) for split, root in roots.items()}
         _refuse_shared({split: part.root for split, part in parts.items()})
         seen = f"{in_words(list(parts))} as given"
     else:
-        parts, seen = _told_from_names(Path(data.root), left_out)
+        parts, seen = _told_from_names(data.root, left_out)
     return _source(parts, seen, left_out, data.labels)
 
 
@@ -195,19 +195,18 @@ class Part:
     names: list[str]  # relative to root
 
 
-def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
+def _listed(root: str, setting: str, left_out: Counter[str]) -> Part:
     _require_folder(root, setting)
-    listing = walk(root)
+    listing = walk(Path(root))
     left_out.update(listing.left_out)
-    _require_images(root, listing.names, left_out)
-    return Part(root, listing.names)
+    _require_images(Path(root), listing.names, left_out)
+    return Part(Path(root), listing.names)
 
 
-def _require_folder(root: Path, setting: str) -> None:
-    if not root.is_dir():
+def _require_folder(root: str, setting: str) -> None:
+    if not os.path.isdir(root):  # of no word, too, where Path would mean the current folder
         raise UserError(
-            f"{setting} is {str(root)!r}, which is not a folder. "
-            f"Give your folder of images: --{setting} FOLDER"
+            f"{setting} is {root!r}, which is not a folder. Give your folder of images: --{setting} FOLDER"
         )
 
 
@@ -233,9 +232,27 @@ def _refuse_shared(roots: Mapping[str, Path]) -> None:
                 )
 
 
-def _told_from_names(root: Path, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
+def refuse_among_pictures(out: Path, data: Data, flag: str = "--out") -> None:
+    """Refuse to write into a folder of pictures: the next command would take what is there for some of them.
+
+    Raises:
+        UserError: `out`, which the flag names, is one.
+    """
+    if data.source != "folder" or data.table:
+        return
+    roots = {f"data.{split}_root": root for split, root in explicit_roots(data).items()}
+    for setting, root in (roots or {"data.root": data.root}).items():
+        if os.path.realpath(root) == os.path.realpath(out):
+            raise UserError(
+                f"{out} is {setting}, the folder of the pictures: what is written there would be taken for "
+                f"some of them; give another one with {flag}"
+            )
+
+
+def _told_from_names(data_root: str, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
     """The splits of data.root by the names of its folders, and what was seen in words."""
-    _require_folder(root, "data.root")
+    _require_folder(data_root, "data.root")
+    root = Path(data_root)
     listing = walk(root)
     left_out.update(listing.left_out)
     _require_images(root, listing.names, left_out)

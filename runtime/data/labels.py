@@ -32,14 +32,15 @@ class Classes(NamedTuple):
 
 
 def classes_of(
-    columns: Mapping[str, Sequence[Any]], what: str, given: Sequence[str] | None = None
+    columns: Mapping[str, Sequence[Any]], what: str, given: Mapping[str, Sequence[str]] | None = None
 ) -> Classes:
     """The classes of all splits.
 
     Args:
         columns: the raw values by split; `train` is one of them.
         what: the column, in words, for messages: "column 'label' of data.root 'x'".
-        given: what the numbers mean, where the data say so (ClassLabel of Hugging Face).
+        given: what the numbers of a split mean, where it says so (ClassLabel of Hugging Face); what they mean
+            in train goes for a split that does not.
 
     Raises:
         UserError: missing values, lists, captions or quantities, or a class that only a held-out split has.
@@ -47,18 +48,21 @@ def classes_of(
     values = {split: [_plain(value, what) for value in column] for split, column in columns.items()}
     hidden = [split for split in values if split != "train" and _hidden(values[split], values["train"])]
     values = {split: column for split, column in values.items() if split not in hidden}
-    if given is not None:
-        values = {split: [_named(v, given, what) for v in column] for split, column in values.items()}
-    elif any(isinstance(value, str) for column in values.values() for value in column):
+    given = given or {}
+    for split in values:
+        if names := given.get(split, given.get("train")):
+            values[split] = [_named(value, names, what) for value in values[split]]
+    if any(isinstance(value, str) for column in values.values() for value in column):
         values = {split: [v if v is None else str(v) for v in column] for split, column in values.items()}
     _refuse_missing(values, what)
-    if given is None:
+    of_train = given.get("train")
+    if of_train is None:
         _refuse_captions(values["train"], what)
         order = sorted(set(values["train"]))
     else:
-        order = [name for name in given if name in set(values["train"])]
+        order = [name for name in of_train if name in set(values["train"])]
     _refuse_unknown(values, set(order), what)
-    notes = _notes(order, given, what)
+    notes = _notes(order, of_train, what)
     notes += [f"the labels of {split} are hidden (-1): that split is not used" for split in hidden]
     numbers = {value: number for number, value in enumerate(order)}
     labels = {s: np.array([numbers[v] for v in column], dtype=np.int64) for s, column in values.items()}

@@ -71,7 +71,7 @@ def load(data: Data) -> Source:
             f"{where} have the columns {', '.join(opened['train'].column_names)}, and none of "
             f"{', '.join(IMAGE_COLUMNS)}: name the one with the pictures, --data.image_column COLUMN"
         )
-    labels, label_names, note = _labels(opened, data, where)
+    labels, label_names, note = _labels(opened, files, data, where)
     parts = {}
     for split, dataset in opened.items():
         if labels is not None and split not in labels:
@@ -91,7 +91,7 @@ def _local_files(data: Data) -> tuple[dict[str, list[str]], dict[str, int]]:
         by_split = {split: _parquet_under(root, f"data.{split}_root") for split, root in roots.items()}
         _refuse_shared({split: paths for split, (_, paths, _) in by_split.items()})
         return {split: paths for split, (_, paths, _) in by_split.items()}, {}
-    if not (Path(data.root).exists() or has_magic(data.root) or data.root.endswith(ENDING)):
+    if not (os.path.exists(data.root) or has_magic(data.root) or data.root.endswith(ENDING)):
         return {}, {}
     base, paths, left_out = _parquet_under(data.root, "data.root")
     return _told_from_names(base, paths), left_out
@@ -229,7 +229,9 @@ def _reader(dataset: Any, image: str, files: Sequence[str], where: str) -> Colum
     return ColumnReader(dataset, image, files if total == len(dataset) else (), ends)
 
 
-def _labels(opened: Mapping[str, Any], data: Data, where: str) -> tuple[Any, tuple[str, ...], str]:
+def _labels(
+    opened: Mapping[str, Any], files: Mapping[str, Sequence[str]], data: Data, where: str
+) -> tuple[Any, tuple[str, ...], str]:
     """Labels by split, the names of the classes, and a note; None where there is no such column."""
     if not data.labels:
         return None, (), "no classes (data.labels False)"
@@ -239,8 +241,34 @@ def _labels(opened: Mapping[str, Any], data: Data, where: str) -> tuple[Any, tup
         return None, (), f"no column of labels ({', '.join(LABEL_COLUMNS)}), so no classes"
     lacking = [split for split, dataset in opened.items() if column not in dataset.column_names]
     values = {split: dataset[column][:] for split, dataset in opened.items() if split not in lacking}
-    given = getattr(train.features[column], "names", None)
+    given = {split: names for split in values if (names := _class_names(opened[split].features, column))}
+    _refuse_other_names(files, column)
     labels, label_names, note = classes_of(values, f"the column {column!r} of {where}", given)
     if lacking:
         note += f"; {', '.join(lacking)} has no column {column!r} and is not used"
     return labels, label_names, note
+
+
+def _class_names(features: Mapping[str, Any], column: str) -> list[str] | None:
+    """What the numbers of a column mean, where the data say so."""
+    return getattr(features.get(column), "names", None)
+
+
+def _refuse_other_names(files: Mapping[str, Sequence[str]], column: str) -> None:
+    """Refuse files of one split that say otherwise what the numbers of a column mean: they are read as one,
+    by the names of the first."""
+    import pyarrow.parquet as pq
+
+    for paths in files.values():
+        named: dict[tuple[str, ...], str] = {}
+        for path in paths:
+            features = _datasets().Features.from_arrow_schema(pq.read_schema(path))
+            if names := _class_names(features, column):
+                named.setdefault(tuple(names), path)
+        if len(named) > 1:
+            (names, path), (others, other), *_ = named.items()
+            raise UserError(
+                f"the column {column!r} has the classes {in_words(names)} in {printable(path)} and "
+                f"{in_words(others)} in {printable(other)}: write both with the same ones, in one order, or "
+                "learn without classes: --data.labels False"
+            )

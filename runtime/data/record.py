@@ -11,6 +11,7 @@ A picture is looked at again only where its size or the time of its file changed
 import gzip
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -102,7 +103,7 @@ class Record:
                 name: Listed(**(split | {"looks": rows[name]})) for name, split in tree["splits"].items()
             }
             return cls(**(tree | {"splits": splits}))
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} is damaged ({error}); restore it from a copy, or start a new run"
             ) from error
@@ -169,6 +170,10 @@ def summary(record: Record, root: str) -> str:
         counts = Counter(label for split in record.splits.values() for label in split.labels or ())
         named = [f"{name} ({counts[number]:,})" for number, name in enumerate(record.label_names)]
         lines.append(f"{len(named)} classes: {some(named, 20)}")
+        in_train = set(record.splits["train"].labels or ())
+        lacking = [name for number, name in enumerate(record.label_names) if number not in in_train]
+        if lacking:
+            lines.append(f"no picture in train of {some(lacking, 20)}: nothing is learnt of how they look")
     parts = []
     for name, split in record.splits.items():
         cut = (

@@ -101,6 +101,22 @@ def test_yaml_floats_in_scientific_notation_are_numbers(tmp_path):
     assert configs.parse(tmp_path / "a.yaml", []).stage1.learning_rate == 3e-4
 
 
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [("stage1: {K: 16}\ndata: {flip: true}\nstage1: {D: 4}", "stage1"), ("stage1: {K: 16, D: 4, K: 8}", "K")],
+)
+def test_a_name_that_is_twice_in_yaml_is_refused(tmp_path, text, twice):
+    """PyYAML takes the last one: a section would be forgotten in silence."""
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"a.yaml is not valid YAML: it has {twice} twice"):
+        configs.parse(tmp_path / "a.yaml", [])
+    (tmp_path / "a.yaml").write_text(
+        "stage2: &prior {layers: 3, dropout: 0.2}\nstage2_fine: {<<: *prior, layers: 4}"
+    )
+    read = configs.read_yaml(tmp_path / "a.yaml")
+    assert read["stage2_fine"] == {"layers": 4, "dropout": 0.2}
+
+
 def test_a_typo_in_yaml_is_answered_like_one_on_the_command_line(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("stage1: {stepps: 5}")
     for preset, flags in ((tmp_path / "a.yaml", []), (None, ["--stage1.stepps", "5"])):

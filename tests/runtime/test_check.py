@@ -97,6 +97,21 @@ def test_the_sheet_beside_the_pictures_is_no_picture(command, tmp_path):
     assert "24 PNG" in command("check", *flags)[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("check", ["--out", "ROOT"]), ("check", ["--sheet", "ROOT/sheet.png"]), ("run", ["--out", "ROOT"])],
+)
+def test_nothing_is_written_among_the_pictures(command, tmp_path, name, words):
+    """The sheet would be a picture of the next command, and the run's own pictures would end it."""
+    root = write_pictures(tmp_path / "pictures", classes=())
+    words = [word.replace("ROOT", f"{tmp_path / 'nowhere' / '..' / 'pictures'}") for word in words]
+    (tmp_path / "nowhere").mkdir()
+    before = sorted(root.iterdir())
+    code, printed = command(name, "folder", *TINY, "--data.root", root, "--out", tmp_path / "new", *words)
+    assert code == 2 and f"taken for some of them; give another one with {words[0]}" in printed, printed
+    assert sorted(root.iterdir()) == before and not (tmp_path / "new").exists()
+
+
 def test_a_written_preset_keeps_all_that_was_asked_of_the_data(check, tmp_path):
     asked = ["--data.crop", 10, "--data.flip", True, "--data.margin", 2, "--data.labels", False]
     assert check(*asked, "--write", tmp_path / "mine.yaml")[0] == 0

@@ -66,6 +66,18 @@ def test_the_names_of_the_pictures_are_kept(tmp_path, monkeypatch):
     assert CodeMaps(tmp_path / "codes").split("test").names(torch.tensor([], dtype=torch.int64)) == []
 
 
+@pytest.mark.parametrize("kind", [lambda labels: labels == 1, lambda labels: (labels == 1).tolist()])
+def test_a_mask_is_not_taken_for_indices(tmp_path, kind):
+    write(tmp_path / "codes", header())
+    train = CodeMaps(tmp_path / "codes").split("train")
+    for call in (train.codes, train.names):
+        with pytest.raises(UserError, match=r"indices are bool; .* of a mask, numpy\.flatnonzero gives them"):
+            call(kind(train.labels))
+        with pytest.raises(UserError, match="indices are float32; they are whole numbers"):
+            call(torch.ones(2))
+        assert len(call([])[0] if call == train.codes else call([])) == 0
+
+
 def test_a_dump_of_an_earlier_version_has_no_names_and_the_same_origin(tmp_path):
     codes = write(tmp_path / "codes", header())
     for file in (tmp_path / "codes").glob("*.names.json"):

@@ -1,5 +1,6 @@
 """What a run keeps of its pictures: damage, mending and loss change no order, and nothing goes unnoticed."""
 
+import gzip
 import hashlib
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from vqprior.runtime.data import load
 from vqprior.runtime.data.prepared import Prepared
 from vqprior.runtime.data.record import SKIPPED, Record, noted
 from vqprior.runtime.data.transform import prepare
+from vqprior.runtime.randomness import share_of
 
 SMALL = Data(size=(8, 8), validation=0.2, test=0.2)
 
@@ -132,15 +134,24 @@ def test_the_same_pictures_elsewhere_and_touched_are_the_same(pictures, run, tmp
 def test_a_record_is_read_as_it_was_written_and_refused_when_damaged(pictures, run):
     begun = load(replace(SMALL, root=str(pictures)), run=run)
     assert Record.read(run) == begun.record
-    (run / "pictures.json.gz").write_bytes(b"no")
-    with pytest.raises(UserError, match="damaged"):
-        load(replace(SMALL, root=str(pictures)), run=run)
+    whole = (run / "pictures.json.gz").read_bytes()
+    inside = whole[:40] + b"\xff" * 10 + whole[50:]
+    for damaged in (b"no", whole[:-20], inside, gzip.compress(b"3"), gzip.compress(b'"no"')):
+        (run / "pictures.json.gz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"pictures\.json\.gz is damaged"):
+            load(replace(SMALL, root=str(pictures)), run=run)
 
 
 def test_the_summary_says_what_was_seen(pictures):
     said = load(replace(SMALL, root=str(pictures))).summary()
     for words in (str(pictures), "ant (12), bee (12)", "cut from train", "24 PNG, 10x12"):
         assert words in said, said
+    assert "no picture in train" not in said
+    held_out = next(name for name in map("cow/{}.png".format, range(99)) if share_of(name) < SMALL.test)
+    (pictures / "cow").mkdir()
+    colour(99).save(pictures / held_out)
+    said = load(replace(SMALL, root=str(pictures))).summary()
+    assert "3 classes: ant (12), bee (12), cow (1)" in said and "no picture in train of cow:" in said, said
 
 
 def test_prepared_pictures_are_decoded_once_and_are_the_same(pictures, tmp_path, monkeypatch):

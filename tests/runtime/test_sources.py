@@ -282,7 +282,7 @@ def test_split_words():
 
 
 def classes(train: list, given: list[str] | None = None, **held_out: list) -> tuple:
-    found = classes_of({"train": train} | held_out, "the column 'label'", given)
+    found = classes_of({"train": train} | held_out, "the column 'label'", given and {"train": given})
     return {split: numbers.tolist() for split, numbers in found.labels.items()}, found.names, found.note
 
 
@@ -391,6 +391,37 @@ def test_parquet_with_explicit_files_and_columns(tmp_path, hf_cache):
     refused(tmp_path, "image, kind, other", source="parquet", image_column="photo", **roots)
     same = {"train_root": str(tmp_path), "test_root": str(tmp_path / "b.parquet")}
     refused(tmp_path, "share files", "b.parquet", source="parquet", **same)
+
+
+def write_named(path: Path, names: list[str], labels: list[int]) -> None:
+    """Pictures with classes whose numbers have names, as Hugging Face writes them."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
+    cells = [{"bytes": png(index), "path": None} for index in range(len(labels))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_dict({"image": cells, "label": labels}, features).to_parquet(str(path))
+
+
+def test_each_split_of_parquet_may_number_its_classes_in_its_own_way(tmp_path, hf_cache):
+    root = tmp_path / "files"
+    write_named(root / "train.parquet", ["ant", "bee", "cow"], [0, 1, 2])
+    write_named(root / "validation.parquet", ["cow", "bee", "ant"], [0, 1, 2])
+    write_named(root / "test.parquet", ["ant", "cow"], [0, 1])
+    source = opened(root, source="parquet")
+    assert source.label_names == ("ant", "bee", "cow") and source.train.labels.tolist() == [0, 1, 2]
+    assert source.validation.labels.tolist() == [2, 1, 0] and source.test.labels.tolist() == [0, 2]
+    write_parquet(root / "train.parquet", 3, label=["cow", "ant", "bee"])  # words, and numbers with names
+    source = opened(root, source="parquet")
+    assert source.train.labels.tolist() == [2, 0, 1] and source.test.labels.tolist() == [0, 2]
+    write_named(root / "test.parquet", ["dog", "cow"], [0, 1])
+    refused(root, "test that train lacks: dog", source="parquet")
+
+
+def test_files_of_one_split_that_number_classes_otherwise_are_refused(tmp_path, hf_cache):
+    write_named(tmp_path / "train-0.parquet", ["ant", "bee"], [0, 1])
+    write_named(tmp_path / "train-1.parquet", ["bee", "ant"], [0, 1])
+    refused(tmp_path, "ant, bee in", "bee, ant in", "train-1.parquet", "in one order", source="parquet")
+    assert opened(tmp_path, source="parquet", labels=False).train.labels is None
 
 
 def test_parquet_below_a_folder_with_brackets_and_stars_in_its_name(tmp_path, hf_cache):

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import TINY, colour, write_pictures
 from tests.launch import run_processes
@@ -54,6 +56,11 @@ MISTAKES = {
         ["run", "folder", "--stage2_fine.dropout", "1"],
         "stage2_fine.dropout is 1.0",
     ),
+    "seed of more than 64 bits": (["run", "folder", "--seed", str(2**63)], "a whole number of 64 bits"),
+    "seed of a score": (
+        ["score", "RUN", "--pictures", "PICTURES", "--out", "FRESH", "--seed", str(2**63)],
+        "a whole number of 64 bits",
+    ),
     "no steps": (["run", "folder", "--stage2.steps", "0"], "at least 1"),
     "even kernel": (["run", "folder", "--stage2.gated_pixelcnn.kernel", "4"], "odd"),
     "too many codes": (["run", "folder", "--stage1.K", "70000"], "65536"),
@@ -63,6 +70,9 @@ MISTAKES = {
         "multiple",
     ),
     "no such folder": (["run", "folder", "--data.root", "NOWHERE"], "--data.root"),
+    "no word for the pictures": (["run", "folder", "--data.root", ""], "data.root is '', which is not"),
+    "no word for the run": (["run", "folder", "--out", ""], "vqprior run needs a folder for the new run"),
+    "no word for a checked run": (["check", "folder", "--out", ""], "vqprior check needs a folder"),
     "decay of one": (["run", "folder", "--stage2.average", "1"], "0.999"),
     "negative temperature": (["sample", "RUN", "--temperature", "-1"], "above 0"),
     "top_p above one": (["sample", "RUN", "--top_p", "1.5"], "(0, 1]"),
@@ -251,6 +261,27 @@ def test_a_new_run_that_is_refused_leaves_nothing(command, tmp_path, pictures):
     code, printed = command("run", "folder", *flags, "--data.root", few)
     assert code == 2 and "--data.validation 0.2" in printed and not out.exists(), printed
     assert command("train-vqvae", "folder", *flags, "--data.root", pictures)[0] == 0
+
+
+def test_what_a_start_measured_that_learnt_nothing_does_not_hold_for_other_pictures(
+    command, tmp_path, monkeypatch
+):
+    """It was killed before its first checkpoint; they would be all but white."""
+    for name, high in (("dark", 4000), ("bright", 65000)):
+        (tmp_path / name).mkdir()
+        for index in range(24):
+            pixels = np.random.default_rng(index).integers(0, high, (8, 8), dtype=np.uint16)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    flags = [*TINY, "--data.channels", 1, "--out", tmp_path / "new", "--data.root"]
+    with monkeypatch.context() as killed:
+        killed.setattr("vqprior.stage1_vqvae.train.train", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            command("train-vqvae", "folder", *flags, tmp_path / "dark", "--precision", "bf16")
+    assert RunDir(tmp_path / "new").config().data.range == (0, 4095)
+    code, printed = command("train-vqvae", "folder", *flags, tmp_path / "bright", "--precision", "auto")
+    assert code == 0 and "0 becomes black, 65535 white" in printed, printed
+    code, printed = command("train-vqvae", "folder", *flags, tmp_path / "bright", "--precision", "auto")
+    assert code == 0 and RunDir(tmp_path / "new").config().data.range == (0, 65535), printed
 
 
 def test_a_run_that_trained_and_failed_keeps_its_settings(command, tmp_path, pictures):
