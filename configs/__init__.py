@@ -8,6 +8,7 @@ import difflib
 import functools
 import inspect
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -168,7 +169,7 @@ def parse_options(
     if default is not None:
         flags = [*_taken_back(flatten(asdict(default)), flags), *flags]
     try:
-        return tyro.cli(
+        found = tyro.cli(
             schema,
             args=["--help" if flag == HELP_ALL else flag for flag in flags],
             prog=prog,
@@ -179,6 +180,16 @@ def parse_options(
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    _refuse_infinite(found)
+    return found
+
+
+def _refuse_infinite(options: Any) -> None:
+    """Refuse inf and nan in any field with a UserError: most comparisons with nan let it pass."""
+    for name, value in flatten(asdict(options)).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise UserError(f"{name} is {value}; it takes finite numbers")
 
 
 def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -> Config:

@@ -126,6 +126,13 @@ def test_a_typo_in_yaml_is_answered_like_one_on_the_command_line(tmp_path, capsy
         assert "--stage1.steps" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("name", ["stage1.learning_rate", "stage2_fine.clip_norm", "stage1.perceptual"])
+def test_what_is_no_finite_number_is_refused(name, value):
+    with pytest.raises(UserError, match=f"{name} is {value}; it takes finite numbers"):
+        configs.parse_options(Config, ["--stage1.levels", "2", f"--{name}", value])
+
+
 def test_presets_are_found_by_name_path_and_old_path(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text("seed: 3")
