@@ -54,14 +54,19 @@ def driver(tmp_path_factory):
 
 
 class Held(Studio):
-    """A studio that draws one row anew, and the others once it may."""
+    """A studio that draws one row anew, the others once it may, and is slow where a test says so."""
 
     go_on: threading.Event
+    seconds = 0.0  # that candidates take
 
     def redraw(self, *given):
         for codes in super().redraw(*given):
             yield codes
             self.go_on.wait(120)
+
+    def candidates(self, *given):
+        time.sleep(self.seconds)
+        return super().candidates(*given)
 
 
 @pytest.fixture
@@ -245,6 +250,43 @@ def test_drawing_the_rest_anew_is_stopped_and_the_picture_is_as_it_was(held_page
     assert shown() == before and numbers() == codes and button(held_page, "Undo") is None
     press(held_page, button(held_page, "Draw the rest anew"))
     wait_for(lambda: numbers() != codes)
+
+
+def test_a_code_that_is_changed_while_the_rest_is_drawn_anew_stays_changed(held_page):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    other = wait_for(lambda: cells(held_page, "candidates"))[-1]
+    code = other.get_attribute("data-choice")
+    shown = lambda: held_page.find_element("css selector", "#opened img").get_attribute("src")
+    numbers = lambda: [one.text for one in cells(held_page, "codes")]
+    before, codes = shown(), numbers()
+    press(held_page, button(held_page, "Draw the rest anew"))
+    wait_for(lambda: shown() != before)
+    press(held_page, other)
+    wait_for(lambda: numbers()[8] == code != codes[8])
+    Held.go_on.set()
+    time.sleep(3)  # longer than the other rows would have taken
+    assert numbers() == [*codes[:8], code, *codes[9:]]
+    press(held_page, button(held_page, "Undo"))
+    wait_for(lambda: shown() == before)
+
+
+def test_a_code_that_is_changed_stays_changed_where_a_place_is_chosen_before_it_is_shown(
+    held_page, monkeypatch
+):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    other = wait_for(lambda: cells(held_page, "candidates"))[-1]
+    codes, code = [one.text for one in cells(held_page, "codes")], other.get_attribute("data-choice")
+    monkeypatch.setattr(Held, "seconds", 1)
+    press(held_page, other)
+    time.sleep(0.5)
+    press(held_page, cells(held_page, "codes")[20])
+    wait_for(lambda: "Row 2, column 6" in held_page.find_element("tag name", "body").text)
+    assert [one.text for one in cells(held_page, "codes")][8] == code != codes[8]
+    assert button(held_page, "Undo")
 
 
 def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, generator):
