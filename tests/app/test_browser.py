@@ -57,7 +57,7 @@ class Held(Studio):
     """A studio that draws one row anew, the others once it may, and is slow where a test says so."""
 
     go_on: threading.Event
-    seconds = 0.0  # that candidates take
+    seconds = 0.0  # that candidates and pictures take
 
     def redraw(self, *given):
         for codes in super().redraw(*given):
@@ -67,6 +67,10 @@ class Held(Studio):
     def candidates(self, *given):
         time.sleep(self.seconds)
         return super().candidates(*given)
+
+    def examine(self, *given):
+        time.sleep(self.seconds)
+        return super().examine(*given)
 
 
 @pytest.fixture
@@ -316,6 +320,18 @@ def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, genera
         assert settings["hidden"].count("1") >= 16 and (np.diff(arrays["bits"]) >= 0).all()
     cells(page, "completions")[0].click()
     wait_for(lambda: cells(page, "codes"))
+
+
+def test_of_classes_chosen_in_a_hurry_the_last_is_measured(held_page, monkeypatch, tmp_path, generator):
+    digit = generator.sample(1, labels=3, seed=5)
+    Image.fromarray(digit[0, :, :, 0]).save(tmp_path / "digit.png")
+    upload(held_page, tmp_path / "digit.png")
+    said = lambda: held_page.find_element("id", "examined").text
+    wait_for(lambda: "PSNR" in said())
+    monkeypatch.setattr(Held, "seconds", 2)
+    choose(held_page, "Its class", "7")
+    choose(held_page, "Its class", "3")
+    wait_for(lambda: f"{-generator.log2_prob(digit, labels=3).item():.1f} bits" in said())
 
 
 def test_bad_uploads_are_words_and_the_page_goes_on(page, tmp_path):
