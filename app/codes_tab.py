@@ -73,13 +73,16 @@ class CodesTab:
                 )
 
         outputs = self.outputs
-        self.map.choose(spoken(self.choose_place), [self.opened], outputs, **QUIETLY)
-        self.candidates.choose(spoken(self.choose_code), [self.opened], outputs, **QUIETLY)
-        self.level.input(spoken(self.choose_level), [self.opened, self.level], outputs, **QUIETLY)
-        self.undo_button.click(spoken(self.undo), [self.opened], outputs, **QUIETLY)
         given = [self.opened, self.seed, *choice]
         begun = self.redraw_button.click(spoken(self.redraw), given, [*outputs, self.seed], **QUIETLY)
-        stop.click(spoken(self.as_it_was), [self.opened], outputs, cancels=[begun], **QUIETLY)
+        # All else reads what is looked at and writes it: one after the other, and in place of what is being
+        # drawn, whose end would be written over it
+        self.in_turn = dict(cancels=[begun], concurrency_id="codes", concurrency_limit=1, **QUIETLY)
+        self.map.choose(spoken(self.choose_place), [self.opened], outputs, **self.in_turn)
+        self.candidates.choose(spoken(self.choose_code), [self.opened], outputs, **self.in_turn)
+        self.level.input(spoken(self.choose_level), [self.opened, self.level], outputs, **self.in_turn)
+        self.undo_button.click(spoken(self.undo), [self.opened], outputs, **self.in_turn)
+        stop.click(spoken(self.as_it_was), [self.opened], outputs, **self.in_turn)
 
     @property
     def outputs(self) -> list[Any]:
@@ -90,7 +93,7 @@ class CodesTab:
 
     def opens(self, gallery: Gallery) -> None:
         """Choosing a picture of a gallery opens it here."""
-        gallery.pictures.choose(spoken(self.choose_picture), [gallery.made], self.outputs, **QUIETLY)
+        gallery.pictures.choose(spoken(self.choose_picture), [gallery.made], self.outputs, **self.in_turn)
 
     def choose_picture(self, made: Made | None, event: gr.EventData) -> Iterator[Values]:
         """Look at one of several pictures."""

@@ -80,8 +80,9 @@ class PictureTab:
         parts = [self.uploaded, self.examined, self.open_button, self.column, *painted]
         # One at a time: a large picture takes gigabytes
         file.upload(spoken(self.upload), [file, label], parts, concurrency_limit=1, **QUIETLY)
-        label.input(spoken(self.examine), own, [self.examined], **QUIETLY)
-        self.open_button.click(spoken(self.open), own, codes.outputs, **QUIETLY)
+        # Of classes that are chosen faster than measured the last is measured too
+        label.input(spoken(self.examine), own, [self.examined], trigger_mode="always_last", **QUIETLY)
+        self.open_button.click(spoken(self.open), own, codes.outputs, **codes.in_turn)
         self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)
         for name, button in zip((*HALVES, None), covers, strict=True):
             button.click(spoken(partial(self.cover, name)), [self.uploaded], painted, **QUIETLY)

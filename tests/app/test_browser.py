@@ -54,14 +54,23 @@ def driver(tmp_path_factory):
 
 
 class Held(Studio):
-    """A studio that draws one row anew, and the others once it may."""
+    """A studio that draws one row anew, the others once it may, and is slow where a test says so."""
 
     go_on: threading.Event
+    seconds = 0.0  # that candidates and pictures take
 
     def redraw(self, *given):
         for codes in super().redraw(*given):
             yield codes
             self.go_on.wait(120)
+
+    def candidates(self, *given):
+        time.sleep(self.seconds)
+        return super().candidates(*given)
+
+    def examine(self, *given):
+        time.sleep(self.seconds)
+        return super().examine(*given)
 
 
 @pytest.fixture
@@ -247,6 +256,43 @@ def test_drawing_the_rest_anew_is_stopped_and_the_picture_is_as_it_was(held_page
     wait_for(lambda: numbers() != codes)
 
 
+def test_a_code_that_is_changed_while_the_rest_is_drawn_anew_stays_changed(held_page):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    other = wait_for(lambda: cells(held_page, "candidates"))[-1]
+    code = other.get_attribute("data-choice")
+    shown = lambda: held_page.find_element("css selector", "#opened img").get_attribute("src")
+    numbers = lambda: [one.text for one in cells(held_page, "codes")]
+    before, codes = shown(), numbers()
+    press(held_page, button(held_page, "Draw the rest anew"))
+    wait_for(lambda: shown() != before)
+    press(held_page, other)
+    wait_for(lambda: numbers()[8] == code != codes[8])
+    Held.go_on.set()
+    time.sleep(3)  # longer than the other rows would have taken
+    assert numbers() == [*codes[:8], code, *codes[9:]]
+    press(held_page, button(held_page, "Undo"))
+    wait_for(lambda: shown() == before)
+
+
+def test_a_code_that_is_changed_stays_changed_where_a_place_is_chosen_before_it_is_shown(
+    held_page, monkeypatch
+):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    other = wait_for(lambda: cells(held_page, "candidates"))[-1]
+    codes, code = [one.text for one in cells(held_page, "codes")], other.get_attribute("data-choice")
+    monkeypatch.setattr(Held, "seconds", 1)
+    press(held_page, other)
+    time.sleep(0.5)
+    press(held_page, cells(held_page, "codes")[20])
+    wait_for(lambda: "Row 2, column 6" in held_page.find_element("tag name", "body").text)
+    assert [one.text for one in cells(held_page, "codes")][8] == code != codes[8]
+    assert button(held_page, "Undo")
+
+
 def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, generator):
     from selenium.webdriver.common.keys import Keys
 
@@ -274,6 +320,18 @@ def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, genera
         assert settings["hidden"].count("1") >= 16 and (np.diff(arrays["bits"]) >= 0).all()
     cells(page, "completions")[0].click()
     wait_for(lambda: cells(page, "codes"))
+
+
+def test_of_classes_chosen_in_a_hurry_the_last_is_measured(held_page, monkeypatch, tmp_path, generator):
+    digit = generator.sample(1, labels=3, seed=5)
+    Image.fromarray(digit[0, :, :, 0]).save(tmp_path / "digit.png")
+    upload(held_page, tmp_path / "digit.png")
+    said = lambda: held_page.find_element("id", "examined").text
+    wait_for(lambda: "PSNR" in said())
+    monkeypatch.setattr(Held, "seconds", 2)
+    choose(held_page, "Its class", "7")
+    choose(held_page, "Its class", "3")
+    wait_for(lambda: f"{-generator.log2_prob(digit, labels=3).item():.1f} bits" in said())
 
 
 def test_bad_uploads_are_words_and_the_page_goes_on(page, tmp_path):
