@@ -24,7 +24,7 @@ from vqprior.configs.schema import Data
 from vqprior.runtime import checkpoint
 from vqprior.runtime.data import value_range
 from vqprior.runtime.data.decode import Decoded, decode
-from vqprior.runtime.data.transform import central, prepare
+from vqprior.runtime.data.transform import central, placed, prepare
 from vqprior.runtime.files import write_file, write_json
 from vqprior.runtime.pictures import grid, save_png
 from vqprior.runtime.processes import say
@@ -37,6 +37,7 @@ from .labels import label_of_text
 from .masks import GREY, box, fill, half
 
 COLUMNS = 10  # of the picture, at most
+WHITE = 128  # of 255, and more: hidden
 
 
 def complete(settings: Complete, run: RunDir) -> Path:
@@ -151,10 +152,9 @@ def prepared(photo: Decoded, data: Data) -> Tensor:
 def _covered(mask: Tensor, data: Data) -> Tensor:
     """The pixels of the prepared picture, bool [H, W], of which a mask of the photo, bool [H', W'], covers
     any part."""
-    share = prepare(
-        Image.fromarray(mask.numpy()).convert("L"), replace(data, channels=1), resampling=Image.Resampling.BOX
-    )
-    return central(torch.tensor(share)[None], data)[0, 0] > 0
+    # In floats: of a large photo a small hole is less of a pixel than 8 bits can tell from none
+    share = placed(Image.fromarray(mask.float().numpy()), data, resampling=Image.Resampling.BOX)
+    return central(torch.tensor(share)[None, None], data)[0, 0] > 0
 
 
 def _mask(settings: Complete, height: int, width: int) -> Tensor:
@@ -164,8 +164,13 @@ def _mask(settings: Complete, height: int, width: int) -> Tensor:
     if settings.box:
         return box(*settings.box, height, width)
     drawn = _whole(read_picture(settings.mask, "mask"), Data(channels=1))[0].numpy()
+    if 0 < drawn.max() < WHITE:
+        raise UserError(
+            f"the mask {settings.mask} hides nothing: its lightest pixel is {drawn.max()} of 255, and it is "
+            f"white, {WHITE} or more, where the photo is hidden; save 0 and 1 as 0 and 255"
+        )
     return torch.tensor(
-        np.asarray(Image.fromarray(drawn).resize((width, height), Image.Resampling.NEAREST)) >= 128
+        np.asarray(Image.fromarray(drawn).resize((width, height), Image.Resampling.NEAREST)) >= WHITE
     )
 
 

@@ -14,12 +14,7 @@ from . import value_range
 from .decode import Decoded
 
 
-def prepare(
-    decoded: Decoded,
-    data: Data,
-    *,
-    resampling: Image.Resampling = Image.Resampling.BICUBIC,
-) -> np.ndarray:
+def prepare(decoded: Decoded, data: Data) -> np.ndarray:
     """In 8 bits, cut, resized to cover data.size, cropped and converted: uint8 [C, H + m, W + m], margin m.
 
     A picture large enough is resized to cover the margin too; a smaller one is padded by repeating its edge.
@@ -30,13 +25,23 @@ def prepare(
         UserError: it is smaller than data.crop, or has more than 8 bits and one value and data.range is auto.
     """
     mode = "L" if data.channels == 1 else "RGB"
-    height, width = (pixels + data.margin for pixels in data.size)
     image = eight_bits(decoded, data) if isinstance(decoded, np.ndarray) else decoded
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")  # transparent becomes white
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if image.mode != mode:  # converting to the same mode copies, a tenth of the time for a large PNG
         image = image.convert(mode)
+    pixels = placed(image, data)
+    pixels = pixels[None] if data.channels == 1 else pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels)
+
+
+def placed(
+    image: Image.Image, data: Data, *, resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
+    """A picture of any mode cut, resized and cropped as `prepare` does it: [H + m, W + m] or
+    [H + m, W + m, C], in its own type; raises as that does of data.crop."""
+    height, width = (pixels + data.margin for pixels in data.size)
     if data.crop:
         if min(image.size) < data.crop:
             found = f"it is {image.width}x{image.height}, smaller than data.crop ({data.crop})"
@@ -47,13 +52,12 @@ def prepare(
         height, width = data.size
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=resampling)
-    pixels = np.asarray(image, dtype=np.uint8)
-    pixels = pixels[None] if data.channels == 1 else pixels.transpose(2, 0, 1)
+    pixels = np.asarray(image)
     if (height, width) == data.size and data.margin:
         before = data.margin // 2
         around = (before, data.margin - before)
-        pixels = np.pad(pixels, ((0, 0), around, around), mode="edge")
-    return np.ascontiguousarray(pixels)
+        pixels = np.pad(pixels, (around, around, (0, 0))[: pixels.ndim], mode="edge")
+    return pixels
 
 
 def eight_bits(array: np.ndarray, data: Data) -> Image.Image:

@@ -236,6 +236,26 @@ def test_a_picture_with_nothing_hidden_comes_back(finished_run, tmp_path, comman
     assert (arrays(tmp_path / "out")["images"] == prepared).all()
 
 
+def test_a_mask_of_0_and_1_in_8_bits_is_refused(finished_run, tmp_path, command, photo):
+    """It is common, and no pixel of it is white."""
+    mask = write(tmp_path / "mask.png", np.eye(8, dtype=np.uint8))
+    code, printed = command(
+        "complete", finished_run, "--image", photo, "--mask", mask, "--out", tmp_path / "out"
+    )
+    assert code == 2 and "its lightest pixel is 1 of 255" in printed, printed
+
+
+def test_the_smallest_hole_of_a_large_photo_hides_the_pixel_that_it_is_in(finished_run, tmp_path, command):
+    """Of which it is less than a 255th part."""
+    large = write(tmp_path / "large.png", RNG.integers(0, 256, (800, 800, 3), dtype=np.uint8))
+    flags = ["--box", 130, 270, 1, 1, "--label", "ant", "--images", 1, "--out", tmp_path / "out"]
+    code, printed = command("complete", finished_run, "--image", large, *flags)
+    assert code == 0, printed
+    hidden = arrays(tmp_path / "out")["hidden"]
+    height, width = hidden.shape
+    assert hidden.sum() == 1 and hidden[130 * height // 800, 270 * width // 800]
+
+
 def test_a_photo_of_more_than_8_bits_goes_by_what_it_holds_and_says_so(finished_run, tmp_path, command):
     """The run learnt from pictures of 8 bits, so that it has no range for others."""
     np.save(tmp_path / "photo.npy", np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16))
