@@ -57,7 +57,7 @@ from .objective import objective, total
 from .perceptual import bound, perceptual_of
 from .quantizers import Quantized, Quantizer
 from .score import CHOSEN, how_chosen, score_of
-from .vqvae import VQVAE
+from .vqvae import VQVAE, vqvae_of
 
 READ = 64  # pictures at once, to find the variance of all
 KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
@@ -86,7 +86,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
         say(done("stage 1", start, settings.steps))
         return _tell_best(config, run)
-    if resumed and settings.train == "all" and on_main(run.begun_priors):
+    if resumed and settings.train == "all" and on_main(_has_taught, run):
         say(
             f"stage 1: stays at step {start} of {settings.steps}, since the prior has learnt from its codes; "
             "a new run (--out) trains on"
@@ -314,6 +314,17 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     progress.close()
     tracker.close()
     _tell_best(config, run)
+
+
+def _has_taught(run: RunDir) -> bool:
+    """Whether a prior has learnt from codes of a checkpoint that is here, whose place others would take.
+
+    Where it is lost, training on may give it back.
+    """
+    try:
+        return bool(run.begun_priors()) and vqvae_of(run, warn=lambda _: None) is not None
+    except UserError:
+        return False
 
 
 def _tell_best(config: Config, run: RunDir) -> None:
