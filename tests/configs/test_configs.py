@@ -1,7 +1,8 @@
+import math
 import re
 import subprocess
 import sys
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from vqprior import configs
 from vqprior.configs import Config, UserError
 from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
 from vqprior.configs.schema import GatedPixelCNN, Sample, Stage1, Stage2Fine
+from vqprior.runtime.run_dir import RunDir
 
 PRESETS = configs.preset_names()
 
@@ -131,6 +133,17 @@ def test_a_typo_in_yaml_is_answered_like_one_on_the_command_line(tmp_path, capsy
 def test_what_is_no_finite_number_is_refused(name, value):
     with pytest.raises(UserError, match=f"{name} is {value}; it takes finite numbers"):
         configs.parse_options(Config, ["--stage1.levels", "2", f"--{name}", value])
+
+
+def test_a_run_that_was_begun_with_an_infinite_number_stays_readable(tmp_path):
+    """Earlier versions took it, as for all memory that there is and a norm that limits nothing."""
+    begun = replace(Config(), data=replace(Config().data, memory_gb=math.inf))
+    (tmp_path / "config.yaml").write_text(configs.dump(begun))
+    stored = RunDir(tmp_path).config()
+    assert stored == begun
+    assert configs.parse_options(Config, ["--seed", "3"], default=stored).data.memory_gb == math.inf
+    with pytest.raises(UserError, match=r"stage1\.clip_norm is inf"):
+        configs.parse_options(Config, ["--stage1.clip_norm", "inf"], default=stored)
 
 
 def test_presets_are_found_by_name_path_and_old_path(tmp_path):
