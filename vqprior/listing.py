@@ -9,7 +9,7 @@ from vqprior.configs import Config, read_yaml
 from vqprior.configs.errors import UserError
 from vqprior.runtime.files import read_json
 from vqprior.runtime.lock import is_locked
-from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
+from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir, rank_of
 
 from .onward import next_line
 
@@ -210,7 +210,7 @@ def _best(folder: Path) -> Manifest:
     there is none."""
     read = (read_json(path / "manifest.json") for path in reversed(checkpoint_folders(folder)))
     scored = [manifest for manifest in read if _at(manifest, "score") is not None]
-    return min(scored, key=lambda manifest: manifest["score"], default={})
+    return min(scored, key=lambda manifest: rank_of(manifest["score"]), default={})
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

@@ -125,8 +125,9 @@ def test_figures_of_weights_that_were_trained_on_are_not_those_of_the_run(run, n
     changed = content | {"score": 3.5, "files": {name: "of others"}}
     manifest.write_text(json.dumps(changed))
     assert summary_of(run).figures == "validation 3.500 bits/code"
-    manifest.write_text(json.dumps(changed | {"score": 4.5}))  # not the best, and not used
-    assert "PSNR" in summary_of(run).figures
+    for score in (4.5, float("nan")):  # not the best, and not used
+        manifest.write_text(json.dumps(changed | {"score": score}))
+        assert "PSNR" in summary_of(run).figures, score
 
 
 def test_figures_that_are_damaged_are_left_out(run):
