@@ -233,7 +233,8 @@ def _refuse_shared(roots: Mapping[str, Path]) -> None:
 
 
 def refuse_among_pictures(out: Path, data: Data, flag: str = "--out") -> None:
-    """Refuse to write into a folder of pictures: the next command would take what is there for some of them.
+    """Refuse to write into a folder of pictures: the next command would take what is there for some of them,
+    or, below data.root, all of that folder for a run.
 
     Raises:
         UserError: `out`, which the flag names, is one.
@@ -242,11 +243,20 @@ def refuse_among_pictures(out: Path, data: Data, flag: str = "--out") -> None:
         return
     roots = {f"data.{split}_root": root for split, root in explicit_roots(data).items()}
     for setting, root in (roots or {"data.root": data.root}).items():
-        if os.path.realpath(root) == os.path.realpath(out):
+        at, top = os.path.realpath(out), os.path.realpath(root).rstrip("/")
+        if f"{at}/".startswith(f"{top}/") and (at == top or _has_pictures(out)):
+            what = f"is {setting}, the folder of the pictures" if at == top else f"has pictures of {setting}"
             raise UserError(
-                f"{out} is {setting}, the folder of the pictures: what is written there would be taken for "
-                f"some of them; give another one with {flag}"
+                f"{out} {what}: what is written there would be taken for some of them; give another one with "
+                f"{flag}"
             )
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Whether there are pictures in or below a folder; one that this program wrote is none of pictures."""
+    if not folder.is_dir() or _written_by_us(str(folder), set(os.listdir(folder))):
+        return False
+    return bool(walk(folder).names)
 
 
 def _told_from_names(data_root: str, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
