@@ -179,11 +179,11 @@ def load(data: Data) -> Source:
         return load_table(data)
     left_out: Counter[str] = Counter()
     if roots:
-        parts = {split: _listed(root, f"data.{split}_root", left_out) for split, root in roots.items()}
+        parts = {split: _listed(Path(root), f"data.{split}_root", left_out) for split, root in roots.items()}
         _refuse_shared({split: part.root for split, part in parts.items()})
         seen = f"{in_words(list(parts))} as given"
     else:
-        parts, seen = _told_from_names(data.root, left_out)
+        parts, seen = _told_from_names(Path(data.root), left_out)
     return _source(parts, seen, left_out, data.labels)
 
 
@@ -195,18 +195,19 @@ class Part:
     names: list[str]  # relative to root
 
 
-def _listed(root: str, setting: str, left_out: Counter[str]) -> Part:
+def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
     _require_folder(root, setting)
-    listing = walk(Path(root))
+    listing = walk(root)
     left_out.update(listing.left_out)
-    _require_images(Path(root), listing.names, left_out)
-    return Part(Path(root), listing.names)
+    _require_images(root, listing.names, left_out)
+    return Part(root, listing.names)
 
 
-def _require_folder(root: str, setting: str) -> None:
-    if not os.path.isdir(root):  # of no word, too, where Path would mean the current folder
+def _require_folder(root: Path, setting: str) -> None:
+    if not root.is_dir():
         raise UserError(
-            f"{setting} is {root!r}, which is not a folder. Give your folder of images: --{setting} FOLDER"
+            f"{setting} is {str(root)!r}, which is not a folder. "
+            f"Give your folder of images: --{setting} FOLDER"
         )
 
 
@@ -259,10 +260,9 @@ def _has_pictures(folder: Path) -> bool:
     return bool(walk(folder).names)
 
 
-def _told_from_names(data_root: str, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
+def _told_from_names(root: Path, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
     """The splits of data.root by the names of its folders, and what was seen in words."""
-    _require_folder(data_root, "data.root")
-    root = Path(data_root)
+    _require_folder(root, "data.root")
     listing = walk(root)
     left_out.update(listing.left_out)
     _require_images(root, listing.names, left_out)
