@@ -88,9 +88,11 @@ class _Once(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        names = [name.value for name, _ in node.value]
-        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
-            raise yaml.YAMLError(f"it has {twice[0]} twice; join them, or leave one out\n{node.start_mark}")
+        names = [name for name, _ in node.value]
+        for place, name in enumerate(names):
+            if name.value in [earlier.value for earlier in names[:place]]:
+                where = str(name.start_mark)
+                raise yaml.YAMLError(f"it has {name.value} twice; join them, or leave one out\n{where}")
         return node
 
 

@@ -104,13 +104,16 @@ def test_yaml_floats_in_scientific_notation_are_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "twice"),
-    [("stage1: {K: 16}\ndata: {flip: true}\nstage1: {D: 4}", "stage1"), ("stage1: {K: 16, D: 4, K: 8}", "K")],
+    ("text", "twice", "where"),
+    [
+        ("stage1: {K: 16}\ndata: {flip: true}\nstage1: {D: 4}", "stage1", "line 3, column 1"),
+        ("stage1: {K: 16, D: 4, K: 8}", "K", "line 1, column 23"),
+    ],
 )
-def test_a_name_that_is_twice_in_yaml_is_refused(tmp_path, text, twice):
+def test_a_name_that_is_twice_in_yaml_is_refused(tmp_path, text, twice, where):
     """PyYAML takes the last one: a section would be forgotten in silence."""
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(UserError, match=f"a.yaml is not valid YAML: it has {twice} twice"):
+    with pytest.raises(UserError, match=f"a.yaml is not valid YAML: it has {twice} twice.*\n.*{where}"):
         configs.parse(tmp_path / "a.yaml", [])
     (tmp_path / "a.yaml").write_text(
         "stage2: &prior {layers: 3, dropout: 0.2}\nstage2_fine: {<<: *prior, layers: 4}"
