@@ -31,7 +31,6 @@ from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError, command_line
 from vqprior.runtime import checkpoint
-from vqprior.runtime.checkpoint import is_evaluated
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.files import write_file, write_folder, write_json
 from vqprior.runtime.launch import autocast, settled
@@ -108,7 +107,7 @@ def prepared(source: RunDir, out: Path, flags: list[str]) -> Config:
 def refuse_without_finer(source: RunDir) -> None:
     """Refuse a run with levels whose finer priors, which draw below those compared, are not there."""
     for level in range(1, source.config().stage1.levels):
-        if not is_evaluated(source.stage2_of(level)):
+        if not checkpoint.is_evaluated(source.stage2_of(level)):
             command = command_line("train-prior", source.path, "--level", level)
             raise UserError(
                 f"the prior of level {level}, which draws below those compared, is missing: {command}"

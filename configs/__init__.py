@@ -88,9 +88,11 @@ class _Once(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        names = [name.value for name, _ in node.value]
-        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
-            raise yaml.YAMLError(f"it has {twice[0]} twice; join them, or leave one out\n{node.start_mark}")
+        names = [name for name, _ in node.value]
+        for place, name in enumerate(names):
+            if name.value in [earlier.value for earlier in names[:place]]:
+                where = str(name.start_mark)
+                raise yaml.YAMLError(f"it has {name.value} twice; join them, or leave one out\n{where}")
         return node
 
 
@@ -161,15 +163,24 @@ def parse_options(
     quantizer or of levels that the flags replace is put back to the schema's defaults.
 
     Raises:
-        UserError: values that are each of the right type but do not fit together.
+        UserError: values that are each of the right type but do not fit together, or are no finite numbers.
         SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
             --help or --help-all.
     """
+    found = _options(schema, flags, default, prog)
+    _refuse_infinite(found, default)
+    return found
+
+
+def _options(
+    schema: type[Options], flags: Sequence[str], default: Options | None = None, prog: str = "vqprior"
+) -> Options:
+    """The same, of numbers that may be infinite, as a run may have stored them."""
     flags = renamed(flags)
     if default is not None:
         flags = [*_taken_back(flatten(asdict(default)), flags), *flags]
     try:
-        found = tyro.cli(
+        return tyro.cli(
             schema,
             args=["--help" if flag == HELP_ALL else flag for flag in flags],
             prog=prog,
@@ -180,15 +191,16 @@ def parse_options(
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    _refuse_infinite(found)
-    return found
 
 
-def _refuse_infinite(options: Any) -> None:
-    """Refuse inf and nan in any field with a UserError: most comparisons with nan let it pass."""
+def _refuse_infinite(options: Any, default: Any) -> None:
+    """Refuse inf and nan in any field with a UserError: most comparisons with nan let it pass. What stands in
+    `default` stays: it is of a run that was begun when inf was taken, as for a norm that limits nothing."""
+    stored = flatten(asdict(default)) if default is not None else {}
     for name, value in flatten(asdict(options)).items():
         numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        infinite = any(isinstance(number, float) and not math.isfinite(number) for number in numbers)
+        if infinite and stored.get(name) != value:
             raise UserError(f"{name} is {value}; it takes finite numbers")
 
 
@@ -247,7 +259,7 @@ def from_tree(tree: dict[str, Any]) -> Config:
 @functools.lru_cache(maxsize=64)
 def _from_flags(flags: tuple[str, ...]) -> Config:
     """The configuration of flags alone: the same object, which nothing changes, for the same flags."""
-    return parse_options(Config, flags)
+    return _options(Config, flags)
 
 
 def differences(stored: Config, given: Config, sections: str) -> list[str]:

@@ -26,9 +26,8 @@ def load(file: Path, mmap_mode: Literal["r"] | None = None) -> Any:
     with file.open("rb") as content:
         begins = content.read(6)
     if not begins.startswith((MAGIC_PREFIX, b"PK")):
-        raise ValueError(
-            f"it begins with {begins!r}, which no array of numpy does; numpy.save and numpy.savez write them"
-        )
+        found = f"it begins with {begins!r}, which no array of numpy does" if begins else "it is empty"
+        raise ValueError(f"{found}; numpy.save and numpy.savez write arrays")
     try:
         found = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
     except TypeError as error:  # numpy's own, of a header that is none

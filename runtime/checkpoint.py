@@ -10,7 +10,6 @@ step-00001000/
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch import Tensor
 from vqprior.configs.errors import UserError
 
 from .files import TEMPORARY, remove_folder, sha256, sync_file, write_folder, write_json
-from .run_dir import checkpoint_folders
+from .run_dir import checkpoint_folders, rank_of
 
 FORMAT = 1
 Tensors = dict[str, Tensor]
@@ -145,16 +144,9 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
 
 
 def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
-    """The one with the lowest score, the latest of equals; None where none has a score.
-
-    A score that is not a number, of weights that ran away, is behind all others: `min` alone would take it.
-    """
-
-    def rank(saved: Checkpoint) -> tuple[bool, float, int]:
-        is_none = math.isnan(saved.score)
-        return is_none, 0.0 if is_none else saved.score, -saved.step
-
-    return min((saved for saved in checkpoints if saved.score is not None), key=rank, default=None)
+    """The one with the lowest score (see `rank_of`), the latest of equals; None where none has a score."""
+    scored = [saved for saved in checkpoints if saved.score is not None]
+    return min(scored, key=lambda saved: (rank_of(saved.score), -saved.step), default=None)
 
 
 def is_evaluated(folder: Path) -> bool:

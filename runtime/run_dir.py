@@ -17,6 +17,7 @@ runs/NAME/
 """
 
 import json
+import math
 import shlex
 import shutil
 import subprocess
@@ -143,6 +144,13 @@ def is_run_dir(path: Path) -> bool:
 def checkpoint_folders(folder: Path) -> list[Path]:
     """The checkpoints of a stage, the earliest first; step-00001000 is that of step 1,000."""
     return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+
+
+def rank_of(score: float) -> tuple[bool, float]:
+    """Where a checkpoint's score stands among others, the best first: the lowest, and one that is not a
+    number, of weights that ran away, behind all that are; `min` alone would take it."""
+    is_no_number = math.isnan(score)
+    return is_no_number, 0.0 if is_no_number else score
 
 
 def existing(config: Config) -> RunDir:

@@ -174,7 +174,7 @@ def _assemble(
 
     figures = _figures(parts, usual, levels)
     shown = np.argsort(-figures["bits"], kind="stable")[:SHOWN]
-    most = figures["quantile"] > unfinished.settings["quantile"]
+    most = figures["quantile"] >= unfinished.settings["quantile"]
 
     write_file(out / "scores.csv", _table(numbers, names, figures))
     arrays = {"differences": (_readable(part, "differences") for part in parts)}

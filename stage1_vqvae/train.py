@@ -23,7 +23,7 @@ from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, autocast, count_parameters, network_of
-from vqprior.runtime.lineage import BEGUN_FROM, begun_from
+from vqprior.runtime.lineage import BEGUN_FROM, begun_from, codes_origin
 from vqprior.runtime.loader import Order, Share, batch_positions, image_batches
 from vqprior.runtime.optimizer import (
     Rate,
@@ -57,7 +57,7 @@ from .objective import objective, total
 from .perceptual import bound, perceptual_of
 from .quantizers import Quantized, Quantizer
 from .score import CHOSEN, how_chosen, score_of
-from .vqvae import VQVAE, vqvae_of
+from .vqvae import VQVAE, find_vqvae
 
 READ = 64  # pictures at once, to find the variance of all
 KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
@@ -86,7 +86,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
         say(done("stage 1", start, settings.steps))
         return _tell_best(config, run)
-    if resumed and settings.train == "all" and on_main(_has_taught, run):
+    if resumed and settings.train == "all" and on_main(_is_learnt_from, run):
         say(
             f"stage 1: stays at step {start} of {settings.steps}, since the prior has learnt from its codes; "
             "a new run (--out) trains on"
@@ -316,15 +316,17 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     _tell_best(config, run)
 
 
-def _has_taught(run: RunDir) -> bool:
-    """Whether a prior has learnt from codes of a checkpoint that is here, whose place others would take.
-
-    Where it is lost, training on may give it back.
-    """
+def _is_learnt_from(run: RunDir) -> bool:
+    """Whether a prior has begun to learn the codes of a checkpoint that is whole; a damaged one is trained
+    anew."""
+    origin = codes_origin(run) if run.begun_priors() else None
+    if origin is None:
+        return False
     try:
-        return bool(run.begun_priors()) and vqvae_of(run, warn=lambda _: None) is not None
+        find_vqvae(run.stage1, origin["vqvae"], warn=lambda _: None)  # what is damaged has been named
     except UserError:
         return False
+    return True
 
 
 def _tell_best(config: Config, run: RunDir) -> None:

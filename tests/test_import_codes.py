@@ -246,7 +246,7 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
         (lambda: zipfile.ZipFile("f.npz", "w").writestr("codes", "hello"), ["f.npz"], "codes are integers"),
         (lambda: Path("f.txt").write_text("1 2"), ["f.txt"], "is none of .npy, .npz, .parquet"),
         (lambda: Path("f.npy").write_text("1 2 3 0 1"), ["f.npy"], "it begins with b'1 2 3 '"),
-        (lambda: Path("f.npz").write_bytes(b""), ["f.npz"], "it begins with b''"),
+        (lambda: Path("f.npz").write_bytes(b""), ["f.npz"], "it is empty"),
         (lambda: np.save("f.npy", grids()), ["f.npy", "--key", "c"], "has no name; leave out --key c"),
         (lambda: None, ["f.npz"], "there is no file f.npz"),
     ],

@@ -9,7 +9,7 @@ from vqprior.configs import Config, read_yaml
 from vqprior.configs.errors import UserError
 from vqprior.runtime.files import read_json
 from vqprior.runtime.lock import is_locked
-from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir
+from vqprior.runtime.run_dir import RunDir, checkpoint_folders, is_run_dir, rank_of
 
 from .onward import next_line
 
@@ -152,9 +152,10 @@ def _state(run: RunDir, stages: list[Stage]) -> State:
 def figures(run: RunDir) -> str:
     """What `evaluate` measured on test pictures of the weights that there are now; before that the best bits
     on the validation split."""
-    metrics, best = read_json(run.metrics), [_best(run.stage2_of(level)) for level in run.begun_priors()]
-    measured = _measured(metrics) if isinstance(metrics, dict) and _are_of(metrics, best) else []
-    return ", ".join(measured or _validated(best))
+    metrics = read_json(run.metrics)
+    priors = [_best(_manifests(run.stage2_of(level))) for level in run.begun_priors()]
+    are_of_these = isinstance(metrics, dict) and _are_of(metrics, _vqvae(run, priors), priors)
+    return ", ".join((_measured(metrics) if are_of_these else []) or _validated(priors))
 
 
 def _measured(metrics: dict[str, Any]) -> list[str]:
@@ -173,29 +174,42 @@ def _measured(metrics: dict[str, Any]) -> list[str]:
     return found
 
 
-def _at(tree: Any, *keys: str) -> float | None:
-    """The number under these keys, None where there is none."""
+def _under(tree: Any, *keys: str) -> Any:
+    """What is under these keys, None where there is nothing."""
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
-    return float(tree) if isinstance(tree, int | float) else None
+    return tree
 
 
-def _are_of(metrics: dict[str, Any], best: list[Manifest]) -> bool:
-    """Whether figures are of these priors, which may have been trained on since; what an earlier version did
-    not note is not compared."""
-    protocol = metrics.get("protocol")
-    noted = protocol if isinstance(protocol, dict) else {}
-    finer = noted.get("finer_priors")
-    theirs = [noted.get("prior"), *(finer if isinstance(finer, list) else [])]
-    pairs = zip(theirs, map(_fingerprint, best), strict=False)
+def _at(tree: Any, *keys: str) -> float | None:
+    """The number under these keys, None where there is none."""
+    found = _under(tree, *keys)
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _are_of(metrics: dict[str, Any], vqvae: Manifest, priors: list[Manifest]) -> bool:
+    """Whether figures are of this VQ-VAE and these priors, which may have been trained on since; what an
+    earlier version did not note is not compared."""
+    vqvae_noted, prior, finer = (
+        _under(metrics, "protocol", name) for name in ("vqvae", "prior", "finer_priors")
+    )
+    noted = [vqvae_noted, prior, *(finer if isinstance(finer, list) else [])]
+    pairs = zip(noted, map(_fingerprint, [vqvae, *priors]), strict=False)
     return all(there == here for there, here in pairs if there and here)
 
 
 def _fingerprint(manifest: Manifest) -> str | None:
     """The checksum of the weights of a checkpoint that are used; see `Checkpoint.fingerprint`."""
-    files = manifest.get("files")
-    found = files if isinstance(files, dict) else {}
-    return found.get("average.safetensors", found.get("model.safetensors"))
+    average, model = (_under(manifest, "files", f"{name}.safetensors") for name in ("average", "model"))
+    return average or model
+
+
+def _vqvae(run: RunDir, priors: list[Manifest]) -> Manifest:
+    """The manifest of the VQ-VAE that is used with these priors: the best of those whose codes they learnt,
+    whose decoder alone may have been trained on (see `find_vqvae`)."""
+    codes = _under(next(iter(priors), {}), "meta", "codes", "vqvae")
+    codes_of = lambda saved: _under(saved, "meta", "encodes_as", "vqvae") or _fingerprint(saved)
+    return _best([saved for saved in _manifests(run.stage1) if codes_of(saved) == codes])
 
 
 def _validated(best: list[Manifest]) -> list[str]:
@@ -205,12 +219,16 @@ def _validated(best: list[Manifest]) -> list[str]:
     return [f"validation {bits} bits/code"] if bits else []
 
 
-def _best(folder: Path) -> Manifest:
-    """The manifest of a stage's checkpoint with the lowest score, the latest of equals; an empty one where
-    there is none."""
+def _manifests(folder: Path) -> list[Manifest]:
+    """The manifests of a stage's checkpoints, the latest first; damaged ones are passed over."""
     read = (read_json(path / "manifest.json") for path in reversed(checkpoint_folders(folder)))
-    scored = [manifest for manifest in read if _at(manifest, "score") is not None]
-    return min(scored, key=lambda manifest: manifest["score"], default={})
+    return [manifest for manifest in read if isinstance(manifest, dict)]
+
+
+def _best(manifests: list[Manifest]) -> Manifest:
+    """The one with the lowest score, the first of equals; an empty one where there is none."""
+    scored = [manifest for manifest in manifests if _at(manifest, "score") is not None]
+    return min(scored, key=lambda manifest: rank_of(manifest["score"]), default={})
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

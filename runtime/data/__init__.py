@@ -63,6 +63,8 @@ def open_source(data: Data) -> Source:
     Raises:
         UserError: it is not there, or its layout or labels are not understood.
     """
+    if not roots_of(data):  # torchvision's sets would be downloaded into the current folder
+        raise UserError("data.root is '', which is no place; give the folder of the data: --data.root FOLDER")
     source: Source = import_module(f"{__name__}.{MODULES.get(data.source, 'torchvision_sets')}").load(data)
     if data.labels:
         return source

@@ -179,11 +179,11 @@ def load(data: Data) -> Source:
         return load_table(data)
     left_out: Counter[str] = Counter()
     if roots:
-        parts = {split: _listed(root, f"data.{split}_root", left_out) for split, root in roots.items()}
+        parts = {split: _listed(Path(root), f"data.{split}_root", left_out) for split, root in roots.items()}
         _refuse_shared({split: part.root for split, part in parts.items()})
         seen = f"{in_words(list(parts))} as given"
     else:
-        parts, seen = _told_from_names(data.root, left_out)
+        parts, seen = _told_from_names(Path(data.root), left_out)
     return _source(parts, seen, left_out, data.labels)
 
 
@@ -195,18 +195,19 @@ class Part:
     names: list[str]  # relative to root
 
 
-def _listed(root: str, setting: str, left_out: Counter[str]) -> Part:
+def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
     _require_folder(root, setting)
-    listing = walk(Path(root))
+    listing = walk(root)
     left_out.update(listing.left_out)
-    _require_images(Path(root), listing.names, left_out)
-    return Part(Path(root), listing.names)
+    _require_images(root, listing.names, left_out)
+    return Part(root, listing.names)
 
 
-def _require_folder(root: str, setting: str) -> None:
-    if not os.path.isdir(root):  # of no word, too, where Path would mean the current folder
+def _require_folder(root: Path, setting: str) -> None:
+    if not root.is_dir():
         raise UserError(
-            f"{setting} is {root!r}, which is not a folder. Give your folder of images: --{setting} FOLDER"
+            f"{setting} is {str(root)!r}, which is not a folder. "
+            f"Give your folder of images: --{setting} FOLDER"
         )
 
 
@@ -233,7 +234,8 @@ def _refuse_shared(roots: Mapping[str, Path]) -> None:
 
 
 def refuse_among_pictures(out: Path, data: Data, flag: str = "--out") -> None:
-    """Refuse to write into a folder of pictures: the next command would take what is there for some of them.
+    """Refuse to write into a folder of pictures: the next command would take what is there for some of them,
+    or, below data.root, all of that folder for a run.
 
     Raises:
         UserError: `out`, which the flag names, is one.
@@ -242,17 +244,25 @@ def refuse_among_pictures(out: Path, data: Data, flag: str = "--out") -> None:
         return
     roots = {f"data.{split}_root": root for split, root in explicit_roots(data).items()}
     for setting, root in (roots or {"data.root": data.root}).items():
-        if os.path.realpath(root) == os.path.realpath(out):
+        at, top = os.path.realpath(out), os.path.realpath(root).rstrip("/")
+        if f"{at}/".startswith(f"{top}/") and (at == top or _has_pictures(out)):
+            what = f"is {setting}, the folder of the pictures" if at == top else f"has pictures of {setting}"
             raise UserError(
-                f"{out} is {setting}, the folder of the pictures: what is written there would be taken for "
-                f"some of them; give another one with {flag}"
+                f"{out} {what}: what is written there would be taken for some of them; give another one with "
+                f"{flag}"
             )
 
 
-def _told_from_names(data_root: str, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
+def _has_pictures(folder: Path) -> bool:
+    """Whether there are pictures in or below a folder; one that this program wrote is none of pictures."""
+    if not folder.is_dir() or _written_by_us(str(folder), set(os.listdir(folder))):
+        return False
+    return bool(walk(folder).names)
+
+
+def _told_from_names(root: Path, left_out: Counter[str]) -> tuple[dict[str, Part], str]:
     """The splits of data.root by the names of its folders, and what was seen in words."""
-    _require_folder(data_root, "data.root")
-    root = Path(data_root)
+    _require_folder(root, "data.root")
     listing = walk(root)
     left_out.update(listing.left_out)
     _require_images(root, listing.names, left_out)

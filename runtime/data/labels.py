@@ -60,7 +60,8 @@ def classes_of(
         _refuse_captions(values["train"], what)
         order = sorted(set(values["train"]))
     else:
-        order = [name for name in of_train if name in set(values["train"])]
+        there = set(values["train"])  # once, not for each of a thousand names
+        order = [name for name in of_train if name in there]
     _refuse_unknown(values, set(order), what)
     notes = _notes(order, of_train, what)
     notes += [f"the labels of {split} are hidden (-1): that split is not used" for split in hidden]

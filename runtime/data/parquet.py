@@ -91,7 +91,7 @@ def _local_files(data: Data) -> tuple[dict[str, list[str]], dict[str, int]]:
         by_split = {split: _parquet_under(root, f"data.{split}_root") for split, root in roots.items()}
         _refuse_shared({split: paths for split, (_, paths, _) in by_split.items()})
         return {split: paths for split, (_, paths, _) in by_split.items()}, {}
-    if not (os.path.exists(data.root) or has_magic(data.root) or data.root.endswith(ENDING)):
+    if not (Path(data.root).exists() or has_magic(data.root) or data.root.endswith(ENDING)):
         return {}, {}
     base, paths, left_out = _parquet_under(data.root, "data.root")
     return _told_from_names(base, paths), left_out

@@ -54,10 +54,10 @@ def driver(tmp_path_factory):
 
 
 class Held(Studio):
-    """A studio that draws one row anew, the others once it may, and is slow where a test says so."""
+    """A studio that draws one row anew, the others once it may, and that answers only while it may."""
 
     go_on: threading.Event
-    seconds = 0.0  # that candidates and pictures take
+    answers: threading.Event  # of what could stand at a place, and what a picture costs
 
     def redraw(self, *given):
         for codes in super().redraw(*given):
@@ -65,11 +65,11 @@ class Held(Studio):
             self.go_on.wait(120)
 
     def candidates(self, *given):
-        time.sleep(self.seconds)
+        self.answers.wait(120)
         return super().candidates(*given)
 
     def examine(self, *given):
-        time.sleep(self.seconds)
+        self.answers.wait(120)
         return super().examine(*given)
 
 
@@ -84,7 +84,9 @@ def held_address(monkeypatch, tmp_path):
 
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setattr(Held, "go_on", threading.Event(), raising=False)
+    for name in ("go_on", "answers"):
+        monkeypatch.setattr(Held, name, threading.Event(), raising=False)
+    Held.answers.set()
     ready = threading.Event()
     app = application(build(Held.from_run(RunDir(RUN))), CSS, tmp_path, ready.set)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
@@ -94,6 +96,7 @@ def held_address(monkeypatch, tmp_path):
         assert ready.wait(60)
         yield "http://{}:{}".format(*listener.getsockname())
         Held.go_on.set()
+        Held.answers.set()
         server.should_exit = True
         thread.join()
 
@@ -276,18 +279,18 @@ def test_a_code_that_is_changed_while_the_rest_is_drawn_anew_stays_changed(held_
     wait_for(lambda: shown() == before)
 
 
-def test_a_code_that_is_changed_stays_changed_where_a_place_is_chosen_before_it_is_shown(
-    held_page, monkeypatch
-):
+def test_a_code_that_is_changed_stays_changed_where_a_place_is_chosen_before_it_is_shown(held_page):
     draw(held_page, 1, 0)
     press(held_page, cells(held_page, "drawn")[0])
     wait_for(lambda: cells(held_page, "codes"))[8].click()
     other = wait_for(lambda: cells(held_page, "candidates"))[-1]
     codes, code = [one.text for one in cells(held_page, "codes")], other.get_attribute("data-choice")
-    monkeypatch.setattr(Held, "seconds", 1)
+    Held.answers.clear()
     press(held_page, other)
-    time.sleep(0.5)
     press(held_page, cells(held_page, "codes")[20])
+    time.sleep(1)  # by then it would have been begun
+    assert [one.text for one in cells(held_page, "codes")] == codes
+    Held.answers.set()
     wait_for(lambda: "Row 2, column 6" in held_page.find_element("tag name", "body").text)
     assert [one.text for one in cells(held_page, "codes")][8] == code != codes[8]
     assert button(held_page, "Undo")
@@ -322,15 +325,16 @@ def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, genera
     wait_for(lambda: cells(page, "codes"))
 
 
-def test_of_classes_chosen_in_a_hurry_the_last_is_measured(held_page, monkeypatch, tmp_path, generator):
+def test_of_classes_chosen_in_a_hurry_the_last_is_measured(held_page, tmp_path, generator):
     digit = generator.sample(1, labels=3, seed=5)
     Image.fromarray(digit[0, :, :, 0]).save(tmp_path / "digit.png")
     upload(held_page, tmp_path / "digit.png")
     said = lambda: held_page.find_element("id", "examined").text
     wait_for(lambda: "PSNR" in said())
-    monkeypatch.setattr(Held, "seconds", 2)
+    Held.answers.clear()
     choose(held_page, "Its class", "7")
     choose(held_page, "Its class", "3")
+    Held.answers.set()
     wait_for(lambda: f"{-generator.log2_prob(digit, labels=3).item():.1f} bits" in said())
 
 

@@ -1,7 +1,8 @@
+import math
 import re
 import subprocess
 import sys
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from vqprior import configs
 from vqprior.configs import Config, UserError
 from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
 from vqprior.configs.schema import GatedPixelCNN, Sample, Stage1, Stage2Fine
+from vqprior.runtime.run_dir import RunDir
 
 PRESETS = configs.preset_names()
 
@@ -102,13 +104,16 @@ def test_yaml_floats_in_scientific_notation_are_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "twice"),
-    [("stage1: {K: 16}\ndata: {flip: true}\nstage1: {D: 4}", "stage1"), ("stage1: {K: 16, D: 4, K: 8}", "K")],
+    ("text", "twice", "where"),
+    [
+        ("stage1: {K: 16}\ndata: {flip: true}\nstage1: {D: 4}", "stage1", "line 3, column 1"),
+        ("stage1: {K: 16, D: 4, K: 8}", "K", "line 1, column 23"),
+    ],
 )
-def test_a_name_that_is_twice_in_yaml_is_refused(tmp_path, text, twice):
+def test_a_name_that_is_twice_in_yaml_is_refused(tmp_path, text, twice, where):
     """PyYAML takes the last one: a section would be forgotten in silence."""
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(UserError, match=f"a.yaml is not valid YAML: it has {twice} twice"):
+    with pytest.raises(UserError, match=f"a.yaml is not valid YAML: it has {twice} twice.*\n.*{where}"):
         configs.parse(tmp_path / "a.yaml", [])
     (tmp_path / "a.yaml").write_text(
         "stage2: &prior {layers: 3, dropout: 0.2}\nstage2_fine: {<<: *prior, layers: 4}"
@@ -131,6 +136,17 @@ def test_a_typo_in_yaml_is_answered_like_one_on_the_command_line(tmp_path, capsy
 def test_what_is_no_finite_number_is_refused(name, value):
     with pytest.raises(UserError, match=f"{name} is {value}; it takes finite numbers"):
         configs.parse_options(Config, ["--stage1.levels", "2", f"--{name}", value])
+
+
+def test_a_run_that_was_begun_with_an_infinite_number_stays_readable(tmp_path):
+    """Earlier versions took it, as for all memory that there is and a norm that limits nothing."""
+    begun = replace(Config(), data=replace(Config().data, memory_gb=math.inf))
+    (tmp_path / "config.yaml").write_text(configs.dump(begun))
+    stored = RunDir(tmp_path).config()
+    assert stored == begun
+    assert configs.parse_options(Config, ["--seed", "3"], default=stored).data.memory_gb == math.inf
+    with pytest.raises(UserError, match=r"stage1\.clip_norm is inf"):
+        configs.parse_options(Config, ["--stage1.clip_norm", "inf"], default=stored)
 
 
 def test_presets_are_found_by_name_path_and_old_path(tmp_path):

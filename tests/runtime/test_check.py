@@ -99,17 +99,21 @@ def test_the_sheet_beside_the_pictures_is_no_picture(command, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("check", ["--out", "ROOT"]), ("check", ["--sheet", "ROOT/sheet.png"]), ("run", ["--out", "ROOT"])],
+    [
+        *[("check", ["--out", "ROOT"]), ("check", ["--sheet", "ROOT/sheet.png"]), ("run", ["--out", "ROOT"])],
+        *[("check", ["--sheet", "ROOT/ant/sheet.png"]), ("run", ["--out", "ROOT/ant"])],
+    ],
 )
 def test_nothing_is_written_among_the_pictures(command, tmp_path, name, words):
-    """The sheet would be a picture of the next command, and the run's own pictures would end it."""
-    root = write_pictures(tmp_path / "pictures", classes=())
+    """The sheet would be a picture of the next command, and the run's own pictures would end it; a class
+    with a run in it would be left out."""
+    root = write_pictures(tmp_path / "pictures", classes=("ant", "bee") if "ant" in words[1] else ())
     words = [word.replace("ROOT", f"{tmp_path / 'nowhere' / '..' / 'pictures'}") for word in words]
     (tmp_path / "nowhere").mkdir()
-    before = sorted(root.iterdir())
+    before = sorted(root.rglob("*"))
     code, printed = command(name, "folder", *TINY, "--data.root", root, "--out", tmp_path / "new", *words)
     assert code == 2 and f"taken for some of them; give another one with {words[0]}" in printed, printed
-    assert sorted(root.iterdir()) == before and not (tmp_path / "new").exists()
+    assert sorted(root.rglob("*")) == before and not (tmp_path / "new").exists()
 
 
 def test_a_written_preset_keeps_all_that_was_asked_of_the_data(check, tmp_path):

@@ -165,12 +165,15 @@ def test_files_say_what_the_call_says(score, finished_run, tmp_path):
     assert code == 0 and "score: done" in printed and files(out) == before
 
 
-def test_the_share_is_said_as_it_was_given(score, tmp_path):
-    """99.5 % is not all of them, and pictures that cost the same do not cost more."""
-    code, printed = score("--quantile", 0.995)
-    dearest = sum(float(row["quantile"]) == 1 for row in table(tmp_path / "out"))
-    assert code == 0
-    assert f"; {dearest} cost at least as much as 99.5% of 2 validation pictures." in printed, printed
+@pytest.mark.parametrize(("share", "words"), [(0.995, "99.5%"), (0.5, "50%")])
+def test_the_share_is_said_as_it_was_given(score, tmp_path, monkeypatch, share, words):
+    """99.5 % is not all of them, and pictures that cost as much as that share are counted."""
+    ranks = lambda self, bits: np.arange(len(bits)) % 3 / 2  # of two pictures: above none, one and both
+    monkeypatch.setattr(Usual, "quantile_of", ranks)
+    code, printed = score("--quantile", share)
+    dearest = sum(float(row["quantile"]) >= share for row in table(tmp_path / "out"))
+    assert code == 0 and dearest > 0
+    assert f"; {dearest} cost at least as much as {words} of 2 validation pictures." in printed, printed
 
 
 def test_several_processes_write_the_same(score, finished_run, photos, tmp_path):

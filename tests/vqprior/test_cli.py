@@ -70,7 +70,11 @@ MISTAKES = {
         "multiple",
     ),
     "no such folder": (["run", "folder", "--data.root", "NOWHERE"], "--data.root"),
-    "no word for the pictures": (["run", "folder", "--data.root", ""], "data.root is '', which is not"),
+    "no word for the pictures": (["run", "folder", "--data.root", ""], "data.root is '', which is no place"),
+    "no word for a data set": (
+        ["run", "mnist", "--data.root", "", "--out", "FRESH"],
+        "data.root is '', which is no place",
+    ),
     "no word for the run": (["run", "folder", "--out", ""], "vqprior run needs a folder for the new run"),
     "no word for a checked run": (["check", "folder", "--out", ""], "vqprior check needs a folder"),
     "decay of one": (["run", "folder", "--stage2.average", "1"], "0.999"),

@@ -125,8 +125,24 @@ def test_figures_of_weights_that_were_trained_on_are_not_those_of_the_run(run, n
     changed = content | {"score": 3.5, "files": {name: "of others"}}
     manifest.write_text(json.dumps(changed))
     assert summary_of(run).figures == "validation 3.500 bits/code"
-    manifest.write_text(json.dumps(changed | {"score": 4.5}))  # not the best, and not used
-    assert "PSNR" in summary_of(run).figures
+    for score in (4.5, float("nan")):  # not the best, and not used
+        manifest.write_text(json.dumps(changed | {"score": score}))
+        assert "PSNR" in summary_of(run).figures, score
+
+
+def test_figures_of_a_decoder_that_was_trained_on_are_not_those_of_the_run(run):
+    """The codes and the prior are what they were."""
+    before, after = (run / "stage1" / f"step-0000000{step}" for step in (4, 8))
+    shutil.copytree(before, after)
+    content = json.loads((before / "manifest.json").read_text())
+    codes = json.loads((run / "codes" / "header.json").read_text())["vqvae"]
+    trained_on = content | {"score": 0.0, "files": {"model.safetensors": "of another decoder"}}
+    (after / "manifest.json").write_text(json.dumps(trained_on))
+    assert "PSNR" in summary_of(run).figures  # it has other codes
+    encodes_as = {"vqvae": codes, "weights": "model", "encoding": "as before"}
+    trained_on["meta"] = content["meta"] | {"encodes_as": encodes_as}
+    (after / "manifest.json").write_text(json.dumps(trained_on))
+    assert "PSNR" not in summary_of(run).figures
 
 
 def test_figures_that_are_damaged_are_left_out(run):
