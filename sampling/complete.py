@@ -166,8 +166,8 @@ def _mask(settings: Complete, height: int, width: int) -> Tensor:
     drawn = _whole(read_picture(settings.mask, "mask"), Data(channels=1))[0].numpy()
     if 0 < drawn.max() < WHITE:
         raise UserError(
-            f"the mask {settings.mask} hides nothing: its lightest pixel is {drawn.max()} of 255, and a mask is "
-            f"white, {WHITE} or more, where the photo is hidden; save 0 and 1 as 0 and 255"
+            f"the mask {settings.mask} hides nothing: its lightest pixel is {drawn.max()} of 255, and a mask "
+            f"is white, {WHITE} or more, where the photo is hidden; save 0 and 1 as 0 and 255"
         )
     return torch.tensor(
         np.asarray(Image.fromarray(drawn).resize((width, height), Image.Resampling.NEAREST)) >= WHITE
