@@ -39,8 +39,8 @@ def classes_of(
     Args:
         columns: the raw values by split; `train` is one of them.
         what: the column, in words, for messages: "column 'label' of data.root 'x'".
-        given: what the numbers of a split mean, where it says so (ClassLabel of Hugging Face); what they mean
-            in train goes for a split that does not.
+        given: what the numbers of a split mean, where it says so (ClassLabel of Hugging Face); for a split
+            that does not goes what they mean in train, or, where that has plain numbers, in those that agree.
 
     Raises:
         UserError: missing values, lists, captions or quantities, or a class that only a held-out split has.
@@ -49,13 +49,15 @@ def classes_of(
     hidden = [split for split in values if split != "train" and _hidden(values[split], values["train"])]
     values = {split: column for split, column in values.items() if split not in hidden}
     given = given or {}
+    of_train, alike = given.get("train"), {tuple(names) for names in given.values()}
+    if of_train is None and len(alike) == 1 and not any(isinstance(value, str) for value in values["train"]):
+        (of_train,) = alike
     for split in values:
-        if names := given.get(split, given.get("train")):
+        if names := given.get(split, of_train):
             values[split] = [_named(value, names, what) for value in values[split]]
     if any(isinstance(value, str) for column in values.values() for value in column):
         values = {split: [v if v is None else str(v) for v in column] for split, column in values.items()}
     _refuse_missing(values, what)
-    of_train = given.get("train")
     if of_train is None:
         _refuse_captions(values["train"], what)
         order = sorted(set(values["train"]))

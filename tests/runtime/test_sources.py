@@ -417,6 +417,17 @@ def test_each_split_of_parquet_may_number_its_classes_in_its_own_way(tmp_path, h
     refused(root, "test that train lacks: dog", source="parquet")
 
 
+def test_names_of_a_held_out_split_are_those_of_plain_numbers_in_train(tmp_path, hf_cache):
+    write_parquet(tmp_path / "train.parquet", 3, label=[1, 0, 2])
+    write_named(tmp_path / "test.parquet", ["cow", "bee", "ant"], [2, 0])
+    source = opened(tmp_path, source="parquet")
+    assert source.label_names == ("cow", "bee", "ant")
+    assert source.train.labels.tolist() == [1, 0, 2] and source.test.labels.tolist() == [2, 0]
+    write_parquet(tmp_path / "train.parquet", 3, label=["ant", "dog", "cow"])  # words of more classes
+    source = opened(tmp_path, source="parquet")
+    assert source.label_names == ("ant", "cow", "dog") and source.test.labels.tolist() == [0, 1]
+
+
 def test_files_of_one_split_that_number_classes_otherwise_are_refused(tmp_path, hf_cache):
     write_named(tmp_path / "train-0.parquet", ["ant", "bee"], [0, 1])
     write_named(tmp_path / "train-1.parquet", ["bee", "ant"], [0, 1])
