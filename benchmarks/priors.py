@@ -9,8 +9,9 @@ quarter of the time, then, with every seed, with the best of them by held-out bi
 that the time allows are counted on a few steps of that very prior beforehand, on one thread. A run of its
 own for each stands in OUT; the same command again goes on, and `vqprior report OUT/KIND-SEED` shows any of
 them. `--evaluate` measures samples, too, those of the first seed with the guidance that gives the least
-distance. `--rates KIND=RATE` spares the search. Of a run with levels priors of the coarsest are compared; the
-finer ones are the run's own. Prints a table and writes OUT/priors.json.
+distance. `--rates KIND=RATE` spares the search, which favours rates that are too high for all of the time,
+since they fall faster at first (docs/priors.md). Of a run with levels priors of the coarsest are compared;
+the finer ones are the run's own. Prints a table and writes OUT/priors.json.
 """
 
 import argparse

@@ -49,16 +49,17 @@ NOT_RUN = {
     "vqprior run mnist5k --tracker": "needs an account or a server",
     "vqprior encode digits": "needs MNIST itself, whose fingerprint the weights carry",
     "vqprior evaluate digits": "the same",
+    "vqprior encode anew": "the same",
+    "vqprior train-prior anew": "the same",
     "vqprior encode photos64": "needs the photographs of models/clothing64, likewise",
     "vqprior train-vqvae clothing64 --stage1.init models/clothing64": "no small sizes fit its weights",
     "vqprior encode runs/plain64": "goes with it",
-    "vqprior train-prior runs/plain64": "goes with it",
     "vqprior app": "it serves until it is told to stop",
 }
 """Beginnings of command lines that are not run. They are parsed all the same, by their launcher and by
 vqprior."""
 
-SHELL = ("cp", "mkdir", "sed")
+SHELL = ("cp", "mkdir", "rm", "sed")
 LAUNCHERS = ("torchrun", "accelerate", "srun")
 UNDERSTOOD = ("vqprior", "python", "pip", "tensorboard", *SHELL, *LAUNCHERS)
 
