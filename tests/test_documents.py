@@ -51,6 +51,7 @@ NOT_RUN = {
     "vqprior evaluate digits": "the same",
     "vqprior encode anew": "the same",
     "vqprior train-prior anew": "the same",
+    "vqprior evaluate anew": "the same",
     "vqprior encode photos64": "needs the photographs of models/clothing64, likewise",
     "vqprior train-vqvae clothing64 --stage1.init models/clothing64": "no small sizes fit its weights",
     "vqprior encode runs/plain64": "goes with it",
