@@ -52,6 +52,7 @@ def classes_of(
     of_train, alike = given.get("train"), {tuple(names) for names in given.values()}
     if of_train is None and len(alike) == 1 and not any(isinstance(value, str) for value in values["train"]):
         (of_train,) = alike
+    named_by = [split for split in given if of_train is not None and "train" not in given]
     for split in values:
         if names := given.get(split, of_train):
             values[split] = [_named(value, names, what) for value in values[split]]
@@ -66,6 +67,8 @@ def classes_of(
         order = [name for name in of_train if name in there]
     _refuse_unknown(values, set(order), what)
     notes = _notes(order, of_train, what)
+    if named_by:
+        notes.append(f"the plain numbers of train are taken to mean what they do in {' and '.join(named_by)}")
     notes += [f"the labels of {split} are hidden (-1): that split is not used" for split in hidden]
     numbers = {value: number for number, value in enumerate(order)}
     labels = {s: np.array([numbers[v] for v in column], dtype=np.int64) for s, column in values.items()}

@@ -422,6 +422,7 @@ def test_names_of_a_held_out_split_are_those_of_plain_numbers_in_train(tmp_path,
     write_named(tmp_path / "test.parquet", ["cow", "bee", "ant"], [2, 0])
     source = opened(tmp_path, source="parquet")
     assert source.label_names == ("cow", "bee", "ant")
+    assert "the plain numbers of train are taken to mean what they do in test" in source.layout
     assert source.train.labels.tolist() == [1, 0, 2] and source.test.labels.tolist() == [2, 0]
     write_parquet(tmp_path / "train.parquet", 3, label=["ant", "dog", "cow"])  # words of more classes
     source = opened(tmp_path, source="parquet")

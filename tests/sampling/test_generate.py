@@ -130,6 +130,14 @@ def test_a_damaged_record_is_drawn_again(drawn, finished_run, tmp_path, command)
     assert len(load(out)) == 3 and len(list((out / "images").iterdir())) == 3
 
 
+def test_a_method_that_auto_guessed_is_said(finished_run, tmp_path, command, monkeypatch):
+    flags = ["--images", 2, "--out", tmp_path / "out"]
+    assert "--method auto is" not in command("sample", finished_run, *flags)[1]
+    monkeypatch.setattr(networks, "MANY_PLACES", 1)
+    monkeypatch.setattr(networks.graph, "can_record", lambda device: True)
+    assert "--method auto is parallel here" in command("sample", finished_run, *flags, "--seed", 1)[1]
+
+
 def test_auto_becomes_the_number_that_was_used(finished_run, tmp_path, command, monkeypatch):
     """It is written down, and a call that was killed goes on with its chunks, whatever the rule says now."""
     arguments = ["sample", finished_run, "--images", 7, "--batch_size", "auto"]
