@@ -4,14 +4,14 @@
     python -m benchmarks.priors runs/mnist --seconds 480 --out compared
     python -m benchmarks.priors runs/mnist --seconds 480 --out compared --seeds 0 1 2 --evaluate
 
-Each kind (`KINDS`: the settings that are tried) is first trained with each of the learning rates for a
-quarter of the time, then, with every seed, with the best of them by held-out bits for all of it. The steps
-that the time allows are counted on a few steps of that very prior beforehand, on one thread. A run of its
-own for each stands in OUT; the same command again goes on, and `vqprior report OUT/KIND-SEED` shows any of
-them. `--evaluate` measures samples, too, those of the first seed with the guidance that gives the least
-distance. `--rates KIND=RATE` spares the search, which favours rates that are too high for all of the time,
-since they fall faster at first (docs/priors.md). Of a run with levels priors of the coarsest are compared;
-the finer ones are the run's own. Prints a table and writes OUT/priors.json.
+Each kind (`KINDS`: the settings that are tried) is trained with each of the learning rates, then, with the
+other seeds, with the best of them by held-out bits. Every rate gets all of the time: a search with a part of
+it favours rates that fall faster at first and end higher (docs/priors.md). The steps that the time allows are
+counted on a few steps of that very prior beforehand, on one thread. A run of its own for each stands in OUT;
+the same command again goes on, and `vqprior report OUT/KIND-RATE-SEED` shows any of them. `--evaluate`
+measures samples, too, those of the first seed with the guidance that gives the least distance. `--rates
+KIND=RATE` (or `KIND=RATE,RATE`) says which rates are tried. Of a run with levels priors of the coarsest are
+compared; the finer ones are the run's own. Prints a table and writes OUT/priors.json.
 """
 
 import argparse
@@ -48,11 +48,7 @@ KINDS: dict[str, list[str]] = {
     "transformer": ["--stage2.layers", "6", "--stage2.channels", "128"],
 }
 """By name: the flags besides those of the run."""
-LEARNING_RATES = {
-    "gated_pixelcnn": (2e-3, 6e-3),
-    "pixelsnail": (2e-3, 6e-3),
-    "transformer": (1e-3, 3e-3),
-}
+LEARNING_RATES = {kind: [1e-3, 3e-3] for kind in PRIORS}
 TRIED = 20  # steps that the time of one is taken from, after as many others
 GUIDANCES = (1.0, 1.5, 2.0, 3.0)
 GUIDED = 2000  # samples that tell which of them is best
@@ -145,29 +141,26 @@ def steps_begun(out: Path, config: Config) -> int:
     return there["steps"]
 
 
-def rates(given: list[str]) -> dict[str, float]:
-    """Learning rates by kind, of words KIND=RATE."""
+def rates(given: list[str]) -> dict[str, list[float]]:
+    """Learning rates to try by kind, of words KIND=RATE or KIND=RATE,RATE.
+
+    Raises:
+        UserError: a word says something else.
+    """
     try:
-        found = {kind: float(rate) for kind, rate in (word.split("=") for word in given)}
+        words = [word.split("=") for word in given]
+        found = {kind: [float(rate) for rate in several.split(",")] for kind, several in words}
     except ValueError:
-        found = {"": 0.0}
+        found = {"": []}
     if not found.keys() <= PRIORS.keys():
-        raise UserError(f"--rates {' '.join(given)}: expected KIND=RATE, KIND one of {', '.join(PRIORS)}")
-    return found
+        expected = f"KIND=RATE or KIND=RATE,RATE, KIND one of {', '.join(PRIORS)}"
+        raise UserError(f"--rates {' '.join(given)}: expected {expected}")
+    return LEARNING_RATES | found
 
 
-def rate_of(source: RunDir, options: argparse.Namespace, kind: str) -> float:
-    """The learning rate with the least held-out bits after a quarter of the time, of the first seed."""
-    if kind in options.rates:
-        return options.rates[kind]
-    bits = {}
-    for rate in LEARNING_RATES.get(kind, (1e-3, 3e-3)):
-        out = options.out / f"{kind}-{rate:g}"
-        more = ["--seed", str(options.seeds[0]), *options.flags]
-        run = trained(source, out, kind, rate, options.seconds / 4, more)
-        bits[rate] = checkpoint.best(run / "stage2").score
-    print(f"{kind}: held-out bits/code by rate: {bits}", flush=True)
-    return min(bits, key=bits.get)
+def held_out_bits(run: Path) -> float:
+    """Bits/code on the validation split of the evaluation that chose the prior's weights."""
+    return checkpoint.best(run / "stage2").score
 
 
 def measured(run: Path) -> dict[str, Any]:
@@ -228,6 +221,29 @@ def figures(run: Path) -> dict[str, Any]:
     }
 
 
+def compare(
+    source: RunDir, kind: str, rates: list[float], options: argparse.Namespace, found: dict[str, Any]
+) -> None:
+    """Train a kind at each rate, then with each seed at the best, and put what is measured into `found` and
+    its file."""
+
+    def at(rate: float, seed: int) -> Path:
+        out, flags = options.out / f"{kind}-{rate:g}-{seed}", ["--seed", str(seed), *options.flags]
+        return trained(source, out, kind, rate, options.seconds, flags)
+
+    bits = {rate: held_out_bits(at(rate, options.seeds[0])) for rate in rates}
+    print(f"{kind}: held-out bits/code by rate: {bits}", flush=True)
+    rate, guidance, found["tried"][kind] = min(bits, key=bits.get), None, bits
+    for seed in options.seeds:
+        run = at(rate, seed)
+        if options.evaluate:
+            guidance = guidance or best_guidance(run, options)
+            parts = ("--only", "ladder", "labels", "copies")
+            evaluate(run, options, *parts, "--images", options.images, "--sample.guidance", guidance)
+        found["priors"][f"{kind}-{seed}"] = figures(run) | ({"guidance": guidance} if guidance else {})
+        write_json(options.out / "priors.json", found)
+
+
 def main() -> None:
     """Train, measure, tabulate."""
     parser = argparse.ArgumentParser(
@@ -244,20 +260,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10000, help="for each row of the evaluation")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
-    options.rates = rates(options.rates)
-    source, table = RunDir(options.run), {}
+    by_kind = rates(options.rates)
+    source, found = RunDir(options.run), {"seconds": options.seconds, "tried": {}, "priors": {}}
     refuse_without_finer(source)
     for kind in options.kinds:
-        rate, guidance = rate_of(source, options, kind), None
-        for seed in options.seeds:
-            more = ["--seed", str(seed), *options.flags]
-            run = trained(source, options.out / f"{kind}-{seed}", kind, rate, options.seconds, more)
-            if options.evaluate:
-                guidance = guidance or best_guidance(run, options)
-                parts = ("--only", "ladder", "labels", "copies")
-                evaluate(run, options, *parts, "--images", options.images, "--sample.guidance", guidance)
-            table[f"{kind}-{seed}"] = figures(run) | ({"guidance": guidance} if guidance else {})
-            write_json(options.out / "priors.json", {"seconds": options.seconds, "priors": table})
+        compare(source, kind, by_kind[kind], options, found)
+    table = found["priors"]
     columns = [*next(iter(table.values()))]
     print(f"{'':<18}" + "".join(f"{column:>11}" for column in columns))
     for name, row in table.items():

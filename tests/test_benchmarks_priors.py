@@ -51,7 +51,15 @@ def test_rates_and_guidance_are_searched_once_and_samples_measured(compare, tmp_
     assert one["rate"] == other["rate"] and one["rate"] in priors.LEARNING_RATES["gated_pixelcnn"]
     assert all(row[name] is not None for row in (one, other) for name in ("FD", "label", "CAS", "near"))
     folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
-    assert folders == {"gated_pixelcnn-0", "gated_pixelcnn-1", "gated_pixelcnn-0.002", "gated_pixelcnn-0.006"}
+    best, worse = sorted(priors.LEARNING_RATES["gated_pixelcnn"], key=lambda rate: rate != one["rate"])
+    names = {f"gated_pixelcnn-{best:g}-0", f"gated_pixelcnn-{best:g}-1", f"gated_pixelcnn-{worse:g}-0"}
+    assert folders == names
+
+
+def test_every_rate_gets_all_of_the_time_and_the_best_by_held_out_bits_is_taken(compare, monkeypatch):
+    monkeypatch.setattr(priors, "seconds_per_step", lambda *_: 0.005)
+    (row,) = compare("--kinds", "gated_pixelcnn", "--rates", "gated_pixelcnn=1e-5,2e-2").values()
+    assert (row["rate"], row["steps"]) == (0.02, 2)  # which two steps say: at 1e-5 nothing is learnt
 
 
 def test_a_rate_of_no_kind_is_refused(compare):
@@ -64,8 +72,8 @@ def test_a_comparison_goes_on_with_the_steps_and_the_rate_that_it_began_with(com
     (before,) = compare(*options, "gated_pixelcnn=1e-3").values()
     (after,) = compare(*options, "gated_pixelcnn=1e-3", "--seconds", "9").values()
     assert (after["steps"], after["bits/code"]) == (before["steps"], before["bits/code"])
-    with pytest.raises(UserError, match=r"stage2.learning_rate 0.001 there and 0.002 now; delete it"):
-        compare(*options, "gated_pixelcnn=2e-3")
+    with pytest.raises(UserError, match=r"stage2.channels 8 there and 16 now; delete it"):
+        compare(*options, "gated_pixelcnn=1e-3", "--flags", "--stage2.channels", "16")
 
 
 def test_a_run_without_its_finer_priors_is_refused_before_anything_is_trained(tmp_path):
