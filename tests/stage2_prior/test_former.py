@@ -1,21 +1,15 @@
 """Priors that were trained when each layer had a table of class biases of its own, and moments were
 numbered."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from safetensors.torch import load_file
 
 from vqprior.configs.schema import GatedPixelCNN, Stage2
-from vqprior.runtime import checkpoint
 from vqprior.runtime.codes import Level
 from vqprior.runtime.optimizer import adamw
 from vqprior.runtime.run_state import moments_of
 from vqprior.stage2_prior.gated_pixelcnn.model import PixelCNN
-from vqprior.stage2_prior.priors import load_prior
-
-MNIST = Path(__file__).parents[2] / "models" / "mnist" / "stage2"
 
 
 def taken_apart(model: PixelCNN, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -35,17 +29,6 @@ def taken_apart(model: PixelCNN, tensors: dict[str, torch.Tensor]) -> dict[str, 
 def prior() -> PixelCNN:
     torch.manual_seed(0)
     return PixelCNN(Stage2(channels=4, layers=12, gated_pixelcnn=GatedPixelCNN(head=4)), Level(5, 3, 3), 3)
-
-
-def test_the_model_that_ships_has_such_tables_and_they_become_one():
-    found = checkpoint.best(MNIST)
-    stored = load_file(found.path / f"{found.weights}.safetensors")
-    tables = [stored[f"layers.{index}.label_bias.weight"].float() for index in range(8)]
-    model = load_prior(found, torch.device("cpu"))
-    assert torch.equal(model.label_bias.weight, torch.cat(tables, dim=1))
-    labels = torch.tensor([3, 10])
-    for index, bias in enumerate(model.label_biases(labels)):
-        assert torch.equal(bias, tables[index][labels])
 
 
 def test_weights_and_numbered_moments_of_earlier_versions_find_their_parameters():
