@@ -30,6 +30,7 @@ from .parts import (
 )
 from .studio import MOST, Studio
 from .upload import Upload, read_upload
+from .visit import Visit
 
 HINT = "Upload a picture: its codes, what they give back, and what they cost under the prior."
 SETTINGS = "Its class is the one above; temperature, top-p and guidance are those of the tab Draw."
@@ -82,7 +83,7 @@ class PictureTab:
         file.upload(spoken(self.upload), [file, label], parts, concurrency_limit=1, **QUIETLY)
         # Of classes that are chosen faster than measured the last is measured too
         label.input(spoken(self.examine), own, [self.examined], trigger_mode="always_last", **QUIETLY)
-        self.open_button.click(spoken(self.open), own, codes.outputs, **codes.in_turn)
+        codes.on(self.open_button.click, self.open, *own)
         self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)
         for name, button in zip((*HALVES, None), covers, strict=True):
             button.click(spoken(partial(self.cover, name)), [self.uploaded], painted, **QUIETLY)
@@ -109,9 +110,9 @@ class PictureTab:
         found = self.studio.examine(uploaded.image, chosen(label))
         return {self.examined: html.examined(uploaded, found, self.studio.levels)}
 
-    def open(self, uploaded: Upload | None, label: int) -> Iterator[Values]:
+    def open(self, visit: Visit, uploaded: Upload | None, label: int) -> Iterator[Values]:
         """Look at its codes."""
-        yield from self.codes.open(self.studio.examine(there(uploaded).image, chosen(label)).made)
+        yield from self.codes.open(visit, self.studio.examine(there(uploaded).image, chosen(label)).made)
 
     def cover(self, name: Half | None, uploaded: Upload | None) -> Values:
         """Hide half of the picture, or nothing."""

@@ -62,7 +62,8 @@ class Held(Studio):
     def redraw(self, *given):
         for codes in super().redraw(*given):
             yield codes
-            self.go_on.wait(120)
+            while not self.go_on.wait(0.1):
+                yield codes
 
     def candidates(self, *given):
         self.answers.wait(120)
@@ -294,6 +295,62 @@ def test_a_code_that_is_changed_stays_changed_where_a_place_is_chosen_before_it_
     wait_for(lambda: "Row 2, column 6" in held_page.find_element("tag name", "body").text)
     assert [one.text for one in cells(held_page, "codes")][8] == code != codes[8]
     assert button(held_page, "Undo")
+
+
+def test_the_rest_is_drawn_anew_after_a_change_that_is_still_computed(held_page):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    other = wait_for(lambda: cells(held_page, "candidates"))[-1]
+    numbers = lambda: [one.text for one in cells(held_page, "codes")]
+    codes, code = numbers(), other.get_attribute("data-choice")
+    Held.answers.clear()
+    Held.go_on.set()
+    press(held_page, other)
+    press(held_page, button(held_page, "Draw the rest anew"))
+    time.sleep(1)  # by then it would have been begun
+    Held.answers.set()
+    wait_for(lambda: numbers()[:9] == [*codes[:8], code] and numbers()[9:] != codes[9:])
+    for expected in ([*codes[:8], code, *codes[9:]], codes):
+        press(held_page, button(held_page, "Undo"))
+        wait_for(lambda expected=expected: numbers() == expected)
+
+
+def test_what_is_pressed_in_a_hurry_is_done(held_page):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    wait_for(lambda: cells(held_page, "candidates"))
+    numbers = lambda: [one.text for one in cells(held_page, "codes")]
+    codes = numbers()
+    for number in (-1, -2):
+        other = cells(held_page, "candidates")[number]
+        code = other.get_attribute("data-choice")
+        press(held_page, other)
+        wait_for(lambda code=code: numbers()[8] == code)
+    Held.answers.clear()
+    for _ in range(2):
+        press(held_page, button(held_page, "Undo"))
+    Held.answers.set()
+    wait_for(lambda: numbers() == codes)
+
+
+def test_no_visitor_waits_for_the_changes_of_another(held_page, held_address):
+    first = held_page.current_window_handle
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    Held.answers.clear()
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    held_page.switch_to.new_window("tab")
+    try:
+        held_page.get(held_address)
+        wait_for(lambda: button(held_page, "Draw"))
+        draw(held_page, 1, 0)
+        press(held_page, cells(held_page, "drawn")[0])
+        wait_for(lambda: cells(held_page, "codes"))
+    finally:
+        held_page.close()
+        held_page.switch_to.window(first)
 
 
 def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, generator):

@@ -17,6 +17,7 @@ from vqprior.app.draw_tab import DrawTab  # noqa: E402
 from vqprior.app.page import build  # noqa: E402
 from vqprior.app.parts import NOTHING, spoken, uploads_alone  # noqa: E402
 from vqprior.app.picture_tab import PictureTab, mask_of  # noqa: E402
+from vqprior.app.visit import Visit  # noqa: E402
 from vqprior.configs.errors import UserError  # noqa: E402
 
 CHOICE = (1.0, 1.0, 1.0, "auto")
@@ -34,9 +35,9 @@ class Tabs:
                 self.picture = PictureTab(studio, self.draw.choice, self.codes)
 
 
-def choosing(number: int) -> SimpleNamespace:
+def choosing(number: int, *of: int) -> SimpleNamespace:
     """What a click on a button reports."""
-    return SimpleNamespace(choice=number)
+    return SimpleNamespace(choice=number, of=[*of])
 
 
 def last(steps) -> dict:
@@ -63,27 +64,39 @@ def test_the_page_of_every_kind_of_run_is_built(studio):
 
 
 def test_draw_open_change_redraw_undo(studio):
-    tabs = Tabs(studio)
+    tabs, visit = Tabs(studio), Visit()
+    codes, level = tabs.codes, len(studio.levels) - 1
     gallery = last(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))
     made = gallery[tabs.draw.gallery.made]
     assert gallery[tabs.draw.gallery.pictures].count("data-choice") == 3
-    opened = last(tabs.codes.choose_picture(made, choosing(2)))[tabs.codes.opened]
-    assert opened.made.images.equal(made.images[2:]) and opened.place is None
-    place = last(tabs.codes.choose_place(opened, choosing(7)))
-    width = studio.levels[-1].width
-    assert (
-        place[tabs.codes.opened].place == divmod(7, width) and "data-choice" in place[tabs.codes.candidates]
-    )
-    opened = place[tabs.codes.opened]
-    there = opened.made.codes[-1][0, *opened.place].item()
-    changed = last(tabs.codes.choose_code(opened, choosing((there + 1) % 7)))[tabs.codes.opened]
-    assert changed.made.codes[-1][0, *opened.place] == (there + 1) % 7
-    redrawn = last(tabs.codes.redraw(changed, 4, *CHOICE))
-    assert redrawn[tabs.codes.seed] == 5 and len(redrawn[tabs.codes.opened].past) == 2
-    undone = last(tabs.codes.undo(redrawn[tabs.codes.opened]))[tabs.codes.opened]
-    assert undone.made.codes[-1].equal(changed.made.codes[-1])
-    coarse = last(tabs.codes.choose_level(undone, 0))[tabs.codes.opened]
-    assert (coarse.level, coarse.place) == (0, None)
+    last(codes.choose_picture(visit, made, choosing(2)))
+    assert visit.opened.made.images.equal(made.images[2:]) and visit.opened.place is None
+    place = divmod(7, studio.levels[-1].width)
+    assert "data-choice" in last(codes.choose_place(visit, choosing(7, level)))[codes.candidates]
+    assert visit.opened.place == place
+    there = visit.opened.made.codes[-1][0, *place].item()
+    last(codes.choose_code(visit, choosing(there, level, *place)))
+    assert not visit.opened.past  # nothing has changed
+    last(codes.choose_code(visit, choosing((there + 1) % 7, level, *place)))
+    changed = visit.opened
+    assert changed.made.codes[-1][0, *place] == (there + 1) % 7
+    assert last(codes.redraw(visit, 4, *CHOICE))[codes.seed] == 5 and len(visit.opened.past) == 2
+    last(codes.undo(visit))
+    assert visit.opened.made.codes[-1].equal(changed.made.codes[-1])
+    last(codes.choose_level(visit, 0))
+    assert (visit.opened.level, visit.opened.place) == (0, None)
+
+
+def test_a_code_is_put_where_it_was_shown_and_a_place_is_of_the_level_that_was(two):
+    tabs, visit = Tabs(two), Visit()
+    made = last(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))[tabs.draw.gallery.made]
+    last(tabs.codes.choose_picture(visit, made, choosing(0)))
+    last(tabs.codes.choose_place(visit, choosing(7, 1)))
+    other = (visit.opened.made.codes[0][0, 1, 2].item() + 1) % 7
+    last(tabs.codes.choose_code(visit, choosing(other, 0, 1, 2)))
+    assert visit.opened.made.codes[0][0, 1, 2] == other and visit.opened[1:3] == (0, (1, 2))
+    last(tabs.codes.choose_place(visit, choosing(8, 1)))
+    assert visit.opened[1:3] == (1, divmod(8, two.levels[1].width))
 
 
 def test_unfinished_pictures_are_not_opened(one):
@@ -91,22 +104,22 @@ def test_unfinished_pictures_are_not_opened(one):
     begun = next(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))
     assert begun[tabs.draw.gallery.made] is None
     with pytest.raises(UserError, match="not finished"):
-        last(tabs.codes.choose_picture(None, choosing(0)))
+        last(tabs.codes.choose_picture(Visit(), None, choosing(0)))
 
 
 def test_events_that_come_after_the_page_has_changed_are_answered_in_words(studio):
-    tabs = Tabs(studio)
+    tabs, visit = Tabs(studio), Visit()
     made = last(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))[tabs.draw.gallery.made]
-    opened = last(tabs.codes.choose_picture(made, choosing(0)))[tabs.codes.opened]
-    coarse = last(tabs.codes.choose_level(opened, 0))[tabs.codes.opened]
+    last(tabs.codes.choose_picture(visit, made, choosing(0)))
+    last(tabs.codes.choose_level(visit, 0))
     beyond = studio.levels[0].places
     for steps, words in (
-        (tabs.codes.choose_picture(made, choosing(3)), "there are 3 pictures now; choose again"),
-        (tabs.codes.choose_picture(made, choosing(-1)), "there are 3 pictures now; choose again"),
-        (tabs.codes.choose_place(coarse, choosing(beyond)), f"there are {beyond} places now"),
-        (tabs.codes.choose_code(coarse, choosing(1)), "choose a place in the map of codes first"),
-        (tabs.codes.redraw(coarse, 4, *CHOICE), "choose a place in the map of codes first"),
-        (tabs.codes.undo(coarse), "there is nothing to undo"),
+        (tabs.codes.choose_picture(visit, made, choosing(3)), "there are 3 pictures now; choose again"),
+        (tabs.codes.choose_picture(visit, made, choosing(-1)), "there are 3 pictures now; choose again"),
+        (tabs.codes.choose_place(visit, choosing(beyond, 0)), f"there are {beyond} places now"),
+        (tabs.codes.redraw(visit, 4, *CHOICE), "choose a place in the map of codes first"),
+        (tabs.codes.undo(visit), "there is nothing to undo"),
+        (tabs.codes.undo(Visit()), "load it anew"),
     ):
         with pytest.raises(UserError, match=words):
             next(steps)  # before anything is shown
@@ -145,8 +158,9 @@ def test_a_picture_is_examined_covered_and_completed(two, tmp_path):
     bits = -two.generator.log2_prob(tuple(of_level.numpy() for of_level in done.codes))
     assert np.allclose(done.bits, bits)
     assert json.dumps(done.settings) and done.settings["completes"].startswith("mine.png")
-    opened = last(tab.open(uploaded, 1))[tab.codes.opened]
-    assert opened.made.settings["class"] == "b"
+    visit = Visit()
+    last(tab.open(visit, uploaded, 1))
+    assert visit.opened.made.settings["class"] == "b"
 
 
 @pytest.mark.parametrize("hidden", ["", "0" * 16 * 24, "1" * 7])
