@@ -78,28 +78,32 @@ class PictureTab:
                     self.gallery = Gallery(studio, "completions")
 
         own, painted = [self.uploaded, label], [self.painter, self.hidden]
-        parts = [self.uploaded, self.examined, self.open_button, self.column, *painted]
-        # One at a time: a large picture takes gigabytes
-        file.upload(spoken(self.upload), [file, label], parts, concurrency_limit=1, **QUIETLY)
-        # Of classes that are chosen faster than measured the last is measured too
-        label.input(spoken(self.examine), own, [self.examined], trigger_mode="always_last", **QUIETLY)
-        codes.on(self.open_button.click, self.open, *own)
-        self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)
-        for name, button in zip((*HALVES, None), covers, strict=True):
-            button.click(spoken(partial(self.cover, name)), [self.uploaded], painted, **QUIETLY)
+        parts = [self.uploaded, self.open_button, self.column, *painted]
         given = [self.uploaded, self.hidden, label, count, seed, *choice]
         begun = complete.click(spoken(self.complete), given, self.gallery.outputs, **QUIETLY)
         complete.click(None, js=TO_GALLERY, **QUIETLY)
         stop.click(None, cancels=[begun], **QUIETLY)
+        # One at a time, since a large picture takes gigabytes, but each: the last is shown last
+        one_by_one = dict(concurrency_limit=1, trigger_mode="multiple", **QUIETLY)
+        read = file.upload(spoken(self.upload), [file], parts, **one_by_one)
+        read.success(self.gallery.nothing, None, self.gallery.outputs, cancels=[begun], **QUIETLY)
+        # In one queue, so that the figures of what is there no longer are not shown last; of classes that are
+        # chosen faster than measured the last is measured too
+        examining = dict(concurrency_id="examine", concurrency_limit=1, **QUIETLY)
+        for event in (label.input, read.success):
+            event(spoken(self.examine), own, [self.examined], trigger_mode="always_last", **examining)
+        codes.on(self.open_button.click, self.open, *own)
+        self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)
+        for name, button in zip((*HALVES, None), covers, strict=True):
+            button.click(spoken(partial(self.cover, name)), [self.uploaded], painted, **QUIETLY)
 
-    def upload(self, file: str, label: int) -> Values:
-        """Look at a visitor's picture."""
+    def upload(self, file: str) -> Values:
+        """Take a visitor's picture."""
         uploaded = read_upload(Path(file).read_bytes(), Path(file).name, self.studio.data)
         return {
             self.uploaded: uploaded,
             self.open_button: gr.update(visible=True),
             self.column: gr.update(visible=True),
-            **self.examine(uploaded, label),
             **self.cover("lower half", uploaded),
         }
 

@@ -15,6 +15,7 @@ from benchmarks.screenshots import app, asked_for, browser, button, elements, mi
 from tests.launch import ROOT
 from vqprior import Generator
 from vqprior.app.studio import Studio
+from vqprior.app.upload import read_upload
 from vqprior.runtime.run_dir import RunDir
 
 pytest.importorskip("gradio")
@@ -380,6 +381,10 @@ def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, genera
         assert settings["hidden"].count("1") >= 16 and (np.diff(arrays["bits"]) >= 0).all()
     cells(page, "completions")[0].click()
     wait_for(lambda: cells(page, "codes"))
+    Image.fromarray(255 - digit).save(tmp_path / "other.png")
+    upload(page, tmp_path / "other.png")
+    wait_for(lambda: "other.png" in page.find_element("id", "examined").text)
+    wait_for(lambda: not cells(page, "completions") and not button(page, "Download npz"))
 
 
 def test_of_classes_chosen_in_a_hurry_the_last_is_measured(held_page, tmp_path, generator):
@@ -393,6 +398,30 @@ def test_of_classes_chosen_in_a_hurry_the_last_is_measured(held_page, tmp_path, 
     choose(held_page, "Its class", "3")
     Held.answers.set()
     wait_for(lambda: f"{-generator.log2_prob(digit, labels=3).item():.1f} bits" in said())
+
+
+def test_of_two_uploads_in_a_hurry_the_second_is_shown_with_the_class_chosen_meanwhile(
+    held_page, tmp_path, generator, monkeypatch
+):
+    from vqprior.app import picture_tab
+
+    def once_it_may(*given):
+        Held.answers.wait(120)
+        return read_upload(*given)
+
+    monkeypatch.setattr(picture_tab, "read_upload", once_it_may)
+    digits = generator.sample(2, seed=5)
+    Held.answers.clear()
+    for name, digit in zip(("first", "second"), digits, strict=True):
+        Image.fromarray(digit[:, :, 0]).save(tmp_path / f"{name}.png")
+        upload(held_page, tmp_path / f"{name}.png")
+        wait_for(lambda name=name: name in held_page.find_element("id", "upload").text)
+        time.sleep(1)  # by then it would have been begun
+    choose(held_page, "Its class", "3")
+    Held.answers.set()
+    expected = f"{-generator.log2_prob(digits[1:], labels=3).item():.1f} bits"
+    said = lambda: held_page.find_element("id", "examined").text
+    wait_for(lambda: "second.png" in said() and expected in said())
 
 
 def test_bad_uploads_are_words_and_the_page_goes_on(page, tmp_path):

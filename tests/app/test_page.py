@@ -148,9 +148,10 @@ def test_two_visitors_who_draw_in_turn_get_their_own(one):
 def test_a_picture_is_examined_covered_and_completed(two, tmp_path):
     tab = Tabs(two).picture
     (tmp_path / "mine.png").write_bytes(png(colour(1, 16, 24)))
-    shown = tab.upload(str(tmp_path / "mine.png"), 1)
+    shown = tab.upload(str(tmp_path / "mine.png"))
     uploaded, hidden = shown[tab.uploaded], shown[tab.hidden]
-    assert "mine.png" in shown[tab.examined] and "PSNR" in shown[tab.examined]
+    said = tab.examine(uploaded, 1)[tab.examined]
+    assert "mine.png" in said and "PSNR" in said
     assert hidden == "0" * 8 * 24 + "1" * 8 * 24 and shown[tab.painter]["square"] == 4
     done = last(tab.complete(uploaded, hidden, NOTHING, 3, 0, *CHOICE))[tab.gallery.made]
     assert (done.images[:, :, :8] == uploaded.image[:, :8]).all() and (done.bits.diff() >= 0).all()
