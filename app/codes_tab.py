@@ -64,8 +64,9 @@ class CodesTab:
                 self.candidates = gr.HTML(js_on_load=CHOOSE, elem_id="candidates")
                 with gr.Row():
                     self.redraw_button = gr.Button("Draw the rest anew", variant="primary", min_width=180)
-                    stop = gr.Button("Stop", min_width=90, scale=0)
-                    self.undo_button = gr.Button("Undo", min_width=90, scale=0)
+                    with gr.Column(min_width=200), gr.Row():  # a row of its own where there is no room
+                        stop = gr.Button("Stop", min_width=90)
+                        self.undo_button = gr.Button("Undo", min_width=90)
                 self.seed = gr.Number(
                     1,
                     label="Seed of the rest",

@@ -82,7 +82,7 @@ def code_map(codes: Tensor, level: Level, chosen: Place | None, number: int) -> 
             f'style="background:{colour};color:{ink}" title="row {row}, column {column}: code {code}" '
             f'aria-label="row {row}, column {column}: code {code}">{text}</button>'
         )
-    style = f"--columns:{width};--rows:{codes.shape[0]}"
+    style = f"--columns:{width};--rows:{codes.shape[0]};--digits:{len(str(level.K - 1))}"
     label = f"{codes.shape[0]} by {width} codes"
     kind = "codes" if width <= NUMBERED else "codes dense"
     group = f'class="{kind}" role="group" aria-label="{label}" style="{style}" data-of="{number}"'

@@ -67,7 +67,7 @@ class PictureTab:
                 with gr.Column(scale=1, min_width=280):
                     self.painter = gr.HTML(html_template=PAINTER, js_on_load=PAINT, elem_id="painter")
                     with gr.Row():
-                        covers = [gr.Button(name, size="sm", min_width=80) for name in (*HALVES, "nothing")]
+                        covers = [gr.Button(name, size="sm", min_width=105) for name in (*HALVES, "nothing")]
                     count = gr.Slider(1, MOST, 12, step=1, precision=0, label="Number of completions")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0)
                     with gr.Row():

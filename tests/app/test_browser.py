@@ -9,13 +9,16 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks.screenshots import app, asked_for, browser, button, elements, missing, press, tab, wait_for
 from tests.launch import ROOT
 from vqprior import Generator
+from vqprior.app import html
 from vqprior.app.studio import Studio
 from vqprior.app.upload import read_upload
+from vqprior.runtime.codes import Level
 from vqprior.runtime.run_dir import RunDir
 
 pytest.importorskip("gradio")
@@ -130,6 +133,17 @@ def page(driver, address):
 def held_page(driver, held_address):
     with opened(driver, held_address) as driver:
         yield driver
+
+
+OUT_OF_SQUARES = """
+document.querySelector("#codes .codes").outerHTML = arguments[0];
+const text = document.createRange();
+return [...document.querySelectorAll("#codes button")].map((one) => {
+  text.selectNodeContents(one);
+  return text.getBoundingClientRect().width - one.getBoundingClientRect().width;
+});
+"""
+"""Of a map in place of that which is shown, by how many pixels each number is wider than its square."""
 
 
 def cells(driver, part: str) -> list:
@@ -463,6 +477,13 @@ def test_a_telephone_needs_no_scrolling_sideways(page):
         for name in ("Codes", "Your picture", "Draw"):
             press(page, tab(page, name))
             assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+        press(page, cells(page, "drawn")[0])
+        wait_for(lambda: cells(page, "codes"))[0].click()
+        wait_for(lambda: button(page, "Draw the rest anew"))
+        lines = [one.location["y"] for one in elements(page, "button") if one.text in ("Stop", "Undo")]
+        assert len(lines) == 2 and lines[0] == lines[1]
+        large = html.code_map(torch.full((16, 16), 8888), Level(9000, 16, 16), None, 0)
+        assert max(page.execute_script(OUT_OF_SQUARES, large)) <= 0
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
