@@ -93,8 +93,9 @@ class CodesTab:
         def in_turn(visit: Visit, *values: Any) -> Iterator[Values]:
             with visit.turn():
                 yield from action(visit, *values)
-                # At its end Gradio shows the last values again, when the next turn may have shown others
-                yield {self.picture: gr.skip()}
+                # At its end Gradio shows the last values again, when the next turn may have shown others; and
+                # once a visitor has gone it forgets only what was written
+                yield {self.visit: visit}
 
         at_once = dict(concurrency_id="codes", concurrency_limit=None)  # one queue begins them in their order
         given = [self.visit, *given]
@@ -103,7 +104,7 @@ class CodesTab:
     @property
     def outputs(self) -> list[Any]:
         """All that changes with the picture that is looked at."""
-        where = [self.nothing, self.column, self.tabs]
+        where = [self.visit, self.nothing, self.column, self.tabs]
         parts = [self.picture, self.level, self.map, self.title, self.candidates, self.seed]
         return [*where, *parts, self.redraw_button, self.undo_button, *self.files.buttons]
 

@@ -27,7 +27,7 @@ class Tabs:
     """The tabs of a page."""
 
     def __init__(self, studio):
-        with gr.Blocks():
+        with gr.Blocks() as self.page:
             tabs = gr.Tabs()
             self.draw = DrawTab(studio)
             self.codes = CodesTab(studio, self.draw.choice, tabs)
@@ -97,6 +97,16 @@ def test_a_code_is_put_where_it_was_shown_and_a_place_is_of_the_level_that_was(t
     assert visit.opened.made.codes[0][0, 1, 2] == other and visit.opened[1:3] == (0, (1, 2))
     last(tabs.codes.choose_place(visit, choosing(8, 1)))
     assert visit.opened[1:3] == (1, divmod(8, two.levels[1].width))
+
+
+def test_each_action_ends_with_nothing_to_show_but_the_visit_which_gradio_then_forgets_in_time(one):
+    tabs, visit = Tabs(one), Visit()
+    made = last(tabs.draw.draw(NOTHING, 1, 1, *CHOICE))[tabs.draw.gallery.made]
+    last(tabs.codes.choose_picture(visit, made, choosing(0)))
+    (stop,) = (one for one in tabs.page.fns.values() if one.name == "as_it_was")
+    shown = [*stop.fn(visit)]
+    assert tabs.codes.picture in shown[0] and shown[-1] == {tabs.codes.visit: visit}
+    assert tabs.codes.visit in stop.outputs
 
 
 def test_unfinished_pictures_are_not_opened(one):
