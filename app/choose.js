@@ -1,4 +1,4 @@
-// Buttons with data-choice: report which one is pressed, move among them by arrow keys, keep the focus when redrawn
+// Buttons with data-choice: report which one is pressed and of what (data-of), move among them by arrow keys, keep the focus when redrawn
 const buttons = () => [...element.querySelectorAll("[data-choice]")];
 let last = null;
 
@@ -6,7 +6,8 @@ element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-choice]");
   if (!button) return;
   last = button.dataset.choice;
-  trigger("choose", { choice: Number(last) });
+  const of = button.closest("[data-of]")?.dataset.of.split(" ").map(Number) ?? [];
+  trigger("choose", { choice: Number(last), of });
 });
 
 element.addEventListener("keydown", (event) => {

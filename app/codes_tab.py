@@ -1,6 +1,7 @@
 """The codes of one picture: look at them, change them, draw the rest anew."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from . import html
 from .made import Made, Place, redrawn
 from .parts import CHOOSE, FRAME, QUIETLY, Downloads, Gallery, Values, spoken, there
 from .studio import Studio, paced
+from .visit import Visit
 
 
 class Opened(NamedTuple):
@@ -43,7 +45,7 @@ class CodesTab:
     """
 
     def __init__(self, studio: Studio, choice: list[Any], tabs: gr.Tabs):
-        self.studio, self.tabs, self.opened = studio, tabs, gr.State()
+        self.studio, self.tabs, self.visit = studio, tabs, gr.State(Visit())
         levels = studio.levels
         self.nothing = gr.Markdown("Choose a picture on another tab to see its codes here.")
         with gr.Column(visible=False) as self.column, gr.Row():
@@ -62,8 +64,9 @@ class CodesTab:
                 self.candidates = gr.HTML(js_on_load=CHOOSE, elem_id="candidates")
                 with gr.Row():
                     self.redraw_button = gr.Button("Draw the rest anew", variant="primary", min_width=180)
-                    stop = gr.Button("Stop", min_width=90, scale=0)
-                    self.undo_button = gr.Button("Undo", min_width=90, scale=0)
+                    with gr.Column(min_width=200), gr.Row():  # a row of its own where there is no room
+                        stop = gr.Button("Stop", min_width=90)
+                        self.undo_button = gr.Button("Undo", min_width=90)
                 self.seed = gr.Number(
                     1,
                     label="Seed of the rest",
@@ -72,102 +75,124 @@ class CodesTab:
                     minimum=0,
                 )
 
-        outputs = self.outputs
-        given = [self.opened, self.seed, *choice]
-        begun = self.redraw_button.click(spoken(self.redraw), given, [*outputs, self.seed], **QUIETLY)
-        # All else reads what is looked at and writes it: one after the other, and in place of what is being
-        # drawn, whose end would be written over it
-        self.in_turn = dict(cancels=[begun], concurrency_id="codes", concurrency_limit=1, **QUIETLY)
-        self.map.choose(spoken(self.choose_place), [self.opened], outputs, **self.in_turn)
-        self.candidates.choose(spoken(self.choose_code), [self.opened], outputs, **self.in_turn)
-        self.level.input(spoken(self.choose_level), [self.opened, self.level], outputs, **self.in_turn)
-        self.undo_button.click(spoken(self.undo), [self.opened], outputs, **self.in_turn)
-        stop.click(spoken(self.as_it_was), [self.opened], outputs, **self.in_turn)
+        self.on(self.map.choose, self.choose_place)
+        self.on(self.candidates.choose, self.choose_code)
+        self.on(self.level.input, self.choose_level, self.level)
+        self.on(self.redraw_button.click, self.redraw, self.seed, *choice)
+        self.on(self.undo_button.click, self.undo)
+        self.on(stop.click, self.as_it_was)
+
+    def on(self, event: Callable, action: Callable[..., Iterator[Values]], *given: Any) -> None:
+        """Have an event do something with what is looked at: in turn, and in place of what is being drawn.
+
+        Args:
+            action: takes a `Visit`, and what `given` holds.
+        """
+
+        @wraps(action)
+        def in_turn(visit: Visit, *values: Any) -> Iterator[Values]:
+            with visit.turn():
+                yield from action(visit, *values)
+                # At its end Gradio shows the last values again, when the next turn may have shown others; and
+                # once a visitor has gone it forgets only what was written
+                yield {self.visit: visit}
+
+        at_once = dict(concurrency_id="codes", concurrency_limit=None)  # one queue begins them in their order
+        given = [self.visit, *given]
+        event(spoken(in_turn), given, self.outputs, trigger_mode="multiple", **at_once, **QUIETLY)
 
     @property
     def outputs(self) -> list[Any]:
         """All that changes with the picture that is looked at."""
-        where = [self.opened, self.nothing, self.column, self.tabs]
-        parts = [self.picture, self.level, self.map, self.title, self.candidates]
+        where = [self.visit, self.nothing, self.column, self.tabs]
+        parts = [self.picture, self.level, self.map, self.title, self.candidates, self.seed]
         return [*where, *parts, self.redraw_button, self.undo_button, *self.files.buttons]
 
     def opens(self, gallery: Gallery) -> None:
         """Choosing a picture of a gallery opens it here."""
-        gallery.pictures.choose(spoken(self.choose_picture), [gallery.made], self.outputs, **self.in_turn)
+        self.on(gallery.pictures.choose, self.choose_picture, gallery.made)
 
-    def choose_picture(self, made: Made | None, event: gr.EventData) -> Iterator[Values]:
+    def choose_picture(self, visit: Visit, made: Made | None, event: gr.EventData) -> Iterator[Values]:
         """Look at one of several pictures."""
         if made is None:
             raise UserError("these pictures are not finished; draw them to the end")
-        yield from self.open(made.one(one_of(len(made.images), event, "pictures")))
+        yield from self.open(visit, made.one(one_of(len(made.images), event, "pictures")))
 
-    def open(self, made: Made) -> Iterator[Values]:
+    def open(self, visit: Visit, made: Made) -> Iterator[Values]:
         """Look at a picture."""
-        for values in self._show(Opened(made, len(self.studio.levels) - 1, None, ())):
+        for values in self._show(visit, Opened(made, len(self.studio.levels) - 1, None, ())):
             yield {**values, self.tabs: gr.update(selected="codes")}
 
-    def choose_place(self, opened: Opened | None, event: gr.EventData) -> Iterator[Values]:
+    def choose_place(self, visit: Visit, event: gr.EventData) -> Iterator[Values]:
         """Ask which codes could stand at a place."""
-        opened = there(opened)
-        level = self.studio.levels[opened.level]
-        place = divmod(one_of(level.places, event, "places"), level.width)
-        yield from self._show(opened._replace(place=place))
+        level = event.of[0]  # whose map was clicked: the next one may not have been shown yet
+        of_level = self.studio.levels[level]
+        place = divmod(one_of(of_level.places, event, "places"), of_level.width)
+        yield from self._show(visit, there(visit.opened)._replace(level=level, place=place))
 
-    def choose_code(self, opened: Opened | None, event: gr.EventData) -> Iterator[Values]:
-        """Put a code at the place."""
-        made, level, place, past = there(opened).placed()
-        changed = self.studio.with_code(made, level, place, int(event.choice))
-        yield from self._show(Opened(changed, level, place, (*past, made)))
+    def choose_code(self, visit: Visit, event: gr.EventData) -> Iterator[Values]:
+        """Put a code at the place for which it was shown."""
+        made, *_, past = there(visit.opened)
+        level, *place = event.of
+        if made.codes[level][0, *place] != event.choice:
+            made, past = self.studio.with_code(made, level, place, int(event.choice)), (*past, made)
+        yield from self._show(visit, Opened(made, level, tuple(place), past))
 
-    def choose_level(self, opened: Opened | None, level: int) -> Iterator[Values]:
+    def choose_level(self, visit: Visit, level: int) -> Iterator[Values]:
         """Look at another level's codes."""
-        yield from self._show(there(opened)._replace(level=level, place=None))
+        yield from self._show(visit, there(visit.opened)._replace(level=level, place=None))
 
-    def undo(self, opened: Opened | None) -> Iterator[Values]:
+    def undo(self, visit: Visit) -> Iterator[Values]:
         """Take the last change back."""
-        opened = there(opened)
+        opened = there(visit.opened)
         if not opened.past:
             raise UserError("there is nothing to undo: this is the picture as it was opened")
         *past, made = opened.past
-        yield from self._show(opened._replace(made=made, past=tuple(past)))
+        yield from self._show(visit, opened._replace(made=made, past=tuple(past)))
 
-    def redraw(self, opened: Opened | None, seed: float, *choice: Any) -> Iterator[Values]:
+    def redraw(self, visit: Visit, seed: float, *choice: Any) -> Iterator[Values]:
         """Draw all codes after the place anew."""
-        made, level, place, past = there(opened).placed()
+        opened = there(visit.opened).placed()
+        made, level, place, past = opened
         sampling = self.studio.sampling(seed, *choice, told=self.studio.class_of(made) is not None)
+        steps = visit.until_waited_for(self.studio.redraw(made, level, place, sampling))
         codes: Codes = ()
-        for codes in paced(self.studio.redraw(made, level, place, sampling), FRAME):
+        for codes in paced(steps, FRAME):
             yield {self.picture: html.marked(self.studio.so_far(codes)[0], None)}
+        if visit.is_waited_for:
+            yield from self._show(visit, opened)
+            return
         changed = self.studio.made(codes, made.labels, redrawn(made, level, place, sampling))
-        for values in self._show(Opened(changed, level, place, (*past, made))):
+        for values in self._show(visit, Opened(changed, level, place, (*past, made))):
             yield {**values, self.seed: sampling.seed + 1}
 
-    def as_it_was(self, opened: Opened | None) -> Iterator[Values]:
+    def as_it_was(self, visit: Visit) -> Iterator[Values]:
         """Look again at the picture that was being drawn anew."""
-        yield from self._show(there(opened))
+        yield from self._show(visit, there(visit.opened))
 
-    def _show(self, opened: Opened) -> Iterator[Values]:
-        """All parts as they are for a picture, a level and a place."""
+    def _show(self, visit: Visit, opened: Opened) -> Iterator[Values]:
+        """All parts as they are for a picture, a level and a place, which are what is looked at from now
+        on."""
         made, level, place, past = opened
         codes, of_level = made.codes[level][0], self.studio.levels[level]
         title = "Choose a place in the map: here is then said which codes could stand there."
         candidates, square = "", None
         if place is not None:
             found = self.studio.candidates(made, level, place)
-            candidates = html.candidates(found, codes[place].item())
+            candidates = html.candidates(found, codes[place].item(), (level, *place))
             square = self.studio.square(level, place, made.images.shape[2:])
             title = (
                 f"**Row {place[0]}, column {place[1]}**: what the prior expects there, given all codes "
                 "before it. Choose one to put it there."
             )
+        visit.opened = opened
         with TemporaryDirectory() as folder:
             yield {
-                self.opened: opened,
                 self.nothing: gr.update(visible=False),
                 self.column: gr.update(visible=True),
                 self.picture: html.marked(made.images[0], square) + self._facts(made),
                 self.level: level,
-                self.map: html.code_map(codes, of_level, place),
+                self.map: html.code_map(codes, of_level, place, level),
                 self.title: title,
                 self.candidates: candidates,
                 self.redraw_button: gr.update(interactive=place is not None),

@@ -1,7 +1,8 @@
 """The parts of the page that Gradio has no component for, as text: pictures to choose from, maps of codes.
 
-Whatever can be chosen is a button with its number in data-choice; choose.js reports it, and moves by arrow
-keys. Names of classes and files are a stranger's: everything is escaped.
+Whatever can be chosen is a button with its number in data-choice; choose.js reports it, and the numbers in
+data-of, which say what it is one of; and it moves by arrow keys. Names of classes and files are a stranger's:
+everything is escaped.
 """
 
 import base64
@@ -63,8 +64,8 @@ def pictures(images: Tensor, captions: Sequence[str]) -> str:
     return f'<div class="cells" role="group" aria-label="pictures">{cells}</div>'
 
 
-def code_map(codes: Tensor, level: Level, chosen: Place | None) -> str:
-    """The codes [h, w] of one level in colours, each to choose; the chosen one is marked."""
+def code_map(codes: Tensor, level: Level, chosen: Place | None, number: int) -> str:
+    """The codes [h, w] of the level of this number in colours, each to choose; the chosen one is marked."""
     palette, width = colours(level.K), codes.shape[1]
     bright = palette[codes].float() @ BRIGHTNESS > 140  # [h, w]
     at = None if chosen is None else chosen[0] * width + chosen[1]
@@ -81,14 +82,19 @@ def code_map(codes: Tensor, level: Level, chosen: Place | None) -> str:
             f'style="background:{colour};color:{ink}" title="row {row}, column {column}: code {code}" '
             f'aria-label="row {row}, column {column}: code {code}">{text}</button>'
         )
-    style = f"--columns:{width};--rows:{codes.shape[0]}"
+    style = f"--columns:{width};--rows:{codes.shape[0]};--digits:{len(str(level.K - 1))}"
     label = f"{codes.shape[0]} by {width} codes"
     kind = "codes" if width <= NUMBERED else "codes dense"
-    return f'<div class="{kind}" role="group" aria-label="{label}" style="{style}">{"".join(cells)}</div>'
+    group = f'class="{kind}" role="group" aria-label="{label}" style="{style}" data-of="{number}"'
+    return f"<div {group}>{''.join(cells)}</div>"
 
 
-def candidates(found: Sequence[Candidate], current: int) -> str:
-    """Codes that could stand at a place: each with its probability and the picture that it would give."""
+def candidates(found: Sequence[Candidate], current: int, of: tuple[int, ...]) -> str:
+    """Codes that could stand at a place: each with its probability and the picture that it would give.
+
+    Args:
+        of: the number of the level, the row and the column.
+    """
     cells = "".join(
         f'<button type="button" class="cell" data-choice="{one.code}" '
         f'aria-pressed="{"true" if one.code == current else "false"}" '
@@ -96,7 +102,8 @@ def candidates(found: Sequence[Candidate], current: int) -> str:
         f"<span>code {one.code}<br><b>{_percent(one.p)}</b></span></button>"
         for one in found
     )
-    return f'<div class="cells small" role="group" aria-label="codes for this place">{cells}</div>'
+    group = f'role="group" aria-label="codes for this place" data-of="{" ".join(map(str, of))}"'
+    return f'<div class="cells small" {group}>{cells}</div>'
 
 
 def _percent(p: float) -> str:

@@ -126,15 +126,18 @@ class Gallery:
 
     def __init__(self, studio: Studio, name: str, hint: str = ""):
         self.studio, self.made = studio, gr.State()
-        self.pictures = gr.HTML(
-            hint and f'<p class="hint">{hint}</p>', js_on_load=CHOOSE, elem_id=name, elem_classes="gallery"
-        )
+        hint = hint and f'<p class="hint">{hint}</p>'
+        self.pictures = gr.HTML(hint, js_on_load=CHOOSE, elem_id=name, elem_classes="gallery")
         self.files = Downloads(studio)
 
     @property
     def outputs(self) -> list[Any]:
         """All that `appear` changes."""
         return [self.pictures, self.made, *self.files.buttons]
+
+    def nothing(self) -> Values:
+        """No pictures."""
+        return {self.pictures: "", self.made: None, **self.files.hidden()}
 
     def appear(
         self,
@@ -147,7 +150,7 @@ class Gallery:
         """So many pictures while they are drawn, then as they are."""
         captions = self._captions(labels, count)
         empty = html.pictures(self.studio.nothing_yet(count), captions)
-        yield {self.pictures: empty, self.made: None, **self.files.hidden()}  # no choice before they are done
+        yield {**self.nothing(), self.pictures: empty}  # no choice before they are done
         codes: Codes = ()
         for codes in paced(steps, FRAME):
             yield {self.pictures: html.pictures(self.studio.so_far(codes), captions)}

@@ -30,6 +30,7 @@ from .parts import (
 )
 from .studio import MOST, Studio
 from .upload import Upload, read_upload
+from .visit import Visit
 
 HINT = "Upload a picture: its codes, what they give back, and what they cost under the prior."
 SETTINGS = "Its class is the one above; temperature, top-p and guidance are those of the tab Draw."
@@ -66,7 +67,7 @@ class PictureTab:
                 with gr.Column(scale=1, min_width=280):
                     self.painter = gr.HTML(html_template=PAINTER, js_on_load=PAINT, elem_id="painter")
                     with gr.Row():
-                        covers = [gr.Button(name, size="sm", min_width=80) for name in (*HALVES, "nothing")]
+                        covers = [gr.Button(name, size="sm", min_width=105) for name in (*HALVES, "nothing")]
                     count = gr.Slider(1, MOST, 12, step=1, precision=0, label="Number of completions")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0)
                     with gr.Row():
@@ -77,28 +78,32 @@ class PictureTab:
                     self.gallery = Gallery(studio, "completions")
 
         own, painted = [self.uploaded, label], [self.painter, self.hidden]
-        parts = [self.uploaded, self.examined, self.open_button, self.column, *painted]
-        # One at a time: a large picture takes gigabytes
-        file.upload(spoken(self.upload), [file, label], parts, concurrency_limit=1, **QUIETLY)
-        # Of classes that are chosen faster than measured the last is measured too
-        label.input(spoken(self.examine), own, [self.examined], trigger_mode="always_last", **QUIETLY)
-        self.open_button.click(spoken(self.open), own, codes.outputs, **codes.in_turn)
-        self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)
-        for name, button in zip((*HALVES, None), covers, strict=True):
-            button.click(spoken(partial(self.cover, name)), [self.uploaded], painted, **QUIETLY)
+        parts = [self.uploaded, self.open_button, self.column, *painted]
         given = [self.uploaded, self.hidden, label, count, seed, *choice]
         begun = complete.click(spoken(self.complete), given, self.gallery.outputs, **QUIETLY)
         complete.click(None, js=TO_GALLERY, **QUIETLY)
         stop.click(None, cancels=[begun], **QUIETLY)
+        # One at a time, since a large picture takes gigabytes, but each: the last is shown last
+        one_by_one = dict(concurrency_limit=1, trigger_mode="multiple", **QUIETLY)
+        read = file.upload(spoken(self.upload), [file], parts, **one_by_one)
+        read.success(self.gallery.nothing, None, self.gallery.outputs, cancels=[begun], **QUIETLY)
+        # In one queue, so that the figures of what is there no longer are not shown last; of classes that are
+        # chosen faster than measured the last is measured too
+        examining = dict(concurrency_id="examine", concurrency_limit=1, **QUIETLY)
+        for event in (label.input, read.success):
+            event(spoken(self.examine), own, [self.examined], trigger_mode="always_last", **examining)
+        codes.on(self.open_button.click, self.open, *own)
+        self.painter.paint(_hidden, None, [self.hidden], queue=False, **QUIETLY)
+        for name, button in zip((*HALVES, None), covers, strict=True):
+            button.click(spoken(partial(self.cover, name)), [self.uploaded], painted, **QUIETLY)
 
-    def upload(self, file: str, label: int) -> Values:
-        """Look at a visitor's picture."""
+    def upload(self, file: str) -> Values:
+        """Take a visitor's picture."""
         uploaded = read_upload(Path(file).read_bytes(), Path(file).name, self.studio.data)
         return {
             self.uploaded: uploaded,
             self.open_button: gr.update(visible=True),
             self.column: gr.update(visible=True),
-            **self.examine(uploaded, label),
             **self.cover("lower half", uploaded),
         }
 
@@ -109,9 +114,9 @@ class PictureTab:
         found = self.studio.examine(uploaded.image, chosen(label))
         return {self.examined: html.examined(uploaded, found, self.studio.levels)}
 
-    def open(self, uploaded: Upload | None, label: int) -> Iterator[Values]:
+    def open(self, visit: Visit, uploaded: Upload | None, label: int) -> Iterator[Values]:
         """Look at its codes."""
-        yield from self.codes.open(self.studio.examine(there(uploaded).image, chosen(label)).made)
+        yield from self.codes.open(visit, self.studio.examine(there(uploaded).image, chosen(label)).made)
 
     def cover(self, name: Half | None, uploaded: Upload | None) -> Values:
         """Hide half of the picture, or nothing."""

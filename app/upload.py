@@ -28,7 +28,7 @@ def read_upload(content: bytes, name: str, data: Data) -> Upload:
     """A visitor's file as the networks see pictures, cut and resized like the run's.
 
     Raises:
-        UserError: it is empty, damaged, no picture of such a format or too large.
+        UserError: it is empty, damaged, no picture of such a format or too large, or as `prepared`.
     """
     heif_is_there()
     Image.init()
@@ -39,7 +39,11 @@ def read_upload(content: bytes, name: str, data: Data) -> Upload:
             f"{name} has {found.width:,} x {found.height:,} pixels; {PIXELS:,} in all are the most that "
             "this page reads: make it smaller first"
         )
-    image = prepared(decode(content, name, least=least_size(data), formats=formats), data)
+    photo = decode(content, name, least=least_size(data), formats=formats)
+    try:
+        image = prepared(photo, data)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
     words = [f"{name}: {found.format}, {found.width:,} x {found.height:,} pixels of {found.kind}"]
     height, width = data.size
     if (found.height, found.width) != data.size:

@@ -29,6 +29,8 @@ def prepare(decoded: Decoded, data: Data) -> np.ndarray:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")  # transparent becomes white
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode == "LAB":  # which Pillow converts to RGB alone
+        image = image.convert("RGB")
     if image.mode != mode:  # converting to the same mode copies, a tenth of the time for a large PNG
         image = image.convert(mode)
     pixels = placed(image, data)

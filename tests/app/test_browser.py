@@ -9,12 +9,16 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks.screenshots import app, asked_for, browser, button, elements, missing, press, tab, wait_for
 from tests.launch import ROOT
 from vqprior import Generator
+from vqprior.app import html
 from vqprior.app.studio import Studio
+from vqprior.app.upload import read_upload
+from vqprior.runtime.codes import Level
 from vqprior.runtime.run_dir import RunDir
 
 pytest.importorskip("gradio")
@@ -62,7 +66,8 @@ class Held(Studio):
     def redraw(self, *given):
         for codes in super().redraw(*given):
             yield codes
-            self.go_on.wait(120)
+            while not self.go_on.wait(0.1):
+                yield codes
 
     def candidates(self, *given):
         self.answers.wait(120)
@@ -128,6 +133,17 @@ def page(driver, address):
 def held_page(driver, held_address):
     with opened(driver, held_address) as driver:
         yield driver
+
+
+OUT_OF_SQUARES = """
+document.querySelector("#codes .codes").outerHTML = arguments[0];
+const text = document.createRange();
+return [...document.querySelectorAll("#codes button")].map((one) => {
+  text.selectNodeContents(one);
+  return text.getBoundingClientRect().width - one.getBoundingClientRect().width;
+});
+"""
+"""Of a map in place of that which is shown, by how many pixels each number is wider than its square."""
 
 
 def cells(driver, part: str) -> list:
@@ -296,6 +312,62 @@ def test_a_code_that_is_changed_stays_changed_where_a_place_is_chosen_before_it_
     assert button(held_page, "Undo")
 
 
+def test_the_rest_is_drawn_anew_after_a_change_that_is_still_computed(held_page):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    other = wait_for(lambda: cells(held_page, "candidates"))[-1]
+    numbers = lambda: [one.text for one in cells(held_page, "codes")]
+    codes, code = numbers(), other.get_attribute("data-choice")
+    Held.answers.clear()
+    Held.go_on.set()
+    press(held_page, other)
+    press(held_page, button(held_page, "Draw the rest anew"))
+    time.sleep(1)  # by then it would have been begun
+    Held.answers.set()
+    wait_for(lambda: numbers()[:9] == [*codes[:8], code] and numbers()[9:] != codes[9:])
+    for expected in ([*codes[:8], code, *codes[9:]], codes):
+        press(held_page, button(held_page, "Undo"))
+        wait_for(lambda expected=expected: numbers() == expected)
+
+
+def test_what_is_pressed_in_a_hurry_is_done(held_page):
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    wait_for(lambda: cells(held_page, "candidates"))
+    numbers = lambda: [one.text for one in cells(held_page, "codes")]
+    codes = numbers()
+    for number in (-1, -2):
+        other = cells(held_page, "candidates")[number]
+        code = other.get_attribute("data-choice")
+        press(held_page, other)
+        wait_for(lambda code=code: numbers()[8] == code)
+    Held.answers.clear()
+    for _ in range(2):
+        press(held_page, button(held_page, "Undo"))
+    Held.answers.set()
+    wait_for(lambda: numbers() == codes)
+
+
+def test_no_visitor_waits_for_the_changes_of_another(held_page, held_address):
+    first = held_page.current_window_handle
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    Held.answers.clear()
+    wait_for(lambda: cells(held_page, "codes"))[8].click()
+    held_page.switch_to.new_window("tab")
+    try:
+        held_page.get(held_address)
+        wait_for(lambda: button(held_page, "Draw"))
+        draw(held_page, 1, 0)
+        press(held_page, cells(held_page, "drawn")[0])
+        wait_for(lambda: cells(held_page, "codes"))
+    finally:
+        held_page.close()
+        held_page.switch_to.window(first)
+
+
 def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, generator):
     from selenium.webdriver.common.keys import Keys
 
@@ -323,6 +395,10 @@ def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, genera
         assert settings["hidden"].count("1") >= 16 and (np.diff(arrays["bits"]) >= 0).all()
     cells(page, "completions")[0].click()
     wait_for(lambda: cells(page, "codes"))
+    Image.fromarray(255 - digit).save(tmp_path / "other.png")
+    upload(page, tmp_path / "other.png")
+    wait_for(lambda: "other.png" in page.find_element("id", "examined").text)
+    wait_for(lambda: not cells(page, "completions") and not button(page, "Download npz"))
 
 
 def test_of_classes_chosen_in_a_hurry_the_last_is_measured(held_page, tmp_path, generator):
@@ -336,6 +412,30 @@ def test_of_classes_chosen_in_a_hurry_the_last_is_measured(held_page, tmp_path, 
     choose(held_page, "Its class", "3")
     Held.answers.set()
     wait_for(lambda: f"{-generator.log2_prob(digit, labels=3).item():.1f} bits" in said())
+
+
+def test_of_two_uploads_in_a_hurry_the_second_is_shown_with_the_class_chosen_meanwhile(
+    held_page, tmp_path, generator, monkeypatch
+):
+    from vqprior.app import picture_tab
+
+    def once_it_may(*given):
+        Held.answers.wait(120)
+        return read_upload(*given)
+
+    monkeypatch.setattr(picture_tab, "read_upload", once_it_may)
+    digits = generator.sample(2, seed=5)
+    Held.answers.clear()
+    for name, digit in zip(("first", "second"), digits, strict=True):
+        Image.fromarray(digit[:, :, 0]).save(tmp_path / f"{name}.png")
+        upload(held_page, tmp_path / f"{name}.png")
+        wait_for(lambda name=name: name in held_page.find_element("id", "upload").text)
+        time.sleep(1)  # by then it would have been begun
+    choose(held_page, "Its class", "3")
+    Held.answers.set()
+    expected = f"{-generator.log2_prob(digits[1:], labels=3).item():.1f} bits"
+    said = lambda: held_page.find_element("id", "examined").text
+    wait_for(lambda: "second.png" in said() and expected in said())
 
 
 def test_bad_uploads_are_words_and_the_page_goes_on(page, tmp_path):
@@ -377,6 +477,13 @@ def test_a_telephone_needs_no_scrolling_sideways(page):
         for name in ("Codes", "Your picture", "Draw"):
             press(page, tab(page, name))
             assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+        press(page, cells(page, "drawn")[0])
+        wait_for(lambda: cells(page, "codes"))[0].click()
+        wait_for(lambda: button(page, "Draw the rest anew"))
+        lines = [one.location["y"] for one in elements(page, "button") if one.text in ("Stop", "Undo")]
+        assert len(lines) == 2 and lines[0] == lines[1]
+        large = html.code_map(torch.full((16, 16), 8888), Level(9000, 16, 16), None, 0)
+        assert max(page.execute_script(OUT_OF_SQUARES, large)) <= 0
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

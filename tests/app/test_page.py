@@ -17,6 +17,7 @@ from vqprior.app.draw_tab import DrawTab  # noqa: E402
 from vqprior.app.page import build  # noqa: E402
 from vqprior.app.parts import NOTHING, spoken, uploads_alone  # noqa: E402
 from vqprior.app.picture_tab import PictureTab, mask_of  # noqa: E402
+from vqprior.app.visit import Visit  # noqa: E402
 from vqprior.configs.errors import UserError  # noqa: E402
 
 CHOICE = (1.0, 1.0, 1.0, "auto")
@@ -26,7 +27,7 @@ class Tabs:
     """The tabs of a page."""
 
     def __init__(self, studio):
-        with gr.Blocks():
+        with gr.Blocks() as self.page:
             tabs = gr.Tabs()
             self.draw = DrawTab(studio)
             self.codes = CodesTab(studio, self.draw.choice, tabs)
@@ -34,9 +35,9 @@ class Tabs:
                 self.picture = PictureTab(studio, self.draw.choice, self.codes)
 
 
-def choosing(number: int) -> SimpleNamespace:
+def choosing(number: int, *of: int) -> SimpleNamespace:
     """What a click on a button reports."""
-    return SimpleNamespace(choice=number)
+    return SimpleNamespace(choice=number, of=[*of])
 
 
 def last(steps) -> dict:
@@ -63,27 +64,49 @@ def test_the_page_of_every_kind_of_run_is_built(studio):
 
 
 def test_draw_open_change_redraw_undo(studio):
-    tabs = Tabs(studio)
+    tabs, visit = Tabs(studio), Visit()
+    codes, level = tabs.codes, len(studio.levels) - 1
     gallery = last(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))
     made = gallery[tabs.draw.gallery.made]
     assert gallery[tabs.draw.gallery.pictures].count("data-choice") == 3
-    opened = last(tabs.codes.choose_picture(made, choosing(2)))[tabs.codes.opened]
-    assert opened.made.images.equal(made.images[2:]) and opened.place is None
-    place = last(tabs.codes.choose_place(opened, choosing(7)))
-    width = studio.levels[-1].width
-    assert (
-        place[tabs.codes.opened].place == divmod(7, width) and "data-choice" in place[tabs.codes.candidates]
-    )
-    opened = place[tabs.codes.opened]
-    there = opened.made.codes[-1][0, *opened.place].item()
-    changed = last(tabs.codes.choose_code(opened, choosing((there + 1) % 7)))[tabs.codes.opened]
-    assert changed.made.codes[-1][0, *opened.place] == (there + 1) % 7
-    redrawn = last(tabs.codes.redraw(changed, 4, *CHOICE))
-    assert redrawn[tabs.codes.seed] == 5 and len(redrawn[tabs.codes.opened].past) == 2
-    undone = last(tabs.codes.undo(redrawn[tabs.codes.opened]))[tabs.codes.opened]
-    assert undone.made.codes[-1].equal(changed.made.codes[-1])
-    coarse = last(tabs.codes.choose_level(undone, 0))[tabs.codes.opened]
-    assert (coarse.level, coarse.place) == (0, None)
+    last(codes.choose_picture(visit, made, choosing(2)))
+    assert visit.opened.made.images.equal(made.images[2:]) and visit.opened.place is None
+    place = divmod(7, studio.levels[-1].width)
+    assert "data-choice" in last(codes.choose_place(visit, choosing(7, level)))[codes.candidates]
+    assert visit.opened.place == place
+    there = visit.opened.made.codes[-1][0, *place].item()
+    last(codes.choose_code(visit, choosing(there, level, *place)))
+    assert not visit.opened.past  # nothing has changed
+    last(codes.choose_code(visit, choosing((there + 1) % 7, level, *place)))
+    changed = visit.opened
+    assert changed.made.codes[-1][0, *place] == (there + 1) % 7
+    assert last(codes.redraw(visit, 4, *CHOICE))[codes.seed] == 5 and len(visit.opened.past) == 2
+    last(codes.undo(visit))
+    assert visit.opened.made.codes[-1].equal(changed.made.codes[-1])
+    last(codes.choose_level(visit, 0))
+    assert (visit.opened.level, visit.opened.place) == (0, None)
+
+
+def test_a_code_is_put_where_it_was_shown_and_a_place_is_of_the_level_that_was(two):
+    tabs, visit = Tabs(two), Visit()
+    made = last(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))[tabs.draw.gallery.made]
+    last(tabs.codes.choose_picture(visit, made, choosing(0)))
+    last(tabs.codes.choose_place(visit, choosing(7, 1)))
+    other = (visit.opened.made.codes[0][0, 1, 2].item() + 1) % 7
+    last(tabs.codes.choose_code(visit, choosing(other, 0, 1, 2)))
+    assert visit.opened.made.codes[0][0, 1, 2] == other and visit.opened[1:3] == (0, (1, 2))
+    last(tabs.codes.choose_place(visit, choosing(8, 1)))
+    assert visit.opened[1:3] == (1, divmod(8, two.levels[1].width))
+
+
+def test_each_action_ends_with_nothing_to_show_but_the_visit_which_gradio_then_forgets_in_time(one):
+    tabs, visit = Tabs(one), Visit()
+    made = last(tabs.draw.draw(NOTHING, 1, 1, *CHOICE))[tabs.draw.gallery.made]
+    last(tabs.codes.choose_picture(visit, made, choosing(0)))
+    (stop,) = (one for one in tabs.page.fns.values() if one.name == "as_it_was")
+    shown = [*stop.fn(visit)]
+    assert tabs.codes.picture in shown[0] and shown[-1] == {tabs.codes.visit: visit}
+    assert tabs.codes.visit in stop.outputs
 
 
 def test_unfinished_pictures_are_not_opened(one):
@@ -91,22 +114,22 @@ def test_unfinished_pictures_are_not_opened(one):
     begun = next(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))
     assert begun[tabs.draw.gallery.made] is None
     with pytest.raises(UserError, match="not finished"):
-        last(tabs.codes.choose_picture(None, choosing(0)))
+        last(tabs.codes.choose_picture(Visit(), None, choosing(0)))
 
 
 def test_events_that_come_after_the_page_has_changed_are_answered_in_words(studio):
-    tabs = Tabs(studio)
+    tabs, visit = Tabs(studio), Visit()
     made = last(tabs.draw.draw(NOTHING, 3, 1, *CHOICE))[tabs.draw.gallery.made]
-    opened = last(tabs.codes.choose_picture(made, choosing(0)))[tabs.codes.opened]
-    coarse = last(tabs.codes.choose_level(opened, 0))[tabs.codes.opened]
+    last(tabs.codes.choose_picture(visit, made, choosing(0)))
+    last(tabs.codes.choose_level(visit, 0))
     beyond = studio.levels[0].places
     for steps, words in (
-        (tabs.codes.choose_picture(made, choosing(3)), "there are 3 pictures now; choose again"),
-        (tabs.codes.choose_picture(made, choosing(-1)), "there are 3 pictures now; choose again"),
-        (tabs.codes.choose_place(coarse, choosing(beyond)), f"there are {beyond} places now"),
-        (tabs.codes.choose_code(coarse, choosing(1)), "choose a place in the map of codes first"),
-        (tabs.codes.redraw(coarse, 4, *CHOICE), "choose a place in the map of codes first"),
-        (tabs.codes.undo(coarse), "there is nothing to undo"),
+        (tabs.codes.choose_picture(visit, made, choosing(3)), "there are 3 pictures now; choose again"),
+        (tabs.codes.choose_picture(visit, made, choosing(-1)), "there are 3 pictures now; choose again"),
+        (tabs.codes.choose_place(visit, choosing(beyond, 0)), f"there are {beyond} places now"),
+        (tabs.codes.redraw(visit, 4, *CHOICE), "choose a place in the map of codes first"),
+        (tabs.codes.undo(visit), "there is nothing to undo"),
+        (tabs.codes.undo(Visit()), "load it anew"),
     ):
         with pytest.raises(UserError, match=words):
             next(steps)  # before anything is shown
@@ -135,9 +158,10 @@ def test_two_visitors_who_draw_in_turn_get_their_own(one):
 def test_a_picture_is_examined_covered_and_completed(two, tmp_path):
     tab = Tabs(two).picture
     (tmp_path / "mine.png").write_bytes(png(colour(1, 16, 24)))
-    shown = tab.upload(str(tmp_path / "mine.png"), 1)
+    shown = tab.upload(str(tmp_path / "mine.png"))
     uploaded, hidden = shown[tab.uploaded], shown[tab.hidden]
-    assert "mine.png" in shown[tab.examined] and "PSNR" in shown[tab.examined]
+    said = tab.examine(uploaded, 1)[tab.examined]
+    assert "mine.png" in said and "PSNR" in said
     assert hidden == "0" * 8 * 24 + "1" * 8 * 24 and shown[tab.painter]["square"] == 4
     done = last(tab.complete(uploaded, hidden, NOTHING, 3, 0, *CHOICE))[tab.gallery.made]
     assert (done.images[:, :, :8] == uploaded.image[:, :8]).all() and (done.bits.diff() >= 0).all()
@@ -145,8 +169,9 @@ def test_a_picture_is_examined_covered_and_completed(two, tmp_path):
     bits = -two.generator.log2_prob(tuple(of_level.numpy() for of_level in done.codes))
     assert np.allclose(done.bits, bits)
     assert json.dumps(done.settings) and done.settings["completes"].startswith("mine.png")
-    opened = last(tab.open(uploaded, 1))[tab.codes.opened]
-    assert opened.made.settings["class"] == "b"
+    visit = Visit()
+    last(tab.open(visit, uploaded, 1))
+    assert visit.opened.made.settings["class"] == "b"
 
 
 @pytest.mark.parametrize("hidden", ["", "0" * 16 * 24, "1" * 7])

@@ -175,6 +175,8 @@ def test_uploads_are_read_or_refused_in_words(one, monkeypatch):
     assert np.array_equal(animated.image.permute(1, 2, 0), frames[0])
     deep = Image.fromarray((np.arange(16 * 24).reshape(16, 24) * 100).astype(np.uint16))
     assert "16 bits" in read_upload(png(deep), "scan.png", one.data).about
+    with pytest.raises(UserError, match=r"blank\.png: pictures of more than 8 bits have no range"):
+        read_upload(png(Image.new("I;16", (16, 24))), "blank.png", one.data)
     refused = {
         "empty": b"",
         "not a picture": b"Dear editor, this is no picture",

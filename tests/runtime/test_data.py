@@ -60,7 +60,7 @@ def test_labels_can_be_left_out(pictures):
     assert data.label_names == () and data.test.labels is None
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "I;16"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_kind_of_picture_becomes_uint8(mode, channels):
     if mode == "I;16":

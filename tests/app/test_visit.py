@@ -1,0 +1,68 @@
+"""Whose turn it is."""
+
+import time
+from copy import deepcopy
+from threading import Thread
+
+from vqprior.app.visit import Visit
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_turns_of_a_visitor_come_in_the_order_in_which_they_were_taken_and_never_two_at_once():
+    visit, done = Visit(), []
+
+    def act(number: int) -> None:
+        with visit.turn():
+            done.append(("begun", number))
+            time.sleep(0.01)
+            done.append(("ended", number))
+
+    threads = [Thread(target=act, args=(number,)) for number in range(8)]
+    with visit.turn():
+        for number, thread in enumerate(threads):
+            thread.start()
+            wait_for(lambda number=number: visit._taken == number + 2)
+        assert done == []
+    for thread in threads:
+        thread.join()
+    assert done == [(what, number) for number in range(8) for what in ("begun", "ended")]
+
+
+def test_steps_end_where_the_visitor_begins_something_else():
+    visit, taken = Visit(), []
+    thread = Thread(target=lambda: visit.turn().__enter__())
+    with visit.turn():
+        for step in visit.until_waited_for(iter(range(10))):
+            taken.append(step)
+            if step == 3:
+                thread.start()
+                wait_for(lambda: visit.is_waited_for)
+    thread.join()
+    assert taken == [0, 1, 2, 3] and not visit.is_waited_for
+
+
+def test_a_turn_that_is_left_in_the_middle_is_over():
+    visit = Visit()
+
+    def steps():
+        with visit.turn():
+            yield 1
+            yield 2
+
+    left = steps()
+    assert next(left) == 1
+    left.close()  # as Gradio does where a visitor has gone
+    assert [*steps()] == [1, 2]
+
+
+def test_a_copy_is_a_new_visitor():
+    visit = Visit()
+    visit.opened = "a picture"
+    with visit.turn(), deepcopy(visit).turn():  # which does not wait
+        assert deepcopy(visit).opened is None
