@@ -10,6 +10,7 @@ validation_root, test_root) or data.table nothing is told from names of folders.
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -193,6 +194,7 @@ class Part:
 
     root: Path
     names: list[str]  # relative to root
+    setting: str  # that can name its root
 
 
 def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
@@ -200,7 +202,7 @@ def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
     listing = walk(root)
     left_out.update(listing.left_out)
     _require_images(root, listing.names, left_out)
-    return Part(root, listing.names)
+    return Part(root, listing.names, setting)
 
 
 def _require_folder(root: Path, setting: str) -> None:
@@ -285,14 +287,14 @@ def _told_from_names(root: Path, left_out: Counter[str]) -> tuple[dict[str, Part
     for folder in sorted({name.split("/", 1)[0] for name in folders if split_of(name.split("/", 1)[0])}):
         by_split.setdefault(split_of(folder) or "", []).append(folder)
     if not any(split_of(top) for top in tops):
-        return {"train": Part(root, names)}, seen
+        return {"train": Part(root, names, "data.root")}, seen
     _refuse_mixed_splits(root, names, tops, by_split)
     parts = {}
     for split in in_order(by_split):
         folder = by_split[split][0]
         inside = [name.removeprefix(f"{folder}/") for name in names if name.startswith(f"{folder}/")]
         _require_images(root / folder, inside, {})
-        parts[split] = Part(root / folder, inside)
+        parts[split] = Part(root / folder, inside, f"data.{split}_root")
     used = ", ".join(by_split[split][0] for split in parts)
     return parts, f"{seen}sub-folder{'s' if len(parts) > 1 else ''} {used}"
 
@@ -397,9 +399,24 @@ def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
                 f"{split}, or use all without classes: --data.labels False"
             )
     if len(tops["train"]) == 1:
-        return [], f"one sub-folder, {printable(tops['train'][0])}, which is not a class"
+        note = f"one sub-folder, {printable(tops['train'][0])}, which is not a class"
+        return [], "; ".join((note, *_deeper(parts)))
     note = "a sub-folder a class"
     for split in parts:
         if lacking := sorted(set(tops["train"]) - set(tops[split])):
             note += f"; no pictures in {split} of {in_words([*map(printable, lacking)])}"
     return tops["train"], note
+
+
+def _deeper(parts: Mapping[str, Part]) -> list[str]:
+    """What to type where the sub-folders that tell something lie deeper, as in an unpacked download; it is
+    not guessed."""
+    flags, folders = [], []
+    for part in parts.values():
+        at = os.path.commonpath([os.path.dirname(name) for name in part.names])
+        inside = [os.path.relpath(name, at) for name in part.names]
+        if any("/" not in name for name in inside):
+            return []  # pictures beside sub-folders, or no sub-folders
+        folders = folders or _tops(inside)
+        flags += [f"--{part.setting}", printable(str(part.root / at))]
+    return [f"to go by the sub-folders {in_words([*map(printable, folders)])}: {shlex.join(flags)}"]

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shlex
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import colour, write_pictures
+from vqprior import configs
 from vqprior.configs import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime.data import open_source
@@ -61,6 +63,29 @@ def test_one_sub_folder_is_no_class(tmp_path):
     write_pictures(tmp_path / "photos", 5, ())
     source = opened(tmp_path)
     assert source.label_names == () and len(source.train) == 5 and "not a class" in source.layout
+
+
+@pytest.mark.parametrize("folders", [("in a box/images",), ("train/box/in", "test/box/in")])
+def test_where_classes_lie_deeper_it_is_said_what_to_type(tmp_path, folders):
+    for folder in folders:
+        write_pictures(tmp_path / folder, 6)
+    source = opened(tmp_path)
+    assert source.label_names == () and "sub-folders ant, bee: --data." in source.layout
+    flags = shlex.split(source.layout.split(": ")[-1])
+    data = configs.parse(None, ["--data.source", "folder", "--data.root", str(tmp_path), *flags]).data
+    assert open_source(data).label_names == ("ant", "bee")
+
+
+def test_splits_that_lie_deeper_are_said_and_one_class_is_no_riddle(tmp_path):
+    for split in ("train", "test"):
+        write_pictures(tmp_path / "splits" / "a" / "b" / split, 6)
+    assert f"sub-folders test, train: --data.root {tmp_path}/splits/a/b" in opened(tmp_path / "splits").layout
+    assert sizes(opened(tmp_path / "splits" / "a" / "b")) == (6, None, 6)
+    write_pictures(tmp_path / "one" / "a" / "b", 6, ())
+    write_pictures(tmp_path / "heap" / "a", 6)
+    write_pictures(tmp_path / "heap" / "a", 2, ())
+    for name in ("one", "heap"):
+        assert "--data" not in opened(tmp_path / name).layout
 
 
 def test_layouts_that_are_refused(tmp_path):
@@ -225,6 +250,25 @@ def test_a_table_gives_files_labels_and_splits(tmp_path):
     assert sizes(bare) == (1, None, None) and bare.label_names == ()
 
 
+@pytest.mark.parametrize("head", ["sep=;\r\n", '\ufeff"sep=;"\n', "\n", " \r\n;\r\n", "\ufeff"])
+def test_what_programs_write_around_a_table_is_no_part_of_it(tmp_path, head):
+    write_pictures(tmp_path, 3, ())
+    rows = "file;label\npicture0.png;a\npicture1.png;b, c\n;\npicture2.png;a\n;\n\n"
+    source = opened(tmp_path, table=csv_table(tmp_path, head + rows))
+    assert source.label_names == ("a", "b, c") and source.train.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_name_with_a_zero_byte_is_no_file(tmp_path, on_error):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    write_pictures(tmp_path, 2, ())
+    pq.write_table(pa.table({"file": ["picture0.png", "picture\0.png"]}), tmp_path / "table.parquet")
+    table = str(tmp_path / "table.parquet")
+    refused(tmp_path, "names no file in 1 rows, the first at picture 2", table=table, on_error=on_error)
+
+
 def test_a_parquet_table(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
@@ -249,8 +293,10 @@ def test_a_parquet_table(tmp_path):
         ("file,label\npicture0.png,a\npicture1.png,\n", ("no label", "1 of 2 rows")),
         ("name,label\npicture0.png,a\n", ("name, label", "--data.image_column")),
         ("file,split\npicture0.png,test\n", ("no train",)),
-        ("file,label\npicture0.png,a,b\n", ("row 2", "quotes")),
+        ("file,label\npicture0.png,a,b\n", ("line 2", "quotes")),
         ("", ("no rows",)),
+        ("sep=;\n\nfile;label\npicture0.png;a;b\n", ("line 4", "quotes")),
+        ("file,label\npicture0.png,a\npict\0ure1.png,b\n", ("zero bytes", "UTF-8")),
     ],
 )
 def test_tables_that_are_refused(tmp_path, text, words):
