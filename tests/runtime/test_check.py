@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import TINY, colour, write_pictures
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.runtime.data.check import LONGEST, WORTH_TWO, _maps
+from vqprior.runtime.data.suggestion import LONGEST, WORTH_TWO, _maps
 from vqprior.runtime.run_dir import RunDir
 
 TINY_GREY = ["folder", *TINY, "--data.channels", 1]
