@@ -15,7 +15,7 @@ import torch
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .begin import meet_all, survey, with_range, without_unreadable
+from .begin import See, meet_all, survey, with_range, without_unreadable
 from .prepared import Prepared
 from .record import DAMAGED, RECORDED, SKIPPED, Record, note, summary
 from .resume import as_former, as_met_before, differing, former_fingerprint, new_pictures, settle_differences
@@ -79,6 +79,7 @@ def load(
     begun: bool = True,
     expected: str | None = None,
     quiet: bool = True,
+    see: See | None = None,
 ) -> DataSet:
     """The data set that the configuration names; a run that has begun keeps the pictures that it began with.
 
@@ -87,6 +88,7 @@ def load(
         begun: go by that record, where there is one; else nothing was learnt yet, and it is made anew.
         expected: the fingerprint of the data that its checkpoints learnt from; one of a version before runs
             kept a record has another form, and the data are read and identified as that version did.
+        see: gets each picture that is tried before a new run begins (data.on_error `skip`) and not held.
 
     Raises:
         UserError: the data are not there, cannot be read, are too few to split, or are not those of the run.
@@ -119,7 +121,7 @@ def load(
         for split in splits.values():
             split.hold(quiet, meeting=meeting)
     elif meeting:
-        meet_all(splits, quiet=quiet)
+        meet_all(splits, quiet=quiet, see=see)
     if earlier is None:
         record, splits = without_unreadable(record, splits)
         if run and run.is_dir():

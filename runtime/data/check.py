@@ -19,12 +19,10 @@ from ..pictures import grid, save_png
 from ..processes import say
 from ..run_dir import RunDir
 from . import SPLITS, DataSet, blank, load
-from .decode import Unreadable
 from .folder import refuse_among_pictures
 from .record import Record, digest_of, some
 from .resume import differing
 from .suggestion import suggestion, which_maps, write_preset
-from .threads import in_threads
 
 SHEET = 64  # pictures on the contact sheet
 FEW = 20  # training pictures of a class, below which it is named
@@ -42,7 +40,6 @@ class Seen(NamedTuple):
     digest: str  # of its pixels
     blank: bool
     grey: bool
-    reason: str = ""  # why it could not be read
 
 
 @dataclass(frozen=True)
@@ -69,19 +66,25 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     refuse_among_pictures(config.sheet_file.parent, config.data, "--sheet" if config.sheet else "--out")
     # All that cannot be read is to be found, not only the first; nothing is held, and nothing of a run is
     # changed
-    tolerant = replace(config.data, on_error="skip", memory_gb=0.0, cache=None)
-    data = load(tolerant, quiet=False)
+    cores = os.cpu_count() or 1
+    tolerant = replace(config.data, on_error="skip", memory_gb=0.0, cache=None, workers=cores)
+    looks: dict[tuple[str, str], Seen] = {}
+
+    def see(split: str, key: str, pixels: np.ndarray) -> None:
+        looks[split, key] = _look(pixels)
+
+    data = load(tolerant, quiet=False, see=see)
     say(data.summary())
-    seen = {name: _look(data, name) for name in SPLITS}
-    findings = [*_unreadable(data, seen, config.data), *_blank(data, seen), *_duplicates(data, seen)]
+    seen = {name: [looks[name, key] for key in data.split(name).keys] for name in SPLITS}
+    findings = [*_unreadable(data, config.data), *_blank(data, seen), *_duplicates(data, seen)]
     findings += [*_sizes(data), *_classes(data), *_few(data), *_batches(data, config, typed)]
     findings += _changed(data, run, config.data)
     for finding in findings:
         say(f"{'!' if finding.stops else '-'} {finding.text}")
     sheet = config.sheet_file
-    _write_sheet(data, seen, sheet, mark=not config.sheet)
+    _write_sheet(data, sheet, mark=not config.sheet)
     say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
-    grey = all(one.grey for all_of in seen.values() for one in all_of if not one.reason)
+    grey = all(one.grey for all_of in seen.values() for one in all_of)
     settings = typed | suggestion(data, config, typed, grey=grey)
     if "stage1.levels" not in typed and "stage1.levels" in settings and not RunDir(run).has_begun:
         say(which_maps(settings, config.stage1.levels))
@@ -94,19 +97,10 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _look(data: DataSet, name: str) -> list[Seen]:
-    """All pictures of a split, decoded and prepared, on all cores."""
-    split = data.split(name)
-
-    def one(index: int) -> Seen:
-        try:
-            pixels = split.decoded(index)
-        except Unreadable as error:
-            return Seen("", False, False, error.reason)
-        grey = len(pixels) == 1 or bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
-        return Seen(digest_of(pixels), blank(pixels), grey)
-
-    return [*in_threads(one, len(split), os.cpu_count() or 1, name=f"check {name}", quiet=False)]
+def _look(pixels: np.ndarray) -> Seen:
+    """A look at a prepared picture, uint8 [C, H + m, W + m]."""
+    grey = len(pixels) == 1 or bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
+    return Seen(digest_of(pixels), blank(pixels), grey)
 
 
 def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
@@ -114,15 +108,11 @@ def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
     return [split.pictures.reader.where(int(split.indices[index])) for index in indices]
 
 
-def _unreadable(data: DataSet, seen: dict[str, list[Seen]], wanted: Data) -> list[Finding]:
+def _unreadable(data: DataSet, wanted: Data) -> list[Finding]:
     unreadable = data.record.unreadable
     pictures = [
         f"{split}: {key} ({why})" for split, reasons in unreadable.items() for key, why in reasons.items()
     ]
-    for name, all_of in seen.items():
-        bad = [index for index, one in enumerate(all_of) if one.reason]
-        places = _named(data, name, bad)
-        pictures += [f"{place} ({all_of[index].reason})" for place, index in zip(places, bad, strict=True)]
     if not pictures:
         return []
     advice = (
@@ -157,7 +147,7 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     places: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
     for name, all_of in seen.items():
         for index, one in enumerate(all_of):
-            if one.digest and not one.blank:
+            if not one.blank:
                 places[one.digest].append((name, index))
     groups = [group for group in places.values() if len(group) > 1]
     within = [group for group in groups if len({name for name, _ in group}) == 1]
@@ -247,18 +237,17 @@ def _batches(data: DataSet, config: Check, typed: dict[str, Any]) -> list[Findin
     return [Finding(False, text)] if large else []
 
 
-def _write_sheet(data: DataSet, seen: dict[str, list[Seen]], path: Path, *, mark: bool) -> None:
+def _write_sheet(data: DataSet, path: Path, *, mark: bool) -> None:
     """Training pictures, spread evenly; in a column a class where there are up to sixteen."""
-    sound = np.array([index for index, one in enumerate(seen["train"]) if not one.reason])
     labels, classes, columns = data.train.labels, len(data.label_names), 8
     if labels is not None and 2 <= classes <= 16:
         columns = classes
         rows = max(1, SHEET // classes)
-        by_class = [sound[labels[sound].numpy() == number][:rows] for number in range(classes)]
+        by_class = [np.flatnonzero(labels.numpy() == number)[:rows] for number in range(classes)]
         shown = [int(of[row % len(of)]) for row in range(rows) for of in by_class if len(of)]
         columns = sum(len(of) > 0 for of in by_class)
     else:
-        shown = sound[np.unique(np.linspace(0, len(sound) - 1, SHEET).astype(int))].tolist()
+        shown = np.unique(np.linspace(0, len(data.train) - 1, SHEET).astype(int)).tolist()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if mark:  # so that the sheet is never taken for data

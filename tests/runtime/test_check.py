@@ -12,6 +12,8 @@ from PIL import Image
 from tests.conftest import TINY, colour, write_pictures
 from vqprior import configs
 from vqprior.configs import Config
+from vqprior.runtime.data import check as checking
+from vqprior.runtime.data import split
 from vqprior.runtime.data.suggestion import LONGEST, WORTH_TWO, _maps
 from vqprior.runtime.run_dir import RunDir
 
@@ -69,6 +71,15 @@ def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
     ):
         assert words in printed, printed
     assert "classes have fewer than 20 training pictures: ant" in printed
+
+
+def test_each_picture_is_decoded_once_and_those_on_the_sheet_again(check, monkeypatch):
+    decoded = []
+    real = split.decode
+    monkeypatch.setattr(split, "decode", lambda *of, **how: decoded.append(of[1]) or real(*of, **how))
+    monkeypatch.setattr(checking, "SHEET", 2)
+    assert check()[0] == 0
+    assert len(set(decoded)) == 24 and len(decoded) == 24 + 2
 
 
 def test_pictures_that_are_mostly_black_stop_training(check, command, pictures, tmp_path):
