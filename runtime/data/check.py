@@ -1,6 +1,7 @@
 """A look at all pictures of a data set before any training: what is wrong and what is odd."""
 
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -210,15 +211,17 @@ def _sizes(data: DataSet) -> list[Finding]:
 def _classes(data: DataSet) -> list[Finding]:
     if not data.label_names:
         return []
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in data.label_names:
+        alike[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
+    groups = [" = ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    found = f"names of classes differ by case, spaces or spelling of one letter alone: {some(groups)}"
     counts = Counter(data.train.numbers.tolist())
     few = [
         f"{name} ({counts[number]})" for number, name in enumerate(data.label_names) if counts[number] < FEW
     ]
-    return (
-        [Finding(False, f"{len(few):,} classes have fewer than {FEW} training pictures: {some(few)}")]
-        if few
-        else []
-    )
+    scarce = f"{len(few):,} classes have fewer than {FEW} training pictures: {some(few)}"
+    return [Finding(False, text) for text, those in ((found, groups), (scarce, few)) if those]
 
 
 def _few(data: DataSet) -> list[Finding]:

@@ -73,6 +73,13 @@ def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
     assert "classes have fewer than 20 training pictures: ant" in printed
 
 
+def test_classes_with_names_that_look_alike_are_named(check, pictures):
+    for name in ("Bee", "caf\u00e9", "cafe\u0301"):
+        write_pictures(pictures, 6, (name,))
+    code, printed = check()
+    assert code == 0 and "'Bee' = 'bee'" in printed and "'cafe\u0301' = 'caf\u00e9'" in printed, printed
+
+
 def test_each_picture_is_decoded_once_and_those_on_the_sheet_again(check, monkeypatch):
     decoded = []
     real = split.decode
