@@ -55,6 +55,8 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
         indices = cut[name] if origin == "train" else range(len(given[origin]))
         sound = [index for index in indices if not looks[origin][index].reason]
         splits[name] = _listed(origin, given[origin], sound, looks[origin])
+        if len(indices) and not sound:
+            raise UserError(f"no picture of the {name} split can be read: {some(bad)}")
         if not sound:
             raise UserError(
                 f"of {len(source.train)} pictures none fall into the {name} split; "

@@ -23,7 +23,7 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .source import Pictures, Source, explicit_roots, in_words, printable
+from .source import Pictures, Source, explicit_roots, in_a_line, in_words, printable
 from .splits import in_order, split_of
 
 ENDINGS = frozenset(
@@ -68,7 +68,7 @@ class FileReader:
         return path.read_bytes()
 
     def where(self, index: int) -> str:
-        return printable(str(self._path(index)))
+        return in_a_line(printable(str(self._path(index))))
 
     def stamp(self, index: int) -> tuple[int, int]:
         status = self._path(index).stat()
@@ -116,7 +116,7 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
             name = f"{inside}/{entry.name}" if inside else entry.name
             if entry.name.startswith("."):
                 listing.left_out["hidden"] += 1
-            elif entry.is_dir():
+            elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 (links if entry.is_symlink() else folders).append(name)
             elif reason := _left_out(entry, endings):
                 listing.left_out[reason] += 1
@@ -161,8 +161,8 @@ def _left_out(entry: os.DirEntry[str], endings: frozenset[str]) -> str:
         return "" if heif_is_there() else f"ending {ending} (pip install pillow-heif)"
     if ending not in endings:
         return f"ending {printable(ending)}" if ending else "without an ending"
-    if not entry.is_file() and os.path.exists(entry.path):
-        # reading a pipe would wait for ever; a dead link is a picture that is missing
+    if os.path.exists(entry.path) and not entry.is_file():
+        # reading a pipe would wait for ever; a link to nothing, or to itself, is a picture that is missing
         return "no regular files"
     return ""
 

@@ -18,7 +18,7 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .folder import FileReader
+from .folder import ENDINGS, FileReader
 from .labels import classes_of
 from .source import Pictures, Source, in_words, printable
 from .splits import all_words, in_order, split_of
@@ -174,9 +174,18 @@ def _require_files(names: Sequence[str], data: Data) -> None:
     if missing and (data.on_error == "stop" or len(missing) == len(names)):
         raise UserError(
             f"{len(missing):,} of the {len(names):,} files that data.table {data.table} lists are not below "
-            f"data.root ({data.root}): {in_words(missing)}. Give the folder that they are relative to: "
-            "--data.root FOLDER"
+            f"data.root ({data.root}): {in_words(missing)}. {_nearly(missing, data)}"
         )
+
+
+def _nearly(missing: Sequence[str], data: Data) -> str:
+    """What to do about files that are missing: those of Windows, or without endings, are there by another
+    name."""
+    first = missing[0]
+    others = [first.replace("\\", "/"), *(first + ending for ending in sorted(ENDINGS))]
+    if there := [name for name in others if os.path.isfile(os.path.join(data.root, name))]:
+        return f"There is {there[0]}: write names in the table as the files have them, with / between folders"
+    return "Give the folder that they are relative to: --data.root FOLDER"
 
 
 def _rows_by_split(columns: Columns, count: int, table: Path) -> Mapping[str, list[int]]:

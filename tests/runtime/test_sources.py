@@ -185,6 +185,14 @@ def test_what_is_no_data_is_left_out_and_counted(tmp_path):
     }
 
 
+@pytest.mark.parametrize("ending", ["png", "txt"])
+def test_a_link_to_itself_is_no_folder(tmp_path, ending):
+    write_pictures(tmp_path, 4, ())
+    os.symlink(f"loop.{ending}", tmp_path / f"loop.{ending}")
+    source = opened(tmp_path)
+    assert (len(source.train), source.left_out) == ((5, {}) if ending == "png" else (4, {"ending .txt": 1}))
+
+
 def test_the_root_itself_may_be_a_folder_of_samples(tmp_path):
     write_pictures(tmp_path, 4, ())
     (tmp_path / "samples.json").touch()
@@ -295,12 +303,15 @@ def test_a_parquet_table(tmp_path):
         ("file,split\npicture0.png,test\n", ("no train",)),
         ("file,label\npicture0.png,a,b\n", ("line 2", "quotes")),
         ("", ("no rows",)),
+        ("file\na\\picture0.png\n", ("There is a/picture0.png", "with / between folders")),
+        ("file\npicture0\n", ("There is picture0.png",)),
         ("sep=;\n\nfile;label\npicture0.png;a;b\n", ("line 4", "quotes")),
         ("file,label\npicture0.png,a\npict\0ure1.png,b\n", ("zero bytes", "UTF-8")),
     ],
 )
 def test_tables_that_are_refused(tmp_path, text, words):
     write_pictures(tmp_path, 2, ())
+    write_pictures(tmp_path, 1, ("a",))
     refused(tmp_path, *words, table=csv_table(tmp_path, text))
 
 
