@@ -16,6 +16,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
 from .begin import See, meet_all, survey, with_range, without_unreadable
+from .folder import refuse_among_pictures
 from .prepared import Prepared
 from .record import DAMAGED, RECORDED, SKIPPED, Record, note, summary
 from .resume import as_former, as_met_before, differing, former_fingerprint, new_pictures, settle_differences
@@ -93,6 +94,8 @@ def load(
     Raises:
         UserError: the data are not there, cannot be read, are too few to split, or are not those of the run.
     """
+    if data.cache:  # its mark would have a class left out from then on
+        refuse_among_pictures(Path(data.cache), data, "--data.cache")
     source, settings = open_source(data), data
     legacy = expected is not None and not expected.startswith(RECORDED)
     if legacy:

@@ -30,6 +30,11 @@ ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .ppm .pgm .npy".split(),
 )
 HEIF = frozenset((".heic", ".heif"))  # read where the package pillow_heif is
+INSTEAD = {
+    ".parquet": "; for Parquet files --data.source parquet",
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "; unpack what is packed"),
+}
+"""What is answered where there are no pictures, and files with these endings."""
 SAY_WHICH = "say which is which: --data.train_root FOLDER --data.test_root FOLDER"
 
 
@@ -123,7 +128,19 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
             else:
                 listing.names.append(name)
     listing.names.sort()
+    if endings == ENDINGS and (bare := _without_files(listing)):
+        listing.left_out[f"folders without pictures ({in_words([*map(printable, bare)])})"] = len(bare)
     return listing
+
+
+def _without_files(listing: Listing) -> list[str]:
+    """The folders with no file in or below them: a class of another format's pictures, maybe; not those in
+    such a folder."""
+    filled = {""}
+    for name in listing.names:
+        while (name := os.path.dirname(name)) not in filled:
+            filled.add(name)
+    return sorted(name for name in listing.folders if name not in filled and os.path.dirname(name) in filled)
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
@@ -216,9 +233,10 @@ def _require_folder(root: Path, setting: str) -> None:
 def _require_images(root: Path, names: Sequence[str], left_out: Mapping[str, int]) -> None:
     if not names:
         there = ", ".join(f"{count:,} {kind}" for kind, count in left_out.items())
+        hint = next((words for kind, words in INSTEAD.items() if f"ending {kind}" in left_out), "")
         raise UserError(
             f"no images are under {printable(str(root))}{f' (there are {there})' if there else ''}; "
-            f"it takes {', '.join(sorted(ENDINGS))}, also in sub-folders"
+            f"it takes {', '.join(sorted(ENDINGS))}, also in sub-folders{hint}"
         )
 
 

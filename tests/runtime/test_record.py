@@ -199,6 +199,17 @@ def test_prepared_pictures_are_decoded_once_and_are_the_same(pictures, tmp_path,
     assert not torch.equal(load(replace(data, channels=1)).train.held, first.train.held)
 
 
+@pytest.mark.parametrize("folder", ["", "ant"])
+def test_a_cache_among_the_pictures_is_refused(pictures, folder):
+    """Its mark had made the class be left out from then on."""
+    with pytest.raises(UserError, match=r"give another one with --data\.cache"):
+        load(replace(SMALL, root=str(pictures), cache=str(pictures / folder)))
+    assert load(replace(SMALL, root=str(pictures), cache=str(pictures / "cache"))).label_names == (
+        "ant",
+        "bee",
+    )
+
+
 def test_a_half_written_prepared_picture_counts_as_none(tmp_path):
     kept = Prepared.of(tmp_path, "train", Data(size=(4, 4)), ["a", "b"])
     picture = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)

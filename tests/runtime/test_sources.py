@@ -185,6 +185,22 @@ def test_what_is_no_data_is_left_out_and_counted(tmp_path):
     }
 
 
+def test_folders_without_pictures_are_named(tmp_path):
+    write_pictures(tmp_path, 6)
+    (tmp_path / "cow" / "raw").mkdir(parents=True)
+    (tmp_path / "cow" / "raw" / "1.cr2").write_bytes(b"x")
+    (tmp_path / "ant" / "deep").mkdir()
+    assert opened(tmp_path).left_out == {"ending .cr2": 1, "folders without pictures (ant/deep, cow)": 2}
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"), [("parquet", "--data.source parquet"), ("zip", "unpack"), ("txt", "in sub-folders")]
+)
+def test_where_there_are_no_pictures_it_is_said_what_may_be_meant(tmp_path, ending, words):
+    (tmp_path / f"pictures.{ending}").write_bytes(b"x")
+    refused(tmp_path, f"1 ending .{ending}", words)
+
+
 @pytest.mark.parametrize("ending", ["png", "txt"])
 def test_a_link_to_itself_is_no_folder(tmp_path, ending):
     write_pictures(tmp_path, 4, ())
@@ -497,6 +513,19 @@ def test_parquet_below_a_folder_with_brackets_and_stars_in_its_name(tmp_path, hf
     root = tmp_path / "a[1] x*"
     write_parquet(root / "train.parquet", 3)
     assert sizes(opened(root, source="parquet")) == (3, None, None)
+
+
+def test_parquet_files_of_several_folders_are_said_and_empty_ones_hide_none(tmp_path, hf_cache):
+    for name in ("full", "small"):
+        (tmp_path / name).mkdir()
+        write_parquet(tmp_path / name / "train-00000-of-00001.parquet", 4)
+    write_parquet(tmp_path / "full" / "train-00001-of-00001.parquet", 0)
+    source = opened(tmp_path, source="parquet")
+    assert len(source.train) == 8
+    assert f"train in 3 files, all of the folders {tmp_path}/full, {tmp_path}/small" in source.layout
+    assert source.train.reader.where(4) == f"row 0 of {tmp_path}/small/train-00000-of-00001.parquet"
+    write_parquet(tmp_path / "full" / "test.parquet", 0)
+    refused(tmp_path, "test have no rows", "test.parquet", source="parquet")
 
 
 def test_a_null_picture_names_its_row(tmp_path, hf_cache):
