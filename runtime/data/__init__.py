@@ -20,7 +20,7 @@ from .folder import refuse_among_pictures
 from .prepared import Prepared
 from .record import DAMAGED, RECORDED, SKIPPED, Record, note, summary
 from .resume import as_former, as_met_before, differing, former_fingerprint, new_pictures, settle_differences
-from .source import SPLITS, Source
+from .source import SPLITS, Source, printable
 from .split import Split
 
 MODULES = {"mnist5k": "mnist5k", "folder": "folder", "parquet": "parquet"}  # all others are torchvision's
@@ -46,8 +46,8 @@ class DataSet:
         return getattr(self, name)
 
     def summary(self) -> str:
-        """What was seen, in one short paragraph."""
-        lines = summary(self.record, roots_of(self.data))
+        """What was seen, in one short paragraph, which any file can hold."""
+        lines = printable(summary(self.record, roots_of(self.data)))
         new = f"\n      {self.new:,} came later and are no part of this run; a new --out takes them"
         return lines + (new if self.new else "")
 

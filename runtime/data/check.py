@@ -1,6 +1,7 @@
 """A look at all pictures of a data set before any training: what is wrong and what is odd."""
 
 import os
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
         say(which_maps(settings, config.stage1.levels))
     if config.write:
         write_preset(Path(config.write), config, data.data, settings)
-        say(f"check: {config.write} has settings to begin with: {' '.join(as_flags(settings))}")
+        say(f"check: {config.write} has settings to begin with: {shlex.join(as_flags(settings))}")
     if stopping := [finding.text for finding in findings if finding.stops]:
         raise UserError("training cannot begin with these data: " + "; ".join(stopping))
     say("check: training may begin")

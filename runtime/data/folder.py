@@ -23,7 +23,7 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .source import Pictures, Source, explicit_roots, in_a_line, in_words, printable
+from .source import Pictures, Source, explicit_roots, in_words, one_line, printable
 from .splits import in_order, split_of
 
 ENDINGS = frozenset(
@@ -73,7 +73,7 @@ class FileReader:
         return path.read_bytes()
 
     def where(self, index: int) -> str:
-        return in_a_line(printable(str(self._path(index))))
+        return one_line(printable(str(self._path(index))))
 
     def stamp(self, index: int) -> tuple[int, int]:
         status = self._path(index).stat()

@@ -17,7 +17,7 @@ from vqprior.configs.schema import Data
 
 from .folder import walk
 from .labels import classes_of
-from .source import Pictures, Source, explicit_roots, in_a_line, in_words, printable
+from .source import Pictures, Source, explicit_roots, in_words, one_line, printable
 from .splits import in_order, split_in_path, split_of
 from .table import LABEL_COLUMNS, find_column
 
@@ -41,7 +41,7 @@ class ColumnReader:
         if cell is not None and cell["path"] and os.path.isfile(cell["path"]):
             return Path(cell["path"]).read_bytes()
         named = cell and cell["path"]
-        raise OSError(f"there is no file {in_a_line(named)}" if named else "the row has no picture")
+        raise OSError(f"there is no file {one_line(named)}" if named else "the row has no picture")
 
     def where(self, index: int) -> str:
         if not self.files:

@@ -24,7 +24,7 @@ from vqprior.configs.errors import UserError
 
 from ..files import write_file
 from .decode import Unreadable, facts
-from .source import Content, Pictures, in_a_line
+from .source import Content, Pictures, one_line
 
 FORMAT = 1
 RECORDED = "2-"  # how the fingerprints of recorded data begin; those of earlier versions are of another kind
@@ -144,7 +144,7 @@ def look(pictures: Pictures, index: int) -> Look:
 def note(file: Path, split: str, key: str, reason: str) -> None:
     """List a picture that could not be read; by any process, at any time: a line is one write."""
     with open(file, "ab", buffering=0) as listing:
-        listing.write(f"{split}\t{in_a_line(key)}\t{' '.join(reason.split())}\n".encode())
+        listing.write(f"{split}\t{one_line(key)}\t{' '.join(reason.split())}\n".encode())
 
 
 def noted(file: Path) -> dict[tuple[str, str], str]:
@@ -158,7 +158,7 @@ def noted(file: Path) -> dict[tuple[str, str], str]:
 def some(names: Sequence[str], count: int = 10) -> str:
     """The first names of many, as text."""
     rest = f", and {len(names) - count:,} more" if len(names) > count else ""
-    return ", ".join(map(in_a_line, names[:count])) + rest
+    return ", ".join(map(one_line, names[:count])) + rest
 
 
 def summary(record: Record, root: str) -> str:

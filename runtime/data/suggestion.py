@@ -18,6 +18,7 @@ from vqprior.configs.schema import Data, Stage2
 from ..files import write_file
 from ..processes import say
 from . import DataSet, roots_of
+from .source import one_line, printable
 
 LONGEST = 32  # codes along a side of a map that one prior is asked to learn with no coarser map above it
 WORTH_TWO = 16  # codes along the shorter side of a map, from which two maps did better (docs/results.md)
@@ -170,8 +171,8 @@ def write_preset(path: Path, config: Check, used: Data, settings: dict[str, Any]
             branch = branch.setdefault(section, {})
         branch[field] = list(value) if isinstance(value, tuple) else value
     tree["precision"] = config.precision
-    run = command_line("run", path)
-    head = f"# Written by `vqprior check` for the pictures of {roots_of(used)}.\n#\n#   {run}\n"
+    root, run = (one_line(printable(text)) for text in (roots_of(used), command_line("run", path)))
+    head = f"# Written by `vqprior check` for the pictures of {root}.\n#\n#   {run}\n"
     text = head + yaml.safe_dump(tree, sort_keys=False)
     if path.exists():
         raise UserError(f"--write {path} is there already; give another name, or delete it")

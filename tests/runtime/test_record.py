@@ -48,7 +48,7 @@ def test_a_damaged_picture_stops_and_is_named_or_is_left_out_and_listed(pictures
 def test_names_of_several_lines_are_listed_in_one_each_and_found_again(tmp_path, run):
     root = write_pictures(tmp_path / "pictures", 60, ())
     names = ("two\nlines.png", "a\ttab.png", "\x1b[2J.png")
-    in_a_line = {r"two\nlines.png", r"a\ttab.png", r"\x1b[2J.png"}
+    one_line = {r"two\nlines.png", r"a\ttab.png", r"\x1b[2J.png"}
     for name in names:
         shutil.copy(root / "picture0.png", root / name)
     data = replace(SMALL, root=str(root), on_error="skip", memory_gb=0)
@@ -61,7 +61,7 @@ def test_names_of_several_lines_are_listed_in_one_each_and_found_again(tmp_path,
         assert len(str(refused.value).splitlines()) == 1 and "\x1b" not in str(refused.value)
     load(data, run=run)
     listed = (run / SKIPPED).read_text()
-    assert {line.split("\t")[1] for line in listed.splitlines()} == in_a_line
+    assert {line.split("\t")[1] for line in listed.splitlines()} == one_line
     for name in names:  # mended, and still left out
         shutil.copy(root / "picture0.png", root / name)
     again = load(data, run=run)

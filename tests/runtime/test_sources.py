@@ -4,13 +4,16 @@ import gzip
 import os
 import shlex
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import colour, write_pictures
+from tests.conftest import TINY, colour, write_pictures
+from tests.forked import environment
+from tests.launch import command_line
 from vqprior import configs
 from vqprior.configs import UserError
 from vqprior.configs.schema import Data
@@ -223,6 +226,14 @@ def test_file_names_that_are_no_utf8(tmp_path):
     assert source.train.keys == ["caf\\xe9.png", "good.png"]
     assert source.train.reader.where(0).encode().endswith(b"caf\\xe9.png")
     assert source.train.reader.content(0) == (tmp_path / "good.png").read_bytes()
+
+
+def test_a_folder_whose_own_name_is_no_utf8_can_be_learnt_from(tmp_path):
+    """Its settings, the command and the first line go into files of text."""
+    root = write_pictures(tmp_path / os.fsdecode(b"caf\xe9"))
+    words = ["train-vqvae", "folder", *TINY, "--data.root", root, "--out", tmp_path / "run"]
+    ended = subprocess.run(command_line(words), env=environment(None), capture_output=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_endings(tmp_path):
