@@ -1,9 +1,8 @@
 """Archives of images: what `vqprior sample` writes, and other projects' samples in the same form."""
 
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from vqprior.configs.errors import UserError
+from vqprior.runtime.arrays import NOT_READ, member
 from vqprior.sampling.labels import label_number, listed
 
 
@@ -21,6 +21,21 @@ def read_archive(
 ) -> tuple[Tensor, Tensor | None]:
     """Images uint8 [N, C, H, W] and labels int64 [N], if there are any, of an archive like `samples.npz`.
 
+    Takes and raises what `read_labels` does.
+    """
+    labels = read_labels(path, shape, label_names)
+    with _opened(path) as archive:
+        images = torch.from_numpy(archive[_name_of_images(archive)])
+    return images.permute(0, 3, 1, 2), labels
+
+
+def read_labels(
+    path: Path,
+    shape: tuple[int, int, int],
+    label_names: Sequence[str] = (),
+) -> Tensor | None:
+    """The labels int64 [N] of an archive, if there are any; of the images what their head says is checked.
+
     Args:
         shape: of an image, [C, H, W].
         label_names: the classes that the labels are returned as numbers of. Where the archive names its own
@@ -29,31 +44,53 @@ def read_archive(
     Raises:
         UserError: it cannot be read, or it holds images of another shape, or labels of other classes.
     """
+    with _opened(path) as archive:
+        size, dtype = _head(archive, _name_of_images(archive))
+        labels, own_names = member(archive, "labels"), member(archive, "label_names")
+    channels, height, width = shape
+    fit = dtype == np.uint8 and len(size) == 4 and size[1:] == (height, width, channels)
+    if not fit or size[0] < 2:
+        expected = f"at least two, uint8 [N, {height}, {width}, {channels}]"
+        raise UserError(f"{path} holds images {dtype} {list(size)}; expected {expected}")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != size[:1]):
+        found = f"{size[0]} images and labels {labels.dtype} {list(labels.shape)}"
+        raise UserError(f"{path} holds {found}; expected one label for each image, a whole number")
+    if labels is None or not label_names or (labels == -1).all():  # -1: as `sample` writes without a class
+        return None
+    if own_names is not None and len(own_names):
+        labels = _by_name(labels, own_names, label_names, path)
+    low, high, classes = labels.min(), labels.max(), len(label_names)
+    if low < 0 or high >= classes:
+        raise UserError(f"{path} holds labels from {low} to {high}; expected 0 to {classes - 1}")
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    """The arrays of an archive; whatever is wrong with it is said in words."""
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, NpzFile):
             raise ValueError("it holds one array without a name")
         with archive:
-            images = archive["images" if "images" in archive else "arr_0"]
-            labels, own_names = archive.get("labels"), archive.get("label_names")
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+            yield archive
+    except (*NOT_READ, TypeError) as error:  # of a header that is none
         raise UserError(
             f"{path} is not an archive of images: {error}; expected one like samples.npz"
         ) from error
-    channels, height, width = shape
-    fit = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (height, width, channels)
-    if not fit or len(images) < 2:
-        expected = f"at least two, uint8 [N, {height}, {width}, {channels}]"
-        raise UserError(f"{path} holds images {images.dtype} {list(images.shape)}; expected {expected}")
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]):
-        found = f"{len(images)} images and labels {labels.dtype} {list(labels.shape)}"
-        raise UserError(f"{path} holds {found}; expected one label for each image, a whole number")
-    if labels is not None and (labels == -1).all():  # as `sample` writes where no class was told
-        labels = None
-    if labels is not None and own_names is not None and len(own_names) and label_names:
-        labels = _by_name(labels, own_names, label_names, path)
-    numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    return torch.from_numpy(images).permute(0, 3, 1, 2), numbers
+
+
+def _name_of_images(archive: NpzFile) -> str:
+    return "images" if "images" in archive else "arr_0"
+
+
+def _head(archive: NpzFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, without reading it."""
+    with archive.zip.open(f"{name}.npy") as file:
+        first = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _by_name(labels: np.ndarray, own_names: np.ndarray, label_names: Sequence[str], path: Path) -> np.ndarray:

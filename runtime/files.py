@@ -42,11 +42,13 @@ def write_file(path: Path, content: bytes | str | Callable[[Path], None]) -> Non
     `content` is what to write, or a function that writes the file whose name it is given.
     """
     temporary = path.with_name(path.name + TEMPORARY)
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")  # of names that are no UTF-8
     try:
         if callable(content):
             content(temporary)
         else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            temporary.write_bytes(content)
         sync_file(temporary)
         os.replace(temporary, path)
     except BaseException:

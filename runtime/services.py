@@ -18,6 +18,7 @@ from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
 
+from .data.source import printable
 from .files import read_json, write_json
 from .processes import say
 
@@ -128,7 +129,7 @@ def settings_of(config: Config) -> dict[str, bool | int | float | str]:
 
 def plain(value: Any) -> bool | int | float | str:
     """A setting as trackers take it."""
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    return value if isinstance(value, bool | int | float) else printable(str(value))
 
 
 def in_a_line(error: Exception) -> str:

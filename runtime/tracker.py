@@ -26,6 +26,7 @@ from vqprior import configs
 from vqprior.configs import Config
 from vqprior.configs.schema import Stage1
 
+from .data.source import printable
 from .event_files import PATTERN, take_back
 from .projector import write_codebook
 from .services import Services, plain
@@ -110,7 +111,7 @@ class Tracker:
         if not self.writes_events:
             return
         for name, text in (("settings/config", configs.dump(config)), ("settings/command", command)):
-            self._add("text", self.tag(name), "    " + text.replace("\n", "\n    "), step)
+            self._add("text", self.tag(name), "    " + printable(text).replace("\n", "\n    "), step)
         self._add("custom_scalars", charts(config.stage1))
         with suppress(OSError):
             self._writer("").file_writer.add_summary(_session(config))

@@ -4,19 +4,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from vqprior.configs.errors import UserError
 from vqprior.runtime.kept import digest
 from vqprior.runtime.processes import on_main
 from vqprior.runtime.randomness import some_of
 from vqprior.stage1_vqvae.classification import Labelled
 
-from ..archive_file import read_archive
+from ..archive_file import read_archive, read_labels
 from ..features import features_of
 from ..learners import classifier, classifier_of
 from ..measured import Measured, read_part
-from ..part import Part, content_of, features, row_size
+from ..part import Part, Settings, content_of, features, row_size
 from ..rows import Images
 from ..subject import Subject
 from ..tables import Column, Figures, Table, column_table
@@ -39,17 +36,23 @@ def archive_part(path: Path) -> Part:
     """The part that measures an archive.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file; later, with its settings, that it does not fit the data.
     """
     content = on_main(content_of, "--archives", path, EXPECTED)
     of_file = {"file": str(path), "archive": content}
     name, chosen = f"{PREFIX}{digest(of_file)}", {"images": "by chance"}  # once it was the first ones
+
+    def fitting(subject: Subject) -> Settings:
+        data = subject.config.data
+        read_labels(path, (data.channels, *data.size), subject.label_names)  # now, before parts are measured
+        return of_file | chosen
+
     return Part(
         name,
         HEADING,
         partial(archive, path, name, content),
         lambda figures: tables({str(path): figures}),
-        depends_on=(row_size, features, lambda subject: of_file | chosen),
+        depends_on=(row_size, features, fitting),
         needs_features=True,
         needs_images=2,
     )
@@ -66,10 +69,9 @@ def archive(path: Path, name: str, content: str, subject: Subject) -> Figures:
         UserError: it does not hold images like those of the data, or not their labels.
     """
     data, batch = subject.config.data, subject.config.inference_batch
-    images, numbers = read_archive(path, (data.channels, *data.size), subject.label_names)
+    images, own_labels = read_archive(path, (data.channels, *data.size), subject.label_names)
     count = min(subject.n, len(images))
     chosen = some_of(len(images), count)
-    own_labels = _of_classes(numbers, len(subject.label_names), path)
     own_images: Images = lambda indices: images[chosen[indices]]
 
     # Beside the ladder's rows
@@ -88,20 +90,6 @@ def archive(path: Path, name: str, content: str, subject: Subject) -> Figures:
     figures["label_accuracy"] = accuracy(subject, classifier(subject, "all"), own_images, own_labels)
     figures["cas"] = accuracy(subject, learnt, test.images, test.labels)
     return figures
-
-
-def _of_classes(labels: Tensor | None, classes: int, path: Path) -> Tensor | None:
-    """The labels of an archive, where there are any and the data have classes.
-
-    Raises:
-        UserError: some are not the number of a class.
-    """
-    if labels is None or not classes:
-        return None
-    low, high = labels.min().item(), labels.max().item()
-    if low < 0 or high >= classes:
-        raise UserError(f"{path} holds labels from {low} to {high}; expected 0 to {classes - 1}")
-    return labels
 
 
 def measured_archives(folder: Path) -> dict[str, Measured]:

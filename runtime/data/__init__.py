@@ -15,11 +15,12 @@ import torch
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .begin import meet_all, survey, with_range, without_unreadable
+from .begin import See, meet_all, survey, with_range, without_unreadable
+from .folder import refuse_among_pictures
 from .prepared import Prepared
 from .record import DAMAGED, RECORDED, SKIPPED, Record, note, summary
 from .resume import as_former, as_met_before, differing, former_fingerprint, new_pictures, settle_differences
-from .source import SPLITS, Source
+from .source import SPLITS, Source, printable
 from .split import Split
 
 MODULES = {"mnist5k": "mnist5k", "folder": "folder", "parquet": "parquet"}  # all others are torchvision's
@@ -45,8 +46,8 @@ class DataSet:
         return getattr(self, name)
 
     def summary(self) -> str:
-        """What was seen, in one short paragraph."""
-        lines = summary(self.record, roots_of(self.data))
+        """What was seen, in one short paragraph, which any file can hold."""
+        lines = printable(summary(self.record, roots_of(self.data)))
         new = f"\n      {self.new:,} came later and are no part of this run; a new --out takes them"
         return lines + (new if self.new else "")
 
@@ -79,6 +80,7 @@ def load(
     begun: bool = True,
     expected: str | None = None,
     quiet: bool = True,
+    see: See | None = None,
 ) -> DataSet:
     """The data set that the configuration names; a run that has begun keeps the pictures that it began with.
 
@@ -87,10 +89,13 @@ def load(
         begun: go by that record, where there is one; else nothing was learnt yet, and it is made anew.
         expected: the fingerprint of the data that its checkpoints learnt from; one of a version before runs
             kept a record has another form, and the data are read and identified as that version did.
+        see: gets each picture that is tried before a new run begins (data.on_error `skip`) and not held.
 
     Raises:
         UserError: the data are not there, cannot be read, are too few to split, or are not those of the run.
     """
+    if data.cache:  # its mark would have a class left out from then on
+        refuse_among_pictures(Path(data.cache), data, "--data.cache")
     source, settings = open_source(data), data
     legacy = expected is not None and not expected.startswith(RECORDED)
     if legacy:
@@ -119,7 +124,7 @@ def load(
         for split in splits.values():
             split.hold(quiet, meeting=meeting)
     elif meeting:
-        meet_all(splits, quiet=quiet)
+        meet_all(splits, quiet=quiet, see=see)
     if earlier is None:
         record, splits = without_unreadable(record, splits)
         if run and run.is_dir():

@@ -1,8 +1,9 @@
 """The beginning of a run: one look at every picture, the splits, and the range of pictures of more than 8
 bits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from .record import Listed, Look, Record, look, some
 from .source import SPLITS, Pictures, Source
 from .split import Split, decoded
 from .threads import in_threads
+
+See = Callable[[str, str, np.ndarray], None]
+"""What looks at pictures as they are met: at their split, name and pixels, in any order and any thread."""
 
 
 def survey(source: Source, data: Data, *, quiet: bool) -> Record:
@@ -51,6 +55,8 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
         indices = cut[name] if origin == "train" else range(len(given[origin]))
         sound = [index for index in indices if not looks[origin][index].reason]
         splits[name] = _listed(origin, given[origin], sound, looks[origin])
+        if len(indices) and not sound:
+            raise UserError(f"no picture of the {name} split can be read: {some(bad)}")
         if not sound:
             raise UserError(
                 f"of {len(source.train)} pictures none fall into the {name} split; "
@@ -115,20 +121,20 @@ def _arrays(wide: list[tuple[Pictures, int]], data: Data, quiet: bool) -> Iterat
     return (array for array in arrays if array is not None)
 
 
-def meet_all(splits: dict[str, Split], *, quiet: bool) -> None:
+def meet_all(splits: dict[str, Split], *, quiet: bool, see: See | None = None) -> None:
     """Decode all pictures of splits that are not held, so that those which cannot be are known before a run
-    begins."""
+    begins; `see` gets each of the others."""
     for split in splits.values():
         if split.held is None:
-            work = in_threads(
-                split.met,
-                len(split),
-                split.data.workers,
-                name=f"try {split.name}",
-                quiet=quiet,
-            )
-            for _ in work:
+            meet = partial(_meet, split, see)
+            for _ in in_threads(meet, len(split), split.data.workers, name=f"try {split.name}", quiet=quiet):
                 pass
+
+
+def _meet(split: Split, see: See | None, index: int) -> None:
+    pixels = split.met(index)
+    if see and pixels is not None:
+        see(split.name, split.keys[index], pixels)
 
 
 def without_unreadable(record: Record, splits: dict[str, Split]) -> tuple[Record, dict[str, Split]]:

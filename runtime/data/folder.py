@@ -10,6 +10,7 @@ validation_root, test_root) or data.table nothing is told from names of folders.
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +23,18 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .source import Pictures, Source, explicit_roots, in_words, printable
+from .source import Pictures, Source, explicit_roots, in_words, one_line, printable
 from .splits import in_order, split_of
 
 ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .ppm .pgm .npy".split(),
 )
 HEIF = frozenset((".heic", ".heif"))  # read where the package pillow_heif is
+INSTEAD = {
+    ".parquet": "; for Parquet files --data.source parquet",
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "; unpack what is packed"),
+}
+"""What is answered where there are no pictures, and files with these endings."""
 SAY_WHICH = "say which is which: --data.train_root FOLDER --data.test_root FOLDER"
 
 
@@ -67,7 +73,7 @@ class FileReader:
         return path.read_bytes()
 
     def where(self, index: int) -> str:
-        return printable(str(self._path(index)))
+        return one_line(printable(str(self._path(index))))
 
     def stamp(self, index: int) -> tuple[int, int]:
         status = self._path(index).stat()
@@ -115,14 +121,26 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
             name = f"{inside}/{entry.name}" if inside else entry.name
             if entry.name.startswith("."):
                 listing.left_out["hidden"] += 1
-            elif entry.is_dir():
+            elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 (links if entry.is_symlink() else folders).append(name)
             elif reason := _left_out(entry, endings):
                 listing.left_out[reason] += 1
             else:
                 listing.names.append(name)
     listing.names.sort()
+    if endings == ENDINGS and (bare := _without_files(listing)):
+        listing.left_out[f"folders without pictures ({in_words([*map(printable, bare)])})"] = len(bare)
     return listing
+
+
+def _without_files(listing: Listing) -> list[str]:
+    """The folders with no file in or below them: a class of another format's pictures, maybe; not those in
+    such a folder."""
+    filled = {""}
+    for name in listing.names:
+        while (name := os.path.dirname(name)) not in filled:
+            filled.add(name)
+    return sorted(name for name in listing.folders if name not in filled and os.path.dirname(name) in filled)
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
@@ -160,8 +178,8 @@ def _left_out(entry: os.DirEntry[str], endings: frozenset[str]) -> str:
         return "" if heif_is_there() else f"ending {ending} (pip install pillow-heif)"
     if ending not in endings:
         return f"ending {printable(ending)}" if ending else "without an ending"
-    if not entry.is_file() and os.path.exists(entry.path):
-        # reading a pipe would wait for ever; a dead link is a picture that is missing
+    if os.path.exists(entry.path) and not entry.is_file():
+        # reading a pipe would wait for ever; a link to nothing, or to itself, is a picture that is missing
         return "no regular files"
     return ""
 
@@ -193,6 +211,7 @@ class Part:
 
     root: Path
     names: list[str]  # relative to root
+    setting: str  # that can name its root
 
 
 def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
@@ -200,7 +219,7 @@ def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
     listing = walk(root)
     left_out.update(listing.left_out)
     _require_images(root, listing.names, left_out)
-    return Part(root, listing.names)
+    return Part(root, listing.names, setting)
 
 
 def _require_folder(root: Path, setting: str) -> None:
@@ -214,9 +233,10 @@ def _require_folder(root: Path, setting: str) -> None:
 def _require_images(root: Path, names: Sequence[str], left_out: Mapping[str, int]) -> None:
     if not names:
         there = ", ".join(f"{count:,} {kind}" for kind, count in left_out.items())
+        hint = next((words for kind, words in INSTEAD.items() if f"ending {kind}" in left_out), "")
         raise UserError(
             f"no images are under {printable(str(root))}{f' (there are {there})' if there else ''}; "
-            f"it takes {', '.join(sorted(ENDINGS))}, also in sub-folders"
+            f"it takes {', '.join(sorted(ENDINGS))}, also in sub-folders{hint}"
         )
 
 
@@ -285,14 +305,14 @@ def _told_from_names(root: Path, left_out: Counter[str]) -> tuple[dict[str, Part
     for folder in sorted({name.split("/", 1)[0] for name in folders if split_of(name.split("/", 1)[0])}):
         by_split.setdefault(split_of(folder) or "", []).append(folder)
     if not any(split_of(top) for top in tops):
-        return {"train": Part(root, names)}, seen
+        return {"train": Part(root, names, "data.root")}, seen
     _refuse_mixed_splits(root, names, tops, by_split)
     parts = {}
     for split in in_order(by_split):
         folder = by_split[split][0]
         inside = [name.removeprefix(f"{folder}/") for name in names if name.startswith(f"{folder}/")]
         _require_images(root / folder, inside, {})
-        parts[split] = Part(root / folder, inside)
+        parts[split] = Part(root / folder, inside, f"data.{split}_root")
     used = ", ".join(by_split[split][0] for split in parts)
     return parts, f"{seen}sub-folder{'s' if len(parts) > 1 else ''} {used}"
 
@@ -397,9 +417,24 @@ def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
                 f"{split}, or use all without classes: --data.labels False"
             )
     if len(tops["train"]) == 1:
-        return [], f"one sub-folder, {printable(tops['train'][0])}, which is not a class"
+        note = f"one sub-folder, {printable(tops['train'][0])}, which is not a class"
+        return [], "; ".join((note, *_deeper(parts)))
     note = "a sub-folder a class"
     for split in parts:
         if lacking := sorted(set(tops["train"]) - set(tops[split])):
             note += f"; no pictures in {split} of {in_words([*map(printable, lacking)])}"
     return tops["train"], note
+
+
+def _deeper(parts: Mapping[str, Part]) -> list[str]:
+    """What to type where the sub-folders that tell something lie deeper, as in an unpacked download; it is
+    not guessed."""
+    flags, folders = [], []
+    for part in parts.values():
+        at = os.path.commonpath([os.path.dirname(name) for name in part.names])
+        inside = [os.path.relpath(name, at) for name in part.names]
+        if any("/" not in name for name in inside):
+            return []  # pictures beside sub-folders, or no sub-folders
+        folders = folders or _tops(inside)
+        flags += [f"--{part.setting}", printable(str(part.root / at))]
+    return [f"to go by the sub-folders {in_words([*map(printable, folders)])}: {shlex.join(flags)}"]

@@ -17,7 +17,7 @@ from vqprior.configs.schema import Data
 
 from .folder import walk
 from .labels import classes_of
-from .source import Pictures, Source, explicit_roots, in_words, printable
+from .source import Pictures, Source, explicit_roots, in_words, one_line, printable
 from .splits import in_order, split_in_path, split_of
 from .table import LABEL_COLUMNS, find_column
 
@@ -40,7 +40,8 @@ class ColumnReader:
             return cell["bytes"]
         if cell is not None and cell["path"] and os.path.isfile(cell["path"]):
             return Path(cell["path"]).read_bytes()
-        raise OSError("the row has no picture")
+        named = cell and cell["path"]
+        raise OSError(f"there is no file {one_line(named)}" if named else "the row has no picture")
 
     def where(self, index: int) -> str:
         if not self.files:
@@ -79,9 +80,16 @@ def load(data: Data) -> Source:
         numbers = None if labels is None or not label_names else labels[split]
         reader = _reader(dataset, image, files.get(split, ()), f"the {split} split of {where}")
         parts[split] = Pictures(reader, [str(row) for row in range(len(dataset))], numbers)
-    seen = ", ".join(f"{split} in {len(paths):,} files" for split, paths in files.items()) or "from the hub"
+    seen = ", ".join(_seen(split, paths) for split, paths in files.items()) or "from the hub"
     layout = f"Parquet, {seen}, column {image!r}; {note}"
     return Source(parts["train"], parts.get("test"), label_names, parts.get("validation"), layout, left_out)
+
+
+def _seen(split: str, paths: Sequence[str]) -> str:
+    """The files of a split in words; those of several folders may be several data sets, and are one."""
+    folders = sorted({os.path.dirname(path) for path in paths})
+    together = f", all of the folders {in_words([*map(printable, folders)])}" if len(folders) > 1 else ""
+    return f"{split} in {len(paths):,} files{together}"
 
 
 def _local_files(data: Data) -> tuple[dict[str, list[str]], dict[str, int]]:
@@ -167,14 +175,16 @@ def _open_files(files: Mapping[str, list[str]]) -> dict[str, Any]:
     datasets = _datasets()
     opened = {}
     for split, paths in files.items():
-        for path in paths:
-            _row_count(path)  # names a damaged file
+        filled = [path for path in paths if _row_count(path)]  # which names a damaged file
+        if not filled:
+            raise UserError(f"the Parquet files of {split} have no rows: {in_words(paths)}; move them away")
         try:
-            exact = [escape(os.path.abspath(path)) for path in paths]  # it takes them for patterns
+            exact = [escape(os.path.abspath(path)) for path in filled]  # it takes them for patterns
             opened[split] = datasets.load_dataset("parquet", data_files={split: exact}, split=split)
         except Exception as error:  # whatever differing or damaged files cause in there
             raise UserError(
-                f"the Parquet files of {split} cannot be read together: {in_words(paths)} ({error})"
+                f"the Parquet files of {split} cannot be read together: {in_words(paths)} "
+                f"({error.__cause__ or error})"
             ) from error
     return opened
 

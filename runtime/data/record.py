@@ -24,7 +24,7 @@ from vqprior.configs.errors import UserError
 
 from ..files import write_file
 from .decode import Unreadable, facts
-from .source import Content, Pictures
+from .source import Content, Pictures, one_line
 
 FORMAT = 1
 RECORDED = "2-"  # how the fingerprints of recorded data begin; those of earlier versions are of another kind
@@ -143,13 +143,12 @@ def look(pictures: Pictures, index: int) -> Look:
 
 def note(file: Path, split: str, key: str, reason: str) -> None:
     """List a picture that could not be read; by any process, at any time: a line is one write."""
-    printable = key.encode("utf-8", "backslashreplace").decode()
     with open(file, "ab", buffering=0) as listing:
-        listing.write(f"{split}\t{printable}\t{' '.join(reason.split())}\n".encode())
+        listing.write(f"{split}\t{one_line(key)}\t{' '.join(reason.split())}\n".encode())
 
 
 def noted(file: Path) -> dict[tuple[str, str], str]:
-    """Reasons by split and name of the pictures that are listed in a file."""
+    """Reasons by split and name, in a line, of the pictures that are listed in a file."""
     if not file.is_file():
         return {}
     lines = [line.split("\t", 2) for line in file.read_text(errors="replace").splitlines()]
@@ -159,7 +158,7 @@ def noted(file: Path) -> dict[tuple[str, str], str]:
 def some(names: Sequence[str], count: int = 10) -> str:
     """The first names of many, as text."""
     rest = f", and {len(names) - count:,} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + rest
+    return ", ".join(map(one_line, names[:count])) + rest
 
 
 def summary(record: Record, root: str) -> str:

@@ -13,7 +13,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
 from .record import DAMAGED, SKIPPED, Listed, Record, look, note, noted, some
-from .source import SPLITS, Pictures, Source
+from .source import SPLITS, Pictures, Source, one_line
 from .split import Split
 from .threads import in_threads
 
@@ -72,7 +72,7 @@ def as_met_before(split: Split, run: Path) -> dict[int, str]:
     """
     skipped, damaged = noted(run / SKIPPED), noted(run / DAMAGED)
     absent = dict(split.absent)
-    for place, key in enumerate(split.keys):
+    for place, key in enumerate(map(one_line, split.keys)):
         if split.data.on_error == "skip" and (split.name, key) in skipped:
             absent[place] = skipped[split.name, key]
         elif place in absent and ((split.name, key) in damaged or (split.name, key) in skipped):
@@ -109,7 +109,7 @@ def settle_differences(splits: dict[str, Split], run: Path) -> None:
     before = noted(run / SKIPPED)
     for split in splits.values():
         for index, reason in split.absent.items():
-            if (split.name, split.keys[index]) not in before:
+            if (split.name, one_line(split.keys[index])) not in before:
                 note(run / SKIPPED, split.name, split.keys[index], reason)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+from unicodedata import category
 
 import numpy as np
 
@@ -120,6 +121,12 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def one_line(name: str) -> str:
+    """A name without what would end a line, part it or move a cursor: that becomes \\n, \\t, \\x1b."""
+    return "".join(repr(sign)[1:-1] if category(sign) in ("Cc", "Zl", "Zp") else sign for sign in name)
+
+
 def in_words(names: Sequence[str], count: int = 5) -> str:
     """The first names of many, as text."""
-    return ", ".join(names[:count]) + (f" and {len(names) - count:,} more" if len(names) > count else "")
+    rest = f" and {len(names) - count:,} more" if len(names) > count else ""
+    return ", ".join(map(one_line, names[:count])) + rest

@@ -7,6 +7,7 @@ a/2.jpg,dog,test
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .folder import FileReader
+from .folder import ENDINGS, FileReader
 from .labels import classes_of
 from .source import Pictures, Source, in_words, printable
 from .splits import all_words, in_order, split_of
@@ -103,24 +104,28 @@ def _read(table: Path) -> Columns:
 def _read_csv(table: Path) -> Columns:
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            head = file.readline()
-            file.seek(0)
-            delimiter = max(DELIMITERS, key=head.count)
-            reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
-            names, *rows = [row for row in reader if row] or [[]]
-            names = [name.strip() for name in names]
+            lines = [*file]
+        if any("\0" in line for line in lines):
+            raise csv.Error("it holds zero bytes, as UTF-16 does")
+        head = next((line for line in lines if line.strip()), "")
+        said = re.fullmatch(r'"?sep=(.)"?\s*', head, re.IGNORECASE)  # by Excel, in a line before the names
+        delimiter = said[1] if said else max(DELIMITERS, key=head.count)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+        filled = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"data.table {table} cannot be read as CSV in UTF-8 ({error}); save it as that"
         ) from error
+    (_, names), *rows = filled[1 if said else 0 :] or [(0, [])]
+    names = [name.strip() for name in names]
     if len(set(names)) < len(names):
         raise UserError(f"data.table {table} has two columns of one name ({', '.join(names)}); rename one")
-    if uneven := [number for number, row in enumerate(rows, 2) if len(row) != len(names)]:
+    if uneven := [line for line, row in rows if len(row) != len(names)]:
         raise UserError(
             f"data.table {table} has {len(names)} columns and {len(uneven):,} rows of other lengths, the "
-            f"first at row {uneven[0]}: put quotes around values with a comma in them"
+            f"first in line {uneven[0]}: put quotes around values with a comma in them"
         )
-    columns = {name: [row[place].strip() for row in rows] for place, name in enumerate(names)}
+    columns = {name: [row[place].strip() for _, row in rows] for place, name in enumerate(names)}
     return {name: _as_numbers(values) for name, values in columns.items()}
 
 
@@ -150,7 +155,7 @@ def _read_parquet(table: Path) -> Columns:
 
 def _names(files: Sequence[Any], table: Path) -> list[str]:
     """The files, in one spelling each."""
-    if empty := [row for row, file in enumerate(files) if file is None or file == ""]:
+    if empty := [row for row, file in enumerate(files) if file is None or file == "" or "\0" in str(file)]:
         raise UserError(
             f"data.table {table} names no file in {len(empty):,} rows, the first at picture {empty[0] + 1}"
         )
@@ -169,9 +174,18 @@ def _require_files(names: Sequence[str], data: Data) -> None:
     if missing and (data.on_error == "stop" or len(missing) == len(names)):
         raise UserError(
             f"{len(missing):,} of the {len(names):,} files that data.table {data.table} lists are not below "
-            f"data.root ({data.root}): {in_words(missing)}. Give the folder that they are relative to: "
-            "--data.root FOLDER"
+            f"data.root ({data.root}): {in_words(missing)}. {_nearly(missing, data)}"
         )
+
+
+def _nearly(missing: Sequence[str], data: Data) -> str:
+    """What to do about files that are missing: those of Windows, or without endings, are there by another
+    name."""
+    first = missing[0]
+    others = [first.replace("\\", "/"), *(first + ending for ending in sorted(ENDINGS))]
+    if there := [name for name in others if os.path.isfile(os.path.join(data.root, name))]:
+        return f"There is {there[0]}: write names in the table as the files have them, with / between folders"
+    return "Give the folder that they are relative to: --data.root FOLDER"
 
 
 def _rows_by_split(columns: Columns, count: int, table: Path) -> Mapping[str, list[int]]:

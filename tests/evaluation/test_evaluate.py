@@ -216,7 +216,15 @@ def test_what_an_archive_lacks_is_refused_before_anything_is_measured(finished_r
     write_pictures(pictures, 40, classes=())
     assert command("run", "folder", *TINY, "--data.root", pictures, "--out", flat)[0] == 0
     missing, of_samples = tmp_path / "no.npz", run / "samples" / "samples.npz"
-    for measured, file, said in ((run, missing, "not a file"), (flat, of_samples, "need classes")):
+    large, mixed = tmp_path / "large.npz", tmp_path / "mixed.npz"
+    np.savez(large, images=np.zeros((4, 9, 9, 3), np.uint8))
+    np.savez(mixed, images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.array([0, 1, 1, -1]))
+    for measured, file, said in (
+        (run, missing, "not a file"),
+        (flat, of_samples, "need classes"),
+        (run, large, "expected at least two, uint8 [N, 8, 8, 3]"),
+        (run, mixed, "labels from -1 to 1; expected 0 to 1"),
+    ):
         shutil.rmtree(measured / "evaluation")
         code, printed = command("evaluate", measured, *FLAGS, "--archives", file)
         assert code == 2 and said in printed, printed

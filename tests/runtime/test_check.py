@@ -1,8 +1,9 @@
 """`vqprior check`: what stops training, what is odd, and settings to begin with."""
 
+import os
 import shlex
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ from PIL import Image
 from tests.conftest import TINY, colour, write_pictures
 from vqprior import configs
 from vqprior.configs import Config
-from vqprior.runtime.data.check import LONGEST, WORTH_TWO, _maps
+from vqprior.configs.commands import Check
+from vqprior.configs.schema import Data
+from vqprior.runtime.data import check as checking
+from vqprior.runtime.data import split
+from vqprior.runtime.data.suggestion import LONGEST, WORTH_TWO, _maps, write_preset
 from vqprior.runtime.run_dir import RunDir
 
 TINY_GREY = ["folder", *TINY, "--data.channels", 1]
@@ -69,6 +74,22 @@ def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
     ):
         assert words in printed, printed
     assert "classes have fewer than 20 training pictures: ant" in printed
+
+
+def test_classes_with_names_that_look_alike_are_named(check, pictures):
+    for name in ("Bee", "caf\u00e9", "cafe\u0301"):
+        write_pictures(pictures, 6, (name,))
+    code, printed = check()
+    assert code == 0 and "'Bee' = 'bee'" in printed and "'cafe\u0301' = 'caf\u00e9'" in printed, printed
+
+
+def test_each_picture_is_decoded_once_and_those_on_the_sheet_again(check, monkeypatch):
+    decoded = []
+    real = split.decode
+    monkeypatch.setattr(split, "decode", lambda *of, **how: decoded.append(of[1]) or real(*of, **how))
+    monkeypatch.setattr(checking, "SHEET", 2)
+    assert check()[0] == 0
+    assert len(set(decoded)) == 24 and len(decoded) == 24 + 2
 
 
 def test_pictures_that_are_mostly_black_stop_training(check, command, pictures, tmp_path):
@@ -338,6 +359,21 @@ def test_layers_are_enough_for_the_blocks_that_are_typed(command, pictures, tmp_
     flags += ["--stage2.prior", "pixelsnail", "--stage2.pixelsnail.blocks", 10, "--out", tmp_path / "run"]
     code, printed = command("check", "folder", *flags)
     assert code == 0 and begun_with(printed).stage2.layers == 10, printed
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"a space"])
+def test_a_preset_for_a_folder_of_any_name_can_be_read(tmp_path, name):
+    data = replace(Data(), root=os.fsdecode(name))
+    write_preset(tmp_path / "mine.yaml", Check(data=data), data, {})
+    assert configs.parse(tmp_path / "mine.yaml", []).data.root == data.root
+
+
+def test_settings_that_are_said_can_be_typed(command, tmp_path):
+    root = write_pictures(tmp_path / "my pictures", 40)
+    flags = ["--data.root", root, "--out", tmp_path / "run", "--write", tmp_path / "mine.yaml"]
+    code, printed = command("check", "folder", *flags)
+    (said,) = (line for line in printed.splitlines() if "has settings to begin with: " in line)
+    assert code == 0 and configs.parse(None, shlex.split(said.split(": ")[2])).data.root == str(root)
 
 
 @pytest.mark.parametrize("precision", ["auto", "bf16", "no"])

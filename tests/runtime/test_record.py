@@ -45,6 +45,38 @@ def test_a_damaged_picture_stops_and_is_named_or_is_left_out_and_listed(pictures
     assert list(noted(run / SKIPPED)) == [("train", "ant/picture0.png")]
 
 
+def test_names_of_several_lines_are_listed_in_one_each_and_found_again(tmp_path, run):
+    root = write_pictures(tmp_path / "pictures", 60, ())
+    names = ("two\nlines.png", "a\ttab.png", "\x1b[2J.png")
+    one_line = {r"two\nlines.png", r"a\ttab.png", r"\x1b[2J.png"}
+    for name in names:
+        shutil.copy(root / "picture0.png", root / name)
+    data = replace(SMALL, root=str(root), on_error="skip", memory_gb=0)
+    begun = load(data, run=run)
+    for name in names:
+        (root / name).write_bytes(b"no picture")
+    for folder in (run, tmp_path):
+        with pytest.raises(UserError) as refused:
+            load(replace(data, on_error="stop"), run=folder)
+        assert len(str(refused.value).splitlines()) == 1 and "\x1b" not in str(refused.value)
+    load(data, run=run)
+    listed = (run / SKIPPED).read_text()
+    assert {line.split("\t")[1] for line in listed.splitlines()} == one_line
+    for name in names:  # mended, and still left out
+        shutil.copy(root / "picture0.png", root / name)
+    again = load(data, run=run)
+    assert sum(len(again.split(name).absent) for name in ("train", "validation", "test")) == 3
+    assert (run / SKIPPED).read_text() == listed and again.fingerprint == begun.fingerprint
+
+
+def test_where_nothing_can_be_read_that_is_said(tmp_path):
+    root = write_pictures(tmp_path / "pictures")
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"no picture of the train split can be read: .*known format"):
+        load(replace(SMALL, root=str(root), on_error="skip"))
+
+
 def test_a_picture_cut_in_its_middle_is_met_in_the_run_and_another_one_of_its_class_stands_in(tmp_path, run):
     """Its header is whole, so that only decoding shows it; the order of all others stays."""
     root = write_pictures(tmp_path / "pictures", 24)
@@ -165,6 +197,17 @@ def test_prepared_pictures_are_decoded_once_and_are_the_same(pictures, tmp_path,
     colour(55).save(pictures / first.train.keys[0])  # another picture is never taken for the one before
     assert not torch.equal(load(data).train.held[0], first.train.held[0])
     assert not torch.equal(load(replace(data, channels=1)).train.held, first.train.held)
+
+
+@pytest.mark.parametrize("folder", ["", "ant"])
+def test_a_cache_among_the_pictures_is_refused(pictures, folder):
+    """Its mark had made the class be left out from then on."""
+    with pytest.raises(UserError, match=r"give another one with --data\.cache"):
+        load(replace(SMALL, root=str(pictures), cache=str(pictures / folder)))
+    assert load(replace(SMALL, root=str(pictures), cache=str(pictures / "cache"))).label_names == (
+        "ant",
+        "bee",
+    )
 
 
 def test_a_half_written_prepared_picture_counts_as_none(tmp_path):

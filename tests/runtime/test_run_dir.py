@@ -1,11 +1,13 @@
 """What a run directory says of the code that made it."""
 
+import os
 import shutil
 import subprocess
 
 import pytest
 
 from vqprior.runtime import run_dir
+from vqprior.runtime.files import write_file
 
 
 @pytest.fixture
@@ -32,3 +34,8 @@ def test_the_commit_is_that_of_this_code_and_not_of_a_project_that_it_is_install
     subprocess.run([*git, "commit", "-qm", "ours"], check=True)
     commit.cache_clear()
     assert len(commit()) >= 7
+
+
+def test_text_with_a_name_that_is_no_utf8_is_written_as_utf8(tmp_path):
+    write_file(tmp_path / "page", os.fsdecode(b"<p>caf\xe9 ") + "caf\u00e9</p>")
+    assert (tmp_path / "page").read_text(encoding="utf-8") == r"<p>caf\udce9 " + "caf\u00e9</p>"

@@ -2,14 +2,19 @@
 
 import gzip
 import os
+import shlex
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import colour, write_pictures
+from tests.conftest import TINY, colour, write_pictures
+from tests.forked import environment
+from tests.launch import command_line
+from vqprior import configs
 from vqprior.configs import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime.data import open_source
@@ -61,6 +66,29 @@ def test_one_sub_folder_is_no_class(tmp_path):
     write_pictures(tmp_path / "photos", 5, ())
     source = opened(tmp_path)
     assert source.label_names == () and len(source.train) == 5 and "not a class" in source.layout
+
+
+@pytest.mark.parametrize("folders", [("in a box/images",), ("train/box/in", "test/box/in")])
+def test_where_classes_lie_deeper_it_is_said_what_to_type(tmp_path, folders):
+    for folder in folders:
+        write_pictures(tmp_path / folder, 6)
+    source = opened(tmp_path)
+    assert source.label_names == () and "sub-folders ant, bee: --data." in source.layout
+    flags = shlex.split(source.layout.split(": ")[-1])
+    data = configs.parse(None, ["--data.source", "folder", "--data.root", str(tmp_path), *flags]).data
+    assert open_source(data).label_names == ("ant", "bee")
+
+
+def test_splits_that_lie_deeper_are_said_and_one_class_is_no_riddle(tmp_path):
+    for split in ("train", "test"):
+        write_pictures(tmp_path / "splits" / "a" / "b" / split, 6)
+    assert f"sub-folders test, train: --data.root {tmp_path}/splits/a/b" in opened(tmp_path / "splits").layout
+    assert sizes(opened(tmp_path / "splits" / "a" / "b")) == (6, None, 6)
+    write_pictures(tmp_path / "one" / "a" / "b", 6, ())
+    write_pictures(tmp_path / "heap" / "a", 6)
+    write_pictures(tmp_path / "heap" / "a", 2, ())
+    for name in ("one", "heap"):
+        assert "--data" not in opened(tmp_path / name).layout
 
 
 def test_layouts_that_are_refused(tmp_path):
@@ -160,6 +188,30 @@ def test_what_is_no_data_is_left_out_and_counted(tmp_path):
     }
 
 
+def test_folders_without_pictures_are_named(tmp_path):
+    write_pictures(tmp_path, 6)
+    (tmp_path / "cow" / "raw").mkdir(parents=True)
+    (tmp_path / "cow" / "raw" / "1.cr2").write_bytes(b"x")
+    (tmp_path / "ant" / "deep").mkdir()
+    assert opened(tmp_path).left_out == {"ending .cr2": 1, "folders without pictures (ant/deep, cow)": 2}
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"), [("parquet", "--data.source parquet"), ("zip", "unpack"), ("txt", "in sub-folders")]
+)
+def test_where_there_are_no_pictures_it_is_said_what_may_be_meant(tmp_path, ending, words):
+    (tmp_path / f"pictures.{ending}").write_bytes(b"x")
+    refused(tmp_path, f"1 ending .{ending}", words)
+
+
+@pytest.mark.parametrize("ending", ["png", "txt"])
+def test_a_link_to_itself_is_no_folder(tmp_path, ending):
+    write_pictures(tmp_path, 4, ())
+    os.symlink(f"loop.{ending}", tmp_path / f"loop.{ending}")
+    source = opened(tmp_path)
+    assert (len(source.train), source.left_out) == ((5, {}) if ending == "png" else (4, {"ending .txt": 1}))
+
+
 def test_the_root_itself_may_be_a_folder_of_samples(tmp_path):
     write_pictures(tmp_path, 4, ())
     (tmp_path / "samples.json").touch()
@@ -174,6 +226,14 @@ def test_file_names_that_are_no_utf8(tmp_path):
     assert source.train.keys == ["caf\\xe9.png", "good.png"]
     assert source.train.reader.where(0).encode().endswith(b"caf\\xe9.png")
     assert source.train.reader.content(0) == (tmp_path / "good.png").read_bytes()
+
+
+def test_a_folder_whose_own_name_is_no_utf8_can_be_learnt_from(tmp_path):
+    """Its settings, the command and the first line go into files of text."""
+    root = write_pictures(tmp_path / os.fsdecode(b"caf\xe9"))
+    words = ["train-vqvae", "folder", *TINY, "--data.root", root, "--out", tmp_path / "run"]
+    ended = subprocess.run(command_line(words), env=environment(None), capture_output=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_endings(tmp_path):
@@ -225,6 +285,25 @@ def test_a_table_gives_files_labels_and_splits(tmp_path):
     assert sizes(bare) == (1, None, None) and bare.label_names == ()
 
 
+@pytest.mark.parametrize("head", ["sep=;\r\n", '\ufeff"sep=;"\n', "\n", " \r\n;\r\n", "\ufeff"])
+def test_what_programs_write_around_a_table_is_no_part_of_it(tmp_path, head):
+    write_pictures(tmp_path, 3, ())
+    rows = "file;label\npicture0.png;a\npicture1.png;b, c\n;\npicture2.png;a\n;\n\n"
+    source = opened(tmp_path, table=csv_table(tmp_path, head + rows))
+    assert source.label_names == ("a", "b, c") and source.train.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_name_with_a_zero_byte_is_no_file(tmp_path, on_error):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    write_pictures(tmp_path, 2, ())
+    pq.write_table(pa.table({"file": ["picture0.png", "picture\0.png"]}), tmp_path / "table.parquet")
+    table = str(tmp_path / "table.parquet")
+    refused(tmp_path, "names no file in 1 rows, the first at picture 2", table=table, on_error=on_error)
+
+
 def test_a_parquet_table(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
@@ -249,12 +328,17 @@ def test_a_parquet_table(tmp_path):
         ("file,label\npicture0.png,a\npicture1.png,\n", ("no label", "1 of 2 rows")),
         ("name,label\npicture0.png,a\n", ("name, label", "--data.image_column")),
         ("file,split\npicture0.png,test\n", ("no train",)),
-        ("file,label\npicture0.png,a,b\n", ("row 2", "quotes")),
+        ("file,label\npicture0.png,a,b\n", ("line 2", "quotes")),
         ("", ("no rows",)),
+        ("file\na\\picture0.png\n", ("There is a/picture0.png", "with / between folders")),
+        ("file\npicture0\n", ("There is picture0.png",)),
+        ("sep=;\n\nfile;label\npicture0.png;a;b\n", ("line 4", "quotes")),
+        ("file,label\npicture0.png,a\npict\0ure1.png,b\n", ("zero bytes", "UTF-8")),
     ],
 )
 def test_tables_that_are_refused(tmp_path, text, words):
     write_pictures(tmp_path, 2, ())
+    write_pictures(tmp_path, 1, ("a",))
     refused(tmp_path, *words, table=csv_table(tmp_path, text))
 
 
@@ -440,6 +524,19 @@ def test_parquet_below_a_folder_with_brackets_and_stars_in_its_name(tmp_path, hf
     root = tmp_path / "a[1] x*"
     write_parquet(root / "train.parquet", 3)
     assert sizes(opened(root, source="parquet")) == (3, None, None)
+
+
+def test_parquet_files_of_several_folders_are_said_and_empty_ones_hide_none(tmp_path, hf_cache):
+    for name in ("full", "small"):
+        (tmp_path / name).mkdir()
+        write_parquet(tmp_path / name / "train-00000-of-00001.parquet", 4)
+    write_parquet(tmp_path / "full" / "train-00001-of-00001.parquet", 0)
+    source = opened(tmp_path, source="parquet")
+    assert len(source.train) == 8
+    assert f"train in 3 files, all of the folders {tmp_path}/full, {tmp_path}/small" in source.layout
+    assert source.train.reader.where(4) == f"row 0 of {tmp_path}/small/train-00000-of-00001.parquet"
+    write_parquet(tmp_path / "full" / "test.parquet", 0)
+    refused(tmp_path, "test have no rows", "test.parquet", source="parquet")
 
 
 def test_a_null_picture_names_its_row(tmp_path, hf_cache):
