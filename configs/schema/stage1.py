@@ -141,6 +141,8 @@ class Stage1(Training):
 
     SECTION = "stage1"
 
+    steps: int = 20_000
+    """Optimizer steps; the learning rate reaches zero at the last one. 0 takes over what stage1.init has."""
     K: int = 512
     """Number of codes."""
     D: int = 64
