@@ -320,7 +320,7 @@ def evaluate(config: Evaluation) -> None:
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     imported = config.data.source == "codes"
-    after = partial(onward.after_measuring, run, config.data)
+    after = partial(onward.after_measuring, run, config.data, config.stage1.levels)
     with _told("evaluate", config, run.codes if imported else _pictures(config), run.metrics, after=after):
         measure(config, run, None if imported else _data(config, run))
         _tell_skipped(run)

@@ -312,9 +312,7 @@ def test_a_signal_ends_it_at_once_and_what_is_done_stays(finished_run, tmp_path)
     assert done.returncode == 0 and "likelihood is done" in done.stdout and "labels" in metrics(run)
 
 
-def test_what_another_precision_or_other_weights_measured_is_left_out_and_named(
-    evaluated, tmp_path, command
-):
+def test_what_another_precision_or_other_weights_measured_is_left_out_and_named(evaluated, tmp_path, command):
     """It had gone from metrics.json without a word."""
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
@@ -342,7 +340,7 @@ def test_stage_one_alone_is_measured_before_there_are_codes_and_a_prior(evaluate
     for name in ("codes", "stage2", "evaluation"):
         shutil.rmtree(run / name)
     code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
-    assert code == 0, printed
+    assert code == 0 and printed.endswith(f"next: vqprior encode {run}\n"), printed
     found = metrics(run)
     assert found["stage1"] == whole["stage1"] and {*found} == {"stage1", "protocol"}
     assert found["protocol"]["prior"] is None and found["protocol"]["images"] == found["stage1"]["images"]
@@ -356,4 +354,5 @@ def test_stage_one_alone_is_measured_before_there_are_codes_and_a_prior(evaluate
     code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
     assert code == 0 and "is done" not in printed and metrics(run)["protocol"]["prior"]
     shutil.rmtree(run / "codes")
-    assert "is done" in command("evaluate", run, *FLAGS, "--only", "reconstruction")[1]
+    code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
+    assert code == 0 and "is done" in printed and printed.endswith(f"next: vqprior encode {run}\n"), printed
