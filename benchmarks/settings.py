@@ -55,6 +55,7 @@ BESIDE: dict[str, Callable[[Any], dict[str, Any]]] = {
     "eval_every": lambda value: {"save_every": value},
     "draws": lambda _: {"images": 1},
     "copies": lambda _: {"flip": True},
+    "steps": lambda _: {"init": "RUN"},
     "level": lambda _: {"stage1": replace(Config().stage1, levels=4)},
 }
 """What has to go with a value of some fields."""
@@ -175,7 +176,9 @@ def _one(section: Any, name: str, kind: type, as_value: Callable[[Any], Any]) ->
 def accepted(section: Any, name: str, value: Any) -> bool:
     """Whether the schema takes a value of a field, with the others as they are."""
     try:
-        replace(section, **BESIDE.get(name, lambda _: {})(value), **{name: value})
+        beside = BESIDE.get(name, lambda _: {})(value).items()
+        there = {other: needed for other, needed in beside if hasattr(section, other)}
+        replace(section, **there, **{name: value})
     except ValueError:
         return False
     return True

@@ -10,7 +10,7 @@ from vqprior.runtime.lock import lock
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir, git_commit
 
-from .measured import read_part, versions, write_part
+from .measured import Measured, read_part, versions, write_part
 from .part import Part, Settings
 from .parts import PARTS, Metrics, archives, tables
 from .subject import Subject
@@ -25,7 +25,9 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet | None) -> Metrics:
             from, or a part cannot be measured on them.
     """
     git_commit()  # now, since parts take long
-    subject = Subject.open(config, run, data)
+    needs_priors = not config.only or config.archives or any(PARTS[name].needs_priors for name in config.only)
+    opened = Subject.open if needs_priors or data is None else Subject.of_stage1
+    subject = opened(config, run, data)
     on_main(_claim, subject.folder)
 
     # Each part that was named, or can be measured, and samples from elsewhere: what one of them lacks is
@@ -72,14 +74,32 @@ def _keep(subject: Subject, part: Part, settings: Settings) -> None:
     on_main(write_part, subject.folder, part.name, settings, figures)
 
 
+def _tell_left_out(measured: dict[str, Measured], origin: Settings) -> None:
+    """Say which parts and files, by their names, were measured before and are left out of the figures."""
+    why: dict[str, list[str]] = {}
+    for name, part in measured.items():
+        differing = [key for key, value in origin.items() if part.settings.get(key) != value]
+        if differing == ["precision"]:
+            there, here = part.settings["precision"], origin["precision"]
+            words = f"with --precision {there}, where this is with {here}"
+            why.setdefault(words, []).append(name)
+        elif differing:
+            why.setdefault("of other weights or pictures", []).append(name)
+    for words, names in why.items():
+        say(f"evaluate: left out is what was measured before, {words}: {', '.join(names)}")
+
+
 def _assemble(subject: Subject) -> Metrics:
-    """All parts that are there, of these networks and data, into `metrics.json`."""
+    """All parts that are there, of these networks and data, into `metrics.json`; which are of others is
+    said."""
     config, weights = subject.config, subject.weights()
-    origin = subject.origin().items()
-    read = {part.key_of_metrics: read_part(subject.folder, name) for name, part in PARTS.items()}
-    ours = {key: part for key, part in read.items() if part and origin <= part.settings.items()}
-    measured = archives.measured_archives(subject.folder).values()
-    others = [part for part in measured if origin <= part.settings.items()]
+    origin = subject.origin()
+    read = {name: measured for name in PARTS if (measured := read_part(subject.folder, name))}
+    of_files = [*archives.measured_archives(subject.folder).values()]
+    _tell_left_out(read | {part.settings["file"]: part for part in of_files}, origin)
+    kept = lambda part: origin.items() <= part.settings.items()
+    ours = {PARTS[name].key_of_metrics: part for name, part in read.items() if kept(part)}
+    others = [part for part in of_files if kept(part)]
     metrics: Metrics = {key: part.figures for key, part in ours.items()}
     if others:
         metrics["archives"] = {part.settings["file"]: part.figures for part in others}
@@ -88,12 +108,12 @@ def _assemble(subject: Subject) -> Metrics:
     steps |= {subject.run.stage2_of(level).name: saved.step for level, saved in priors}
     metrics["protocol"] = {
         "split": "test",
-        "images": subject.maps.header.sizes["test"],
+        "images": subject.sizes[1],
         "precision": config.precision,
         "seed": config.seed,
         "steps": steps,
         **weights,
-        "data": asdict(config.data) | {"fingerprint": subject.maps.header.data_fingerprint},
+        "data": asdict(config.data) | {"fingerprint": subject.data_fingerprint},
         "parts": {key: part.protocol for key, part in ours.items()},
         "archives": {part.settings["file"]: part.protocol for part in others},
         **versions(config.precision),

@@ -65,6 +65,7 @@ class Part:
     needs_labels: bool = False  # classes in the data
     needs_features: bool = False  # of a classifier, which takes classes, or of another network
     needs_pictures: bool = True  # and a VQ-VAE, which imported codes have not
+    needs_priors: bool = True  # and code maps; else stage one alone will do
     needs_images: int = 1  # in each row: one alone has no covariance, and no neighbour
     of_all_classes: bool = False  # it compares samples with real images of all classes
     tiles: tuple[Row, ...] = ()  # the figures at the head of the page

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vqprior.configs.commands import Evaluation
 from vqprior.configs.errors import UserError
-from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.checkpoint import Checkpoint, is_evaluated
 from vqprior.runtime.code_maps import CodeMaps
 from vqprior.runtime.codes import Codes, Level
 from vqprior.runtime.data import DataSet, Split
@@ -20,8 +20,10 @@ from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.randomness import some_of
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.choice import Sampling
+from vqprior.sampling.decoding import Imported
 from vqprior.sampling.networks import Networks, prior_checkpoints
-from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae
+from vqprior.sampling.tokenizer import Tokenizer
+from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae, vqvae_of
 from vqprior.stage2_prior.measure import code_frequencies, position_counts
 
 from .classifier import SEED
@@ -46,6 +48,11 @@ DRAWING = ("seed", "label", "guidance", "temperature", "top_k", "top_p", "precis
 """Settings that samples depend on."""
 
 
+def _layout(config: Evaluation) -> torch.memory_format:
+    """How images lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
 @dataclass
 class Subject:
     """A run to be measured, on this process's device."""
@@ -53,10 +60,11 @@ class Subject:
     config: Evaluation
     run: RunDir
     data: DataSet | None  # None of imported codes
-    maps: CodeMaps
-    vqvae_checkpoint: Checkpoint | None  # likewise
-    prior_checkpoints: list[Checkpoint]
-    networks: Networks
+    maps: CodeMaps | None  # None of stage one alone
+    vqvae_checkpoint: Checkpoint | None  # None of imported codes
+    prior_checkpoints: list[Checkpoint]  # none of stage one alone, where they are not trained
+    tokenizer: Tokenizer | Imported
+    networks: Networks | None  # None of stage one alone
     made: dict[str, Images] = field(default_factory=dict)
 
     @classmethod
@@ -78,19 +86,39 @@ class Subject:
         networks = Networks.from_run(run.path)
         batch_size = on_main(networks.batch_size_of, config.sample)
         config = replace(config, sample=replace(config.sample, batch_size=batch_size))
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
         for network in (*([networks.vqvae] if data else []), *networks.priors):
-            network.to(memory_format=layout)
-        return cls(config, run, data, maps, vqvae, priors, networks)
+            network.to(memory_format=_layout(config))
+        return cls(config, run, data, maps, vqvae, priors, networks.tokenizer, networks)
+
+    @classmethod
+    def of_stage1(cls, config: Evaluation, run: RunDir, data: DataSet) -> "Subject":
+        """Load stage one alone, beside which neither code maps nor priors need be there; those that are name
+        the weights, as for all parts.
+
+        Raises:
+            UserError: it is missing, is not that which the others came from, or learnt from other data.
+        """
+        vqvae = on_main(vqvae_of, run, warn=say)
+        if vqvae.meta["data_fingerprint"] != data.fingerprint:
+            found = f"data.root ({config.data.root}) holds now"
+            raise UserError(f"{vqvae.path} was trained on other pictures than {found}")
+        levels = range(config.stage1.levels)
+        has_priors = on_main(lambda: all(is_evaluated(run.stage2_of(level)) for level in levels))
+        priors, tokenizer = (
+            on_main(prior_checkpoints, run) if has_priors else [],
+            Tokenizer.from_run(run.path),
+        )
+        tokenizer.vqvae.to(memory_format=_layout(config))
+        return cls(config, run, data, None, vqvae, priors, tokenizer, None)
 
     @property
     def vqvae(self) -> VQVAE:
-        return self.networks.vqvae
+        return self.tokenizer.vqvae
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """The maps of codes, coarsest first."""
-        return self.networks.tokenizer.levels
+        return self.tokenizer.levels
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -125,13 +153,18 @@ class Subject:
         found = self.vqvae_checkpoint
         return found.fingerprint if found else self.maps.header.vqvae
 
+    @property
+    def data_fingerprint(self) -> str:
+        """Of the data, those of imported codes too."""
+        return self.data.fingerprint if self.data else self.maps.header.data_fingerprint
+
     def weights(self) -> dict[str, Any]:
         """What tells the networks from others."""
         return fingerprints(self.vqvae_fingerprint, self.prior_checkpoints)
 
     def origin(self) -> dict[str, Any]:
         """What every figure depends on."""
-        measured = {"data": self.maps.header.data_fingerprint, "precision": self.config.precision}
+        measured = {"data": self.data_fingerprint, "precision": self.config.precision}
         return self.weights() | measured
 
     @property
@@ -153,8 +186,8 @@ class Subject:
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] uint8 -> their reconstructions."""
         precision = self.config.precision
-        codes = self.networks.tokenizer.codes_of(images, precision=precision)
-        return self.networks.tokenizer.images_of(codes, precision=precision)
+        codes = self.tokenizer.codes_of(images, precision=precision)
+        return self.tokenizer.images_of(codes, precision=precision)
 
     @property
     def sampling(self) -> Sampling:
@@ -170,7 +203,7 @@ class Subject:
         """The test images with these numbers [N] among the `n`, drawn given their coarsest codes."""
         test, settings = self.data.test, self.config.sample
         chosen = self.real(test)[1][at]
-        coarsest, *finer = self.networks.tokenizer.codes_of(test.images(chosen), precision=settings.precision)
+        coarsest, *finer = self.tokenizer.codes_of(test.images(chosen), precision=settings.precision)
         known = (coarsest, *(torch.full_like(codes, -1) for codes in finer))
         labels = test.labels[chosen] if self.label_names else None
         drawn = self.networks.codes(at, labels, self.sampling, known)
@@ -215,7 +248,7 @@ class Subject:
         if name == "true_coarse":
             return self.redraw
         model = self._code_model(name)
-        return lambda at: self.networks.tokenizer.images_of(model(at), precision=self.config.precision)
+        return lambda at: self.tokenizer.images_of(model(at), precision=self.config.precision)
 
     def _code_model(self, name: str) -> Callable[[Tensor], Codes]:
         """One of the models of codes that know no neighbours, on each level."""

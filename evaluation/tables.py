@@ -100,11 +100,15 @@ def text(tables: Iterable[Table]) -> str:
 
 def _text(table: Table) -> str:
     lines = [table.title, "-" * len(table.title)]
-    if not table.columns:
-        return "\n".join([*lines, *(f"  {name:<{NAME}}{cell}".rstrip() for name, [cell] in table.rows)])
-    headings, widths = zip(*table.columns, strict=True)
-    rows = [("", headings), *((name[1 - NAME :], cells) for name, cells in table.rows)]  # of a path, its end
-    lines += (f"  {name:<{NAME}}{_cells(cells, widths)}" for name, cells in rows)
+    if table.columns:
+        headings, widths = zip(*table.columns, strict=True)
+        rows = [
+            ("", headings),
+            *((name[1 - NAME :], cells) for name, cells in table.rows),
+        ]  # of a path, its end
+        lines += (f"  {name:<{NAME}}{_cells(cells, widths)}" for name, cells in rows)
+    else:
+        lines += (f"  {name:<{NAME}}{cell}".rstrip() for name, [cell] in table.rows)
     return "\n".join([*lines, *wrap(table.warning, LINE, initial_indent="  ", subsequent_indent="  ")])
 
 

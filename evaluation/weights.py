@@ -7,8 +7,9 @@ from vqprior.runtime.checkpoint import Checkpoint
 
 
 def fingerprints(vqvae: str, priors: Iterable[Checkpoint]) -> dict[str, Any]:
-    """The fingerprints that tell networks from others, as settings and `metrics.json` have them."""
-    prior, *finer = (saved.fingerprint for saved in priors)
+    """The fingerprints that tell networks from others, as settings and `metrics.json` have them; None of a
+    prior that is not trained."""
+    prior, *finer = [saved.fingerprint for saved in priors] or [None]
     return {"vqvae": vqvae, "prior": prior, **({"finer_priors": finer} if finer else {})}
 
 

@@ -98,7 +98,7 @@ class RunDir:
         """The stored configuration.
 
         Raises:
-            UserError: this is no run directory, or one of a newer format.
+            UserError: this is no run directory, one of a newer format, or one with settings that are none.
         """
         if not self.config_file.is_file():
             raise UserError(
@@ -106,7 +106,13 @@ class RunDir:
                 "Start one with a preset: vqprior run mnist5k"
             )
         self.starts()
-        return configs.from_tree(configs.read_yaml(self.config_file))
+        try:
+            return configs.from_tree(configs.read_yaml(self.config_file))
+        except SystemExit as error:  # the parser has said what is wrong with a setting
+            raise UserError(
+                f"the settings of {self.path} (config.yaml) are not of this version of vqprior: upgrade it, "
+                "or mend what was written into the file"
+            ) from error
 
     def command(self) -> str:
         """What was typed to start the run the last time."""

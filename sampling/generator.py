@@ -85,7 +85,7 @@ class Generator:
     def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
         """The generator of a run directory; raises as `Networks.from_run`."""
         loaded = Networks.from_run(run, device)
-        places = RunDir(Path(run))
+        places = RunDir(Path(run).absolute())  # it is read again, perhaps from another folder
         made = cls(loaded.tokenizer, loaded.priors, loaded.label_names, defaults=places.config().sample)
         made.run = places
         return made

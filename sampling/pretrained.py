@@ -30,13 +30,7 @@ def pretrained_folder(name: str | Path, revision: str | None = None) -> Path:
         raise UserError(
             f"{name} holds no weights of vqprior: it has no config.yaml; vqprior export makes such a folder"
         )
-    try:
-        config = RunDir(folder).config()
-    except SystemExit as error:  # the parser has said what is wrong with a setting
-        raise UserError(
-            f"the settings of {name} (config.yaml) are not of this version of vqprior: upgrade it"
-        ) from error
-    if decoder := config.data.decoder:
+    if decoder := RunDir(folder).config().data.decoder:
         raise UserError(
             f"{name} decodes its codes by {decoder}, code of its own, which from_pretrained does not run; "
             f"once you trust it: Generator.from_run({str(folder)!r})"

@@ -29,6 +29,7 @@ class Workspace:
     row."""
 
     def __init__(self) -> None:
+        self.in_inference = torch.is_inference_mode_enabled()
         self.noise = NoiseMemory()
         self.rows = torch.empty(0, dtype=torch.int64)
         """[2, B, w]: see `sampler.rows`."""
@@ -159,7 +160,8 @@ def _of(prior: Prior) -> tuple[object, ...]:
 
 class Spare:
     """One workspace that is not in use; calls from several threads each have one, of which the last to end is
-    kept."""
+    kept. What was taken under `torch.inference_mode` may be written to under it alone, and makes room for
+    another one."""
 
     def __init__(self) -> None:
         self._kept: list[Workspace] = []
@@ -173,6 +175,8 @@ class Spare:
         try:
             workspace = self._kept.pop()
         except IndexError:
+            workspace = Workspace()
+        if workspace.in_inference != torch.is_inference_mode_enabled():
             workspace = Workspace()
         yield workspace
         self._kept = [workspace]

@@ -86,7 +86,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
         say(done("stage 1", start, settings.steps))
         return _tell_best(config, run)
-    if resumed and settings.train == "all" and on_main(_is_learnt_from, run):
+    if resumed and on_main(stays, config, run):
         say(
             f"stage 1: stays at step {start} of {settings.steps}, since the prior has learnt from its codes; "
             "a new run (--out) trains on"
@@ -316,10 +316,11 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     _tell_best(config, run)
 
 
-def _is_learnt_from(run: RunDir) -> bool:
-    """Whether a prior has begun to learn the codes of a checkpoint that is whole; a damaged one is trained
-    anew."""
-    origin = codes_origin(run) if run.begun_priors() else None
+def stays(config: Config, run: RunDir) -> bool:
+    """Whether stage one learns no more, since a prior has begun to learn the codes of a checkpoint that is
+    whole; a damaged one is trained anew."""
+    moving = config.stage1.train == "all"
+    origin = codes_origin(run) if moving and run.begun_priors() else None
     if origin is None:
         return False
     try:

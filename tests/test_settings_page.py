@@ -38,6 +38,8 @@ def test_every_command_with_settings_of_its_own_is_on_it():
         (Stage1(), "K", int, "whole number, 2 to 65536"),
         (Stage1(), "factor", int, "whole number, 2, 4, 8, 16, ..."),
         (Stage1(), "eval_every", int, "whole number, at least 1"),
+        (Stage1(), "steps", int, "whole number, at least 0"),
+        (Stage2(), "steps", int, "whole number, at least 1"),
         (GatedPixelCNN(), "kernel", int, "whole number, 3, 5, 7, 9, ..."),
         (Data(), "validation", float, "number, above 0 and below 0.5"),
         (Data(), "decoder", str | None, "text"),

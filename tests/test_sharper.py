@@ -314,6 +314,17 @@ def test_the_adversary_is_heard_from_its_start_and_seen_in_the_curves(sharper):
     assert not any("layers" in name for name in best.tensors("model"))
 
 
+def test_a_stage_one_that_stays_as_it_is_records_no_step(sharper, command, tmp_path):
+    """The prior may be trained on with a recorded step: the adversary has nothing more to say."""
+    run = tmp_path / "run"
+    shutil.copytree(sharper[0], run)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("steps: 4", "steps: 9", 1))  # as if stopped at 4 of them
+    assert command("encode", run)[0] == command("train-prior", run)[0] == 0
+    code, printed = command("train-vqvae", run, "--cuda_graph", True)
+    assert code == 0 and "stays at step 4 of 9" in printed, printed
+
+
 @pytest.mark.slow
 def test_a_stopped_run_with_an_adversary_goes_on_bit_for_bit(sharper, tmp_path):
     run, arguments = sharper

@@ -206,10 +206,12 @@ def _fingerprint(manifest: Manifest) -> str | None:
 
 def _vqvae(run: RunDir, priors: list[Manifest]) -> Manifest:
     """The manifest of the VQ-VAE that is used with these priors: the best of those whose codes they learnt,
-    whose decoder alone may have been trained on (see `find_vqvae`)."""
+    whose decoder alone may have been trained on (see `vqvae_of`); without priors of those that the code maps
+    are of, else of all."""
     codes = _under(next(iter(priors), {}), "meta", "codes", "vqvae")
+    codes = codes or _under(read_json(run.codes / "header.json"), "vqvae")
     codes_of = lambda saved: _under(saved, "meta", "encodes_as", "vqvae") or _fingerprint(saved)
-    return _best([saved for saved in _manifests(run.stage1) if codes_of(saved) == codes])
+    return _best([saved for saved in _manifests(run.stage1) if codes in (None, codes_of(saved))])
 
 
 def _validated(best: list[Manifest]) -> list[str]:

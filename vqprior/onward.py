@@ -50,11 +50,15 @@ def to_measure(run: RunDir) -> Words:
     return "evaluate", run.path, *(["--sample.label", ""] if run.config().sample.label else [])
 
 
-def after_measuring(run: RunDir, data: Data) -> Words:
-    """The page of a run, of its pictures where they are now; else what can be shared of it."""
+def after_measuring(run: RunDir, data: Data, levels: int) -> Words:
+    """The page of a run, of its pictures where they are now, else what can be shared of it; the next step
+    where stage one was measured alone."""
+    moved, step = _moved(run.config().data, data), after_training(run, levels)
+    if step[0] != "sample":
+        return *step, *moved
     if not has("report") or data.source == "codes":
         return to_share(run)
-    return "report", run.path, *_moved(run.config().data, data)
+    return "report", run.path, *moved
 
 
 def after_encoding(run: RunDir, settings: EncodePictures, levels: int) -> Words:

@@ -122,12 +122,14 @@ def _refuse_misfits(config: Config) -> None:
     from vqprior.runtime.data.folder import refuse_among_pictures
     from vqprior.stage1_vqvae.adversary import refuse_recorded
     from vqprior.stage1_vqvae.begin import source_of
+    from vqprior.stage1_vqvae.train import stays
 
-    newest = next(checkpoint.readable(RunDir(Path(config.out)).stage1), None)
+    run = RunDir(Path(config.out))
+    newest = next(checkpoint.readable(run.stage1), None)
     if newest is None:
-        refuse_among_pictures(Path(config.out), config.data)
+        refuse_among_pictures(run.path, config.data)
         source_of(config)
-    if newest is None or newest.step < config.stage1.steps:
+    if newest is None or (newest.step < config.stage1.steps and not stays(config, run)):
         refuse_recorded(config)
 
 
@@ -318,7 +320,7 @@ def evaluate(config: Evaluation) -> None:
     run, config = run_dir.existing(config), _settled(config)
     run_dir.refuse_contradictions(run, config, but="precision")
     imported = config.data.source == "codes"
-    after = partial(onward.after_measuring, run, config.data)
+    after = partial(onward.after_measuring, run, config.data, config.stage1.levels)
     with _told("evaluate", config, run.codes if imported else _pictures(config), run.metrics, after=after):
         measure(config, run, None if imported else _data(config, run))
         _tell_skipped(run)

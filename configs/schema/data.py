@@ -89,7 +89,7 @@ class Data:
                 f"data.table is {self.table}, which names files below data.root: take --data.source folder"
             )
         for name in ("crop", "margin", "copies", "workers", "memory_gb"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # nan neither
                 raise ValueError(f"data.{name} is {getattr(self, name)}; it must not be negative")
         if self.copies and not (self.margin or self.flip):
             raise ValueError("data.copies needs something to vary: set data.flip or data.margin too")

@@ -1,5 +1,6 @@
 """Drawing from the priors."""
 
+import math
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, get_args
@@ -55,6 +56,9 @@ class Drawing:
             raise ValueError(f"batch_size is {self.batch_size!r}; it is a whole number, at least 1, or auto")
         if self.method not in get_args(Method):
             raise ValueError(f"method is {self.method!r}; it is one of {', '.join(get_args(Method))}")
+        for name in ("guidance", "temperature", "top_p"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}; it takes finite numbers")
         if self.guidance < 0:
             raise ValueError(
                 f"guidance is {self.guidance}; it must not be negative (1 leaves the prior as it is)"
@@ -63,8 +67,8 @@ class Drawing:
             raise ValueError(
                 f"temperature is {self.temperature}; it must be above 0 (1 leaves the prior as it is)"
             )
-        if self.top_k < 0:
-            raise ValueError(f"top_k is {self.top_k}; it must be at least 1, or 0 for all codes")
+        if not is_whole(self.top_k) or self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k!r}; it is a whole number, at least 1, or 0 for all codes")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it is a probability in (0, 1]")
         if self.precision not in get_args(Precision):

@@ -63,9 +63,9 @@ class LFQ:
     move."""
 
     def __post_init__(self):
-        if self.entropy < 0:
+        if not self.entropy >= 0:  # nan neither
             raise ValueError(f"stage1.lfq.entropy is {self.entropy}; it must not be negative")
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise ValueError(f"stage1.lfq.temperature is {self.temperature}; it must be above 0")
 
 
@@ -115,9 +115,9 @@ class Adversary:
             raise ValueError(f"stage1.adversary.start is {self.start}; it is a share in [0, 1), as 0.25")
         if self.width < 16 or self.width % 16:
             raise ValueError(f"stage1.adversary.width is {self.width}; it must be a multiple of 16")
-        if self.learning_rate <= 0:
+        if not self.learning_rate > 0:
             raise ValueError(f"stage1.adversary.learning_rate is {self.learning_rate}; it must be above 0")
-        if self.lecam < 0:
+        if not self.lecam >= 0:
             raise ValueError(f"stage1.adversary.lecam is {self.lecam}; it must not be negative")
 
 
@@ -141,6 +141,8 @@ class Stage1(Training):
 
     SECTION = "stage1"
 
+    steps: int = 20_000
+    """Optimizer steps; the learning rate reaches zero at the last one. 0 takes over what stage1.init has."""
     K: int = 512
     """Number of codes."""
     D: int = 64
@@ -208,10 +210,10 @@ class Stage1(Training):
             raise ValueError(f"stage1.K is {self.K}; code maps hold at most 65536 codes")
         if self.factor < 2 or self.factor & (self.factor - 1):
             raise ValueError(f"stage1.factor is {self.factor}; it must be a power of two: 2, 4, 8, 16, ...")
-        if self.beta < 0:
+        if not self.beta >= 0:
             raise ValueError(f"stage1.beta is {self.beta}; it must not be negative")
         for name in ("perceptual", "adversarial"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must not be negative")
         self._refuse_idle()
         self._refuse_untrained()

@@ -50,10 +50,10 @@ class Training:
         if self.steps < (0 if self._may_take_over() else 1):
             hint = ", or 0 with --stage1.init RUN to take over what that run has" if stage == "stage1" else ""
             raise ValueError(f"{stage}.steps is {self.steps}; it must be at least 1{hint}")
-        if self.learning_rate <= 0:
+        if not self.learning_rate > 0:  # nan neither
             raise ValueError(f"{stage}.learning_rate is {self.learning_rate}; it must be above 0")
         for name in ("warmup", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{stage}.{name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.average < 1:
             raise ValueError(f"{stage}.average is {self.average}; a decay lies in [0, 1), for example 0.999")

@@ -15,6 +15,11 @@ Metrics = dict[str, Any]
 """What `metrics.json` holds: the figures of each part by its key, of archives, and how they were measured."""
 PARTS: dict[str, Part] = {name: import_module(f"{__name__}.{name}").PART for name in get_args(commands.Part)}
 """By name. Each file defines its `PART`; the name in `configs.commands.Part` is what makes it known."""
+MARK = " (other classifiers)"
+MEANS = (
+    "Other classifiers: another version of vqprior measured this, whose classifiers have another network or "
+    "learn otherwise. It compares with nothing that this version measures; `vqprior evaluate` measures anew."
+)
 
 
 def tables(metrics: Metrics) -> list[Table]:
@@ -33,22 +38,37 @@ class Shown(NamedTuple):
 def shown(metrics: Metrics) -> Iterator[Shown]:
     """What is shown of each part that was measured, and of the archives.
 
-    Figures of classifiers of another recipe than today's are marked.
+    Figures of classifiers of another recipe than today's are marked; below the first of them stands what that
+    means.
     """
-    protocol = metrics.get("protocol", {})
+    protocol, said = metrics.get("protocol", {}), False
     for part in PARTS.values():
         key = part.key_of_metrics
         if key in metrics:
-            mark = mark_of(protocol.get("parts", {}).get(key, {}))
-            marked = [table._replace(title=table.title + mark) for table in part.tables(metrics[key])]
-            yield Shown(part.name, part.heading, marked)
+            other = is_of_other_classifiers(protocol.get("parts", {}).get(key, {}))
+            marked = [_marked(table) if other else table for table in part.tables(metrics[key])]
+            yield Shown(part.name, part.heading, _explained(marked) if other and not said else marked)
+            said |= other
     if "archives" in metrics:
         of_files = protocol.get("archives", {})
-        rows = {file + mark_of(of_files.get(file, {})): row for file, row in metrics["archives"].items()}
-        yield Shown("archives", archives.HEADING, archives.tables(rows))
+        others = {file for file in metrics["archives"] if is_of_other_classifiers(of_files.get(file, {}))}
+        rows = {file + MARK * (file in others): row for file, row in metrics["archives"].items()}
+        of_archives = archives.tables(rows)
+        yield Shown(
+            "archives", archives.HEADING, _explained(of_archives) if others and not said else of_archives
+        )
 
 
-def mark_of(settings: Settings) -> str:
-    """Words behind what classifiers of another recipe measured: it compares with nothing of today's."""
-    recipe = settings.get("recipe", RECIPE)
-    return "" if recipe == RECIPE else f" (classifiers of recipe {recipe}, not {RECIPE})"
+def is_of_other_classifiers(settings: Settings) -> bool:
+    """Whether classifiers of another recipe measured it: it compares with nothing of today's."""
+    return settings.get("recipe", RECIPE) != RECIPE
+
+
+def _marked(table: Table) -> Table:
+    return table._replace(title=table.title + MARK)
+
+
+def _explained(tables: list[Table]) -> list[Table]:
+    """The tables, with what the mark means below the first."""
+    first, *others = tables
+    return [first._replace(warning=" ".join(filter(None, (first.warning, MEANS)))), *others]

@@ -50,7 +50,7 @@ def reconstruction(subject: Subject) -> Figures:
 
 def mean_ssim(subject: Subject) -> float:
     """The mean SSIM of test images and their reconstructions."""
-    test, batch, device = subject.data.test, subject.config.inference_batch, subject.networks.device
+    test, batch, device = subject.data.test, subject.config.inference_batch, subject.vqvae.device
     total = 0.0
     for chunk in chunks(len(test), batch, share_of_process(), name="ssim"):
         images = test.images(chunk.padded)
@@ -86,4 +86,12 @@ def empty_levels(figures: Figures) -> str:
     )
 
 
-PART = Part("reconstruction", "Stage one in figures", reconstruction, tables, tiles=TILES, key="stage1")
+PART = Part(
+    "reconstruction",
+    "Stage one in figures",
+    reconstruction,
+    tables,
+    needs_priors=False,
+    tiles=TILES,
+    key="stage1",
+)

@@ -9,8 +9,19 @@ import pytest
 
 from vqprior import configs
 from vqprior.configs import Config, UserError
-from vqprior.configs.commands import Check, Complete, Evaluation, Export, Report
-from vqprior.configs.schema import GatedPixelCNN, Sample, Stage1, Stage2Fine
+from vqprior.configs.commands import Check, Complete, Evaluation, Export, ImportCodes, Report, Score
+from vqprior.configs.schema import (
+    LFQ,
+    Adversary,
+    Codebook,
+    Data,
+    Drawing,
+    GatedPixelCNN,
+    Sample,
+    Stage1,
+    Stage2,
+    Stage2Fine,
+)
 from vqprior.runtime.run_dir import RunDir
 
 PRESETS = configs.preset_names()
@@ -131,11 +142,39 @@ def test_a_typo_in_yaml_is_answered_like_one_on_the_command_line(tmp_path, capsy
         assert "--stage1.steps" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", ["nan", "inf"])
 @pytest.mark.parametrize("name", ["stage1.learning_rate", "stage2_fine.clip_norm", "stage1.perceptual"])
-def test_what_is_no_finite_number_is_refused(name, value):
-    with pytest.raises(UserError, match=f"{name} is {value}; it takes finite numbers"):
-        configs.parse_options(Config, ["--stage1.levels", "2", f"--{name}", value])
+def test_what_is_no_finite_number_is_refused(name, capsys):
+    with pytest.raises(UserError, match=f"{name} is inf; it takes finite numbers"):
+        configs.parse_options(Config, ["--stage1.levels", "2", f"--{name}", "inf"])
+    with pytest.raises(SystemExit):
+        configs.parse_options(Config, ["--stage1.levels", "2", f"--{name}", "nan"])
+    assert f"{name} is nan; it must" in " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        *(Data(), Stage1(), Codebook(), LFQ(), Adversary(), Stage2(), Stage2Fine(), Sample()),
+        *(Score(pictures="photos", out="found"), ImportCodes(out="mine")),
+        Complete(image="photo.png", hide="left half"),
+    ],
+    ids=lambda section: type(section).__name__,
+)
+def test_no_field_is_nan_from_python_either(section):
+    """Most comparisons with nan let it pass: it was told later, or made nan of all weights."""
+    names = [field.name for field in fields(section) if field.type is float]
+    for name in names:
+        with pytest.raises(ValueError, match=f"{name} is nan"):
+            replace(section, **{name: math.nan})
+    assert {"temperature", "guidance", "top_p"} <= {*names} or not isinstance(section, Drawing)
+
+
+@pytest.mark.parametrize("name", ["temperature", "guidance", "top_p"])
+def test_how_codes_are_drawn_takes_finite_numbers_from_python_too(name):
+    with pytest.raises(ValueError, match=f"{name} is inf; it takes finite numbers"):
+        Sample(**{name: math.inf})
+    with pytest.raises(ValueError, match=r"top_k is 2\.5; it is a whole number"):
+        Drawing(top_k=2.5)
 
 
 def test_a_run_that_was_begun_with_an_infinite_number_stays_readable(tmp_path):

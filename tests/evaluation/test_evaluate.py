@@ -318,3 +318,49 @@ def test_a_signal_ends_it_at_once_and_what_is_done_stays(finished_run, tmp_path)
     assert process.wait(30) == -signal.SIGTERM
     done = run_processes(["evaluate", run, *only, "--classifier_steps", 5])
     assert done.returncode == 0 and "likelihood is done" in done.stdout and "labels" in metrics(run)
+
+
+def test_what_another_precision_or_other_weights_measured_is_left_out_and_named(evaluated, tmp_path, command):
+    """It had gone from metrics.json without a word."""
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    code, printed = command("evaluate", run, *FLAGS, "--only", "likelihood", "--precision", "bf16")
+    others = "reconstruction, ladder, labels, copies, verification, code_copies"
+    assert code == 0 and {*metrics(run)} == {"stage2", "protocol"}
+    assert f"measured before, with --precision no, where this is with bf16: {others}" in printed, printed
+    code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
+    assert code == 0 and "with --precision bf16, where this is with no: likelihood" in printed, printed
+    assert {*metrics(evaluated)} - {*metrics(run)} == {"stage2"}
+
+    file = run / "evaluation" / "likelihood.json"
+    file.write_text(file.read_text().replace('"prior": "', '"prior": "0'))
+    code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
+    assert code == 0 and "measured before, of other weights or pictures: likelihood" in printed, printed
+
+
+def test_stage_one_alone_is_measured_before_there_are_codes_and_a_prior(evaluated, tmp_path, command):
+    """As before hours of stage two; the figures are those that it has with them."""
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    shutil.rmtree(run / "evaluation")
+    assert command("evaluate", run, *FLAGS, "--only", "reconstruction", "code_copies")[0] == 0
+    whole = metrics(run)
+    for name in ("codes", "stage2", "evaluation"):
+        shutil.rmtree(run / name)
+    code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
+    assert code == 0 and printed.endswith(f"next: vqprior encode {run}\n"), printed
+    found = metrics(run)
+    assert found["stage1"] == whole["stage1"] and {*found} == {"stage1", "protocol"}
+    assert found["protocol"]["prior"] is None and found["protocol"]["images"] == found["stage1"]["images"]
+    assert "PSNR" in command("ls", run)[1]
+    for flags in ((), ("--only", "reconstruction", "likelihood")):
+        code, printed = command("evaluate", run, *FLAGS, *flags)
+        assert code == 2 and "there are no code maps" in printed, printed
+
+    # With codes and a prior it is of all networks again
+    assert command("encode", run)[0] == command("train-prior", run)[0] == 0
+    code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
+    assert code == 0 and "is done" not in printed and metrics(run)["protocol"]["prior"]
+    shutil.rmtree(run / "codes")
+    code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
+    assert code == 0 and "is done" in printed and printed.endswith(f"next: vqprior encode {run}\n"), printed

@@ -16,7 +16,7 @@ from vqprior.evaluation.classifier import RECIPE
 from vqprior.evaluation.parts import PARTS, shown, tables
 from vqprior.evaluation.plots import plots
 from vqprior.evaluation.report import _environment, _tiles
-from vqprior.evaluation.tables import text
+from vqprior.evaluation.tables import markdown, text
 from vqprior.runtime.run_dir import RunDir
 
 FLAGS = ("--classifier_steps", 2, "--inference_batch", 4)
@@ -137,19 +137,22 @@ def test_what_is_no_part_is_measured_anew(evaluated, tmp_path, command):
         assert code == 0 and "is done" not in printed, content
 
 
-def test_figures_of_classifiers_of_another_recipe_are_marked():
+def test_figures_of_classifiers_of_another_recipe_are_marked_and_once_it_is_said_what_that_means():
     figures = {"classifier_accuracy": 0.5, "cas": {}, "images": 4, "test_images": 4}
     archive = {"images": 4, "cas": 0.5}
     metrics = {"labels": figures, "archives": {"a.npz": archive, "b.npz": archive}}
     now, earlier = {"recipe": RECIPE}, {"recipe": RECIPE - 1}
-    mark = f"(classifiers of recipe {RECIPE - 1}, not {RECIPE})"
+    mark, means = "(other classifiers)", "Other classifiers: another version of vqprior measured this"
 
     metrics["protocol"] = {"parts": {"labels": now}, "archives": {"a.npz": now, "b.npz": now}}
-    assert mark not in text(tables(metrics))
+    assert mark not in text(tables(metrics)) and means not in text(tables(metrics))
     metrics["protocol"] = {"parts": {"labels": earlier}, "archives": {"a.npz": now, "b.npz": earlier}}
     *of_labels, of_archives = tables(metrics)
     assert len(of_labels) == 2 and all(table.title.endswith(mark) for table in of_labels)
     assert [name for name, _ in of_archives.rows] == ["a.npz", f"b.npz {mark}"]
+    assert text(tables(metrics)).count(means) == markdown(tables(metrics)).count(means) == 1
+    metrics["protocol"]["parts"]["labels"] = now
+    assert [means in table.warning for table in tables(metrics)] == [False, False, True]
 
 
 def test_an_empty_level_is_named_in_words_in_text_too():

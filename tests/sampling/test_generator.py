@@ -142,6 +142,21 @@ def test_mistakes_in_numbers_for_each_image_are_answered(generator):
             call()
 
 
+@pytest.mark.parametrize("method", ["cached", "parallel", "plain"])
+def test_a_call_under_inference_mode_changes_nothing_for_those_outside_of_it(method):
+    """Memory that was kept of it may not be written to elsewhere: the next call had failed."""
+    generator = tiny_generator()
+    draw = lambda: generator.sample(5, seed=1, method=method, batch_size=2)
+    with torch.inference_mode():
+        inside = draw()
+    outside = draw()
+    with torch.inference_mode():
+        again = draw()
+    assert (
+        np.array_equal(inside, outside) and np.array_equal(inside, again) and np.array_equal(inside, draw())
+    )
+
+
 def test_calls_from_several_threads_disturb_each_other_in_nothing():
     """Each works in memory of its own, however they take turns; afterwards that of one is kept, until it is
     released."""

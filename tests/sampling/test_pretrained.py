@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.launch import ROOT, environment
-from vqprior import Generator, UserError
+from vqprior import Generator, Tokenizer, UserError
 from vqprior.sampling import pretrained
 
 hub = pytest.importorskip("huggingface_hub", reason="the extra hub is not installed")
@@ -102,10 +102,12 @@ def test_what_cannot_be_fetched_is_said(monkeypatch, error, words):
         Generator.from_pretrained("someone/nothing")
 
 
-def test_settings_of_a_later_version_are_said(tmp_path, capsys):
+@pytest.mark.parametrize("load", [Generator.from_pretrained, Generator.from_run, Tokenizer.from_run])
+def test_settings_of_a_later_version_are_said(tmp_path, capsys, load):
+    """And the caller's program goes on."""
     (tmp_path / "config.yaml").write_text("stage1: {K: 16, unheard_of: 3}")
     with pytest.raises(UserError, match=r"config.yaml\) are not of this version of vqprior: upgrade"):
-        Generator.from_pretrained(tmp_path)
+        load(tmp_path)
     assert "unheard_of" in capsys.readouterr().err
 
 

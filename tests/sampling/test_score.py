@@ -99,6 +99,15 @@ def test_mistakes_of_calls_are_answered():
         generator.usual("d")
 
 
+def test_a_run_is_found_from_another_folder_than_it_was_loaded_in(finished_run, tmp_path, monkeypatch):
+    """Its validation pictures had been said to be missing."""
+    monkeypatch.chdir(finished_run.parent)
+    generator = Generator.from_run(finished_run.name)
+    expected = generator.usual()
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(generator.usual().bits, expected.bits)
+
+
 def test_what_is_usual_in_another_run_is_refused():
     generator = tiny_generator(classes=2)
     others = {

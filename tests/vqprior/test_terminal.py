@@ -241,24 +241,22 @@ def test_pictures_are_read_again_as_they_were(places):
     flags = dict(pictures=["photos"], range=["0.0", "9.0"], on_error=["skip"], out=[Path("codes-scores")])
     assert words == [word for name, values in flags.items() for word in (f"--{name}", *values)]
     data = run.config().data
-    assert onward.after_measuring(run, data) == ("report", run.path)
+    assert onward.after_measuring(run, data, 1) == ("report", run.path)
     moved = replace(data, root="elsewhere")
-    assert onward.after_measuring(run, moved) == ("report", run.path, "--data.root", "elsewhere")
+    assert onward.after_measuring(run, moved, 1) == ("report", run.path, "--data.root", "elsewhere")
+    shutil.rmtree(run.codes)  # of an export, say, whose stage one was measured alone
+    assert onward.after_measuring(run, moved, 1) == ("encode", run.path, "--data.root", "elsewhere")
     default = Check.of(replace(run.config(), out=str(run.path)))
     checked = replace(default, data=replace(moved, size=(4, 4)))
     again = ("run", run.path, "--data.root", "elsewhere")  # other sizes the run would refuse
     assert onward.after_checking(checked, str(run.path), default, {}) == again
 
 
-def test_without_its_extras_nothing_is_said_that_would_be_refused(tmp_path, monkeypatch):
+def test_without_its_extras_nothing_is_said_that_would_be_refused(places, tmp_path, monkeypatch):
     monkeypatch.setattr(onward, "has", lambda extra: False)
-    run = RunDir(tmp_path / "run")
-    assert onward.after_measuring(run, Data()) == (
-        "export",
-        run.path,
-        "--out",
-        tmp_path / "run-export",
-    )
+    measured, run = RunDir(Path(places("RUN"))), RunDir(tmp_path / "run")
+    assert onward.after_measuring(measured, Data(), 1) == onward.to_share(measured)
+    assert onward.to_share(run) == ("export", run.path, "--out", tmp_path / "run-export")
     (tmp_path / "run-export").mkdir()
     assert onward.to_share(run)[-1] == tmp_path / "run-export-2"
     assert onward.to_play(run)[:2] == ("sample", run.path)
