@@ -24,6 +24,7 @@ from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
 from ..dropout import channel_factors, channel_keys
+from ..embedding import CodeEmbedding
 from ..prior import Prior
 from . import former
 from .cache import CachedPixelCNN
@@ -32,9 +33,6 @@ from .layers import GatedLayer
 
 class PixelCNN(Prior):
     """The Gated PixelCNN.
-
-    Where each n columns are codes of one square of pixels (codes_per_position), the first, second, ... of
-    them are embedded each in its own way, so that the prior can tell them apart.
 
     Args:
         config: channels, layers, kernel, head and dropout.
@@ -48,7 +46,7 @@ class PixelCNN(Prior):
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.config, own = config, config.gated_pixelcnn
-        self.embedding = nn.Embedding(level.codes_per_position * level.K, config.channels)
+        self.embedding = CodeEmbedding(level, config.channels)
         self.layers = nn.ModuleList(
             GatedLayer(config.channels, own.kernel, first=index == 0, conditional=bool(above))
             for index in range(config.layers)
@@ -95,9 +93,7 @@ class PixelCNN(Prior):
     ) -> Tensor:
         """See `Prior.forward`; `dropped` are the factors [B, layers, C] of the gated channels."""
         self.check_given(labels, above)
-        column = torch.arange(codes.shape[-1], device=codes.device)
-        which = column % self.level.codes_per_position  # of the codes of a square
-        x = rearrange(self.embedding(codes + which * self.K), "b h w c -> b c h w")
+        x = rearrange(self.embedding(codes), "b h w c -> b c h w")
         v = h = x  # [B, C, h, w]
         biases, said = self.label_biases(labels), self.above(above) if self.above else None
         factors = [None] * len(self.layers) if dropped is None else dropped.unbind(1)

@@ -26,6 +26,7 @@ from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
 from ..dropout import channel_factors, channel_keys
+from ..embedding import CodeEmbedding
 from ..places import place_features, place_numbers
 from ..prior import Prior
 from .cache import CachedPixelSNAIL
@@ -44,9 +45,6 @@ class Block(nn.Module):
 class PixelSNAIL(Prior):
     """PixelSNAIL.
 
-    Where each n columns are codes of one square of pixels (codes_per_position), the first, second, ... of
-    them are embedded each in its own way, so that the prior can tell them apart.
-
     Args:
         config: channels, layers, dropout, and pixelsnail.
         level: of the maps.
@@ -59,7 +57,7 @@ class PixelSNAIL(Prior):
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.config, own, channels = config, config.pixelsnail, config.channels
-        self.embedding = nn.Embedding(level.codes_per_position * level.K, channels)
+        self.embedding = CodeEmbedding(level, channels)
         conditional, places = bool(above), place_numbers(level.codes_per_position)
         layers = [
             GatedLayer(channels, own.kernel, first=index == 0, conditional=conditional)
@@ -108,9 +106,7 @@ class PixelSNAIL(Prior):
     ) -> Tensor:
         """See `Prior.forward`; `dropped` are the factors [B, gates, C] of the gated channels."""
         self.check_given(labels, above)
-        height, width = codes.shape[1:]
-        which = torch.arange(width, device=codes.device) % self.level.codes_per_position
-        embedded, places = self.embedding(codes + which * self.K), self.places(height, width)
+        embedded, places = self.embedding(codes), self.places(*codes.shape[1:])
         told = self._told(labels, above, dropped)
         x = rearrange(embedded, "b h w c -> b c h w")
         ends = []

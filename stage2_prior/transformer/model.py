@@ -24,6 +24,7 @@ from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
 from ..dropout import channel_factors, channel_keys
+from ..embedding import CodeEmbedding
 from ..places import place_features, place_numbers
 from ..prior import Prior
 from .cache import CachedTransformer
@@ -47,7 +48,7 @@ class Transformer(Prior):
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
         self.config, channels, heads = config, config.channels, config.transformer.heads
-        self.embedding = nn.Embedding(level.codes_per_position * level.K, channels)
+        self.embedding = CodeEmbedding(level, channels)
         self.start = nn.Embedding(max(1, self.labels), channels)  # in place of a code before the first
         self.label = nn.Embedding(self.labels, channels) if self.labels else None
         self.place = nn.Linear(place_numbers(level.codes_per_position), channels)
@@ -110,8 +111,7 @@ class Transformer(Prior):
         """See `Prior.forward`; `dropped` are the factors [B, 2 layers, C] of what blocks add."""
         self.check_given(labels, above)
         height, width = codes.shape[1:]
-        which = torch.arange(width, device=codes.device) % self.level.codes_per_position
-        embedded = self.embedding(codes + which * self.K).flatten(1, 2)  # [B, T, C]
+        embedded = self.embedding(codes).flatten(1, 2)  # [B, T, C]
         x = torch.cat([self.before(labels, codes.shape[0])[:, None], embedded[:, :-1]], dim=1)
         x = x + self.places(height, width)
         if self.label is not None:
