@@ -22,8 +22,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
+
+from .dropout import channel_factors, channel_keys
 
 
 class Cache(Protocol):
@@ -50,19 +53,24 @@ class Prior(nn.Module):
     FITTING are the settings under its kind's own name that the weights are bound to.
 
     Args:
+        config: of the stage.
         level: of the maps; a prior may be asked for maps of other sizes.
-        above: the levels that are coarser, coarsest first.
         classes: number of labels, 0 for an unconditional prior.
-        hides_labels: whether labels are hidden in training: label number `classes` then stands for a hidden
-            one. It is `null_label`, and None where the prior knows no such label.
+        above: the levels that are coarser, coarsest first.
+
+    Attributes:
+        null_label: the label that stands for a hidden one, number `classes`; None where no label is ever
+            hidden in training.
+        dropout_groups: how many times `config.channels` channels dropout looks at for a map; 0 for none.
     """
 
     FITTING: ClassVar[tuple[str, ...]] = ()
+    dropout_groups = 0
 
-    def __init__(self, level: Level, classes: int, above: Sequence[Level] = (), *, hides_labels: bool):
+    def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__()
-        self.level, self.classes, self.levels_above = level, classes, tuple(above)
-        self.null_label = classes if classes and hides_labels else None
+        self.config, self.level, self.classes, self.levels_above = config, level, classes, tuple(above)
+        self.null_label = classes if classes and config.label_dropout > 0 else None
 
     @property
     def K(self) -> int:
@@ -119,17 +127,19 @@ class Prior(nn.Module):
             raise ValueError(f"the prior has {len(self.levels_above)} levels above, but {given}")
 
     def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """What `dropout` is drawn from, [B, ...] on the CPU, for maps at these positions [B] in the order of
-        a run.
+        """What `dropout` is drawn from, [B, groups] int64 on the CPU, for maps at these positions [B] in the
+        order of a run.
 
         A function of the seed and the positions, of no state and no number of processes; None where nothing
         is dropped.
         """
-        return None
+        is_drawn = self.dropout_groups and self.config.dropout
+        return channel_keys(seed, positions, self.dropout_groups) if is_drawn else None
 
     def dropout(self, keys: Tensor | None) -> Any:
-        """What `forward` takes as `dropped`, made where the keys are; the training loop only hands it on."""
-        return None
+        """What `forward` takes as `dropped`, made where the keys are: factors [B, groups, C]. The training
+        loop only hands it on."""
+        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
 
     def cache(
         self,

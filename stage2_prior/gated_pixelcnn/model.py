@@ -23,7 +23,6 @@ from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..dropout import channel_factors, channel_keys
 from ..embedding import CodeEmbedding
 from ..prior import Prior
 from . import former
@@ -32,20 +31,13 @@ from .layers import GatedLayer
 
 
 class PixelCNN(Prior):
-    """The Gated PixelCNN.
-
-    Args:
-        config: channels, layers, kernel, head and dropout.
-        level: of the maps.
-        classes: number of labels, 0 for an unconditional prior.
-        above: the levels that are coarser, coarsest first.
-    """
+    """The Gated PixelCNN; arguments as for `Prior`."""
 
     FITTING = ("kernel", "head")
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
-        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
-        self.config, own = config, config.gated_pixelcnn
+        super().__init__(config, level, classes, above)
+        own, self.dropout_groups = config.gated_pixelcnn, config.layers
         self.embedding = CodeEmbedding(level, config.channels)
         self.layers = nn.ModuleList(
             GatedLayer(config.channels, own.kernel, first=index == 0, conditional=bool(above))
@@ -100,14 +92,6 @@ class PixelCNN(Prior):
         for layer, bias, factor in zip(self.layers, biases, factors, strict=True):
             v, h = layer(v, h, bias, factor, said)
         return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
-
-    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """[B, layers] int64."""
-        return channel_keys(seed, positions, len(self.layers)) if self.config.dropout else None
-
-    def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, layers, C] of the gated channels."""
-        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
 
     def cache(
         self,

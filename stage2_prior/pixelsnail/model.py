@@ -25,7 +25,6 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..dropout import channel_factors, channel_keys
 from ..embedding import CodeEmbedding
 from ..places import place_features, place_numbers
 from ..prior import Prior
@@ -43,20 +42,13 @@ class Block(nn.Module):
 
 
 class PixelSNAIL(Prior):
-    """PixelSNAIL.
-
-    Args:
-        config: channels, layers, dropout, and pixelsnail.
-        level: of the maps.
-        classes: number of labels, 0 for an unconditional prior.
-        above: the levels that are coarser, coarsest first.
-    """
+    """PixelSNAIL; arguments as for `Prior`."""
 
     FITTING = ("blocks", "kernel", "heads")
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
-        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
-        self.config, own, channels = config, config.pixelsnail, config.channels
+        super().__init__(config, level, classes, above)
+        own, channels = config.pixelsnail, config.channels
         self.embedding = CodeEmbedding(level, channels)
         conditional, places = bool(above), place_numbers(level.codes_per_position)
         layers = [
@@ -67,7 +59,7 @@ class PixelSNAIL(Prior):
             Block(layers[begin:end], Attention(channels, own.heads, places, conditional=conditional))
             for begin, end in shares(config.layers, own.blocks)
         )
-        self.gates = config.layers + own.blocks
+        self.gates = self.dropout_groups = config.layers + own.blocks
         # what the classes add before all gates, side by side: one lookup and one cast instead of one a gate
         self.label_bias = nn.Embedding(self.labels, self.gates * 2 * channels) if self.labels else None
         self.skips = nn.Conv2d(own.blocks * channels, channels, 1)  # of every block, a way to the output
@@ -123,14 +115,6 @@ class PixelSNAIL(Prior):
         factors = [None] * self.gates if dropped is None else dropped.unbind(1)
         for label, of_gate in zip(self.label_biases(labels), factors, strict=True):
             yield Told(label, said, of_gate)
-
-    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """[B, gates] int64."""
-        return channel_keys(seed, positions, self.gates) if self.config.dropout else None
-
-    def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, gates, C] of the gated channels."""
-        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
 
     def cache(
         self,

@@ -23,7 +23,6 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..dropout import channel_factors, channel_keys
 from ..embedding import CodeEmbedding
 from ..places import place_features, place_numbers
 from ..prior import Prior
@@ -34,20 +33,14 @@ SPREAD = 0.02  # of the first weights
 
 
 class Transformer(Prior):
-    """The transformer.
-
-    Args:
-        config: channels, layers, heads and dropout.
-        level: of the maps.
-        classes: number of labels, 0 for an unconditional prior.
-        above: the levels that are coarser, coarsest first.
-    """
+    """The transformer; arguments as for `Prior`."""
 
     FITTING = ("heads",)
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
-        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
-        self.config, channels, heads = config, config.channels, config.transformer.heads
+        super().__init__(config, level, classes, above)
+        channels, heads = config.channels, config.transformer.heads
+        self.dropout_groups = 2 * config.layers
         self.embedding = CodeEmbedding(level, channels)
         self.start = nn.Embedding(max(1, self.labels), channels)  # in place of a code before the first
         self.label = nn.Embedding(self.labels, channels) if self.labels else None
@@ -108,7 +101,8 @@ class Transformer(Prior):
         above: Codes = (),
         dropped: Tensor | None = None,
     ) -> Tensor:
-        """See `Prior.forward`; `dropped` are the factors [B, 2 layers, C] of what blocks add."""
+        """See `Prior.forward`; `dropped` are the factors [B, 2 layers, C] of what attention and the network of each
+        block add."""
         self.check_given(labels, above)
         height, width = codes.shape[1:]
         embedded = self.embedding(codes).flatten(1, 2)  # [B, T, C]
@@ -123,14 +117,6 @@ class Transformer(Prior):
             x = block(x, of_queries, of_keys, said, of_block)
         logits = self.logits(self.norm(x))  # [B, T, K]
         return rearrange(logits, "b (h w) k -> b k h w", h=height)
-
-    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """[B, 2 layers] int64."""
-        return channel_keys(seed, positions, 2 * len(self.blocks)) if self.config.dropout else None
-
-    def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, 2 layers, C]: of what attention and what the network of each block add."""
-        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
 
     def cache(
         self,
