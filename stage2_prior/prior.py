@@ -15,7 +15,7 @@ Legend: B maps, K codes, h x w the map.
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
@@ -47,10 +47,49 @@ class Cache(Protocol):
         """Make known the codes [B] of column j."""
 
 
+class FullForwards:
+    """A `Cache` that runs the whole prior for each code: slow, plainly right, and what every other cache is
+    held against.
+
+    Args:
+        prior: in evaluation mode.
+        labels, above, maps, dtype: as for `Prior.cache`; another type than the prior's is that of
+            autocast.
+    """
+
+    def __init__(
+        self,
+        prior: "Prior",
+        labels: Tensor | None,
+        above: Codes = (),
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+    ):
+        self.prior, self.labels, self.above, self.dtype, self.i = prior, labels, above, dtype, 0
+        self.codes = torch.zeros(maps, *prior.level.size, dtype=torch.int64, device=prior.device)
+
+    def reset(self, labels: Tensor | None, above: Codes = ()) -> None:
+        self.labels, self.above = labels, above
+        self.codes.zero_()
+
+    def begin_row(self, i: int) -> None:
+        self.i = i
+
+    @torch.no_grad()
+    def logits(self, j: int) -> Tensor:
+        with self.prior.computing(self.dtype):
+            return self.prior(self.codes, self.labels, self.above)[:, :, self.i, j]
+
+    def put(self, j: int, codes: Tensor) -> None:
+        self.codes[:, self.i, j] = codes
+
+
 class Prior(nn.Module):
     """p(codes | label, codes of the levels above) as a product over places in raster order.
 
-    FITTING are the settings under its kind's own name that the weights are bound to.
+    FITTING are the settings under its kind's own name that the weights are bound to; CACHE is what `cache`
+    makes.
 
     Args:
         config: of the stage.
@@ -65,6 +104,7 @@ class Prior(nn.Module):
     """
 
     FITTING: ClassVar[tuple[str, ...]] = ()
+    CACHE: ClassVar[Callable[..., Cache]] = FullForwards
     dropout_groups = 0
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
@@ -156,7 +196,7 @@ class Prior(nn.Module):
             maps: B.
             dtype: that the prior computes in; its own unless given.
         """
-        return FullForwards(self, labels, above, maps=maps, dtype=dtype)
+        return self.CACHE(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         """About how many numbers a forward without gradient holds at once for a map: to choose how many go
@@ -182,41 +222,3 @@ class Prior(nn.Module):
     def numbered(self) -> list[tuple[str, Tensor]]:
         """The parameters in the order in which earlier versions numbered their moments."""
         return [*self.named_parameters()]
-
-
-class FullForwards:
-    """A `Cache` that runs the whole prior for each code: slow, plainly right, and what every other cache is
-    held against.
-
-    Args:
-        prior: in evaluation mode.
-        labels, above, maps, dtype: as for `Prior.cache`; another type than the prior's is that of
-            autocast.
-    """
-
-    def __init__(
-        self,
-        prior: Prior,
-        labels: Tensor | None,
-        above: Codes = (),
-        *,
-        maps: int,
-        dtype: torch.dtype | None = None,
-    ):
-        self.prior, self.labels, self.above, self.dtype, self.i = prior, labels, above, dtype, 0
-        self.codes = torch.zeros(maps, *prior.level.size, dtype=torch.int64, device=prior.device)
-
-    def reset(self, labels: Tensor | None, above: Codes = ()) -> None:
-        self.labels, self.above = labels, above
-        self.codes.zero_()
-
-    def begin_row(self, i: int) -> None:
-        self.i = i
-
-    @torch.no_grad()
-    def logits(self, j: int) -> Tensor:
-        with self.prior.computing(self.dtype):
-            return self.prior(self.codes, self.labels, self.above)[:, :, self.i, j]
-
-    def put(self, j: int, codes: Tensor) -> None:
-        self.codes[:, self.i, j] = codes

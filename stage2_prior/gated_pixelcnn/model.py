@@ -34,6 +34,7 @@ class PixelCNN(Prior):
     """The Gated PixelCNN; arguments as for `Prior`."""
 
     FITTING = ("kernel", "head")
+    CACHE = CachedPixelCNN
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(config, level, classes, above)
@@ -92,16 +93,6 @@ class PixelCNN(Prior):
         for layer, bias, factor in zip(self.layers, biases, factors, strict=True):
             v, h = layer(v, h, bias, factor, said)
         return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
-
-    def cache(
-        self,
-        labels: Tensor | None,
-        above: Codes = (),
-        *,
-        maps: int,
-        dtype: torch.dtype | None = None,
-    ) -> CachedPixelCNN:
-        return CachedPixelCNN(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         return super().forward_numbers() + 12 * self.config.channels * self.level.places

@@ -45,6 +45,7 @@ class PixelSNAIL(Prior):
     """PixelSNAIL; arguments as for `Prior`."""
 
     FITTING = ("blocks", "kernel", "heads")
+    CACHE = CachedPixelSNAIL
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(config, level, classes, above)
@@ -115,16 +116,6 @@ class PixelSNAIL(Prior):
         factors = [None] * self.gates if dropped is None else dropped.unbind(1)
         for label, of_gate in zip(self.label_biases(labels), factors, strict=True):
             yield Told(label, said, of_gate)
-
-    def cache(
-        self,
-        labels: Tensor | None,
-        above: Codes = (),
-        *,
-        maps: int,
-        dtype: torch.dtype | None = None,
-    ) -> CachedPixelSNAIL:
-        return CachedPixelSNAIL(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         inner, channels = self.config.pixelsnail.heads * HEAD, self.config.channels

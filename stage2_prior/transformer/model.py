@@ -36,6 +36,7 @@ class Transformer(Prior):
     """The transformer; arguments as for `Prior`."""
 
     FITTING = ("heads",)
+    CACHE = CachedTransformer
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__(config, level, classes, above)
@@ -117,16 +118,6 @@ class Transformer(Prior):
             x = block(x, of_queries, of_keys, said, of_block)
         logits = self.logits(self.norm(x))  # [B, T, K]
         return rearrange(logits, "b (h w) k -> b k h w", h=height)
-
-    def cache(
-        self,
-        labels: Tensor | None,
-        above: Codes = (),
-        *,
-        maps: int,
-        dtype: torch.dtype | None = None,
-    ) -> CachedTransformer:
-        return CachedTransformer(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         wide = (4 + 2 * WIDER) * self.config.channels
