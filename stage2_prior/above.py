@@ -61,7 +61,3 @@ class Above(nn.Module):
             embedded = embedded.sum(3).permute(0, 3, 1, 2)
             x = enlarge(blocks(embedded if x is None else x + embedded))
         return x.repeat_interleave(n, dim=3)
-
-    def undecayed(self) -> list[str]:
-        """As for `Prior.undecayed`."""
-        return [f"embeddings.{index}.weight" for index in range(len(self.embeddings))]

@@ -15,7 +15,7 @@ Legend: B maps, K codes, h x w the map.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
@@ -27,6 +27,7 @@ from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
 
 from .dropout import channel_factors, channel_keys
+from .embedding import CodeEmbedding
 
 
 class Cache(Protocol):
@@ -207,9 +208,10 @@ class Prior(nn.Module):
         """About how many numbers its cache holds for a map, and what passes through it."""
         return self.forward_numbers()
 
-    def undecayed(self) -> Collection[str]:
-        """Names of parameters of two and more axes that weight decay must leave alone."""
-        return ()
+    def undecayed(self) -> list[str]:
+        """Names of parameters of two and more axes that weight decay must leave alone: tables of codes."""
+        modules = self.named_modules()
+        return [f"{name}.weight" for name, module in modules if isinstance(module, CodeEmbedding)]
 
     def label_tensors(self) -> list[str]:
         """Names of the tensors whose rows are the classes in order, and then the hidden label."""

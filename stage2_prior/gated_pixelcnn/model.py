@@ -53,10 +53,6 @@ class PixelCNN(Prior):
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
         nn.init.zeros_(self.logits.bias)
 
-    def undecayed(self) -> list[str]:
-        of_above = self.above.undecayed() if self.above else []
-        return ["embedding.weight", *(f"above.{name}" for name in of_above)]
-
     def label_tensors(self) -> list[str]:
         return [former.TABLE] if self.classes else []
 

@@ -69,8 +69,7 @@ class Transformer(Prior):
         nn.init.zeros_(self.logits.weight)
 
     def undecayed(self) -> list[str]:
-        tables = ["embedding.weight", "start.weight", *(["label.weight"] if self.label else [])]
-        return [*tables, *(f"above.{name}" for name in (self.above.undecayed() if self.above else []))]
+        return [*super().undecayed(), "start.weight", *(["label.weight"] if self.label else [])]
 
     def label_tensors(self) -> list[str]:
         return ["start.weight", "label.weight"] if self.classes else []
