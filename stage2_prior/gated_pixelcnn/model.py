@@ -13,7 +13,6 @@ Legend: B maps, C channels, h x w the map, K codes.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..embedding import CodeEmbedding
+from ..embedding import CodeEmbedding, LabelBiases
 from ..prior import Prior
 from . import former
 from .cache import CachedPixelCNN
@@ -45,9 +44,9 @@ class PixelCNN(Prior):
             for index in range(config.layers)
         )
         self.above = Above(above, config.channels, config.above_blocks) if above else None
-        # Equation 4's biases of all layers, side by side: one lookup and one cast instead of one a layer
-        rows = self.labels
-        self.label_bias = nn.Embedding(rows, config.layers * 4 * config.channels) if rows else None
+        # Equation 4's biases, of both stacks of a layer together
+        given = (self.labels, config.layers, 4 * config.channels)
+        self.label_bias = LabelBiases(*given) if self.labels else None
         self.hidden = nn.Conv2d(config.channels, own.head, 1)
         self.logits = nn.Conv2d(own.head, level.K, 1)
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
@@ -62,16 +61,9 @@ class PixelCNN(Prior):
     def numbered(self) -> list[tuple[str, Tensor]]:
         return former.parameters(self)
 
-    def label_biases(self, labels: Tensor | None) -> list[Tensor | None]:
+    def label_biases(self, labels: Tensor | None) -> Sequence[Tensor | None]:
         """For each layer what the labels [B] add to its features, [B, 4C]; None without classes."""
-        if self.label_bias is None:
-            return [None] * len(self.layers)
-        biases = self.label_bias(labels)
-        # In the type of what they are added to: a sum of bf16 and fp32 would be fp32, and so would all that
-        # follows
-        if torch.is_autocast_enabled(self.device.type):
-            biases = biases.to(torch.get_autocast_dtype(self.device.type))
-        return list(biases.chunk(len(self.layers), dim=1))
+        return [None] * len(self.layers) if self.label_bias is None else self.label_bias(labels)
 
     def forward(
         self,

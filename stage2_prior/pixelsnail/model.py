@@ -25,7 +25,7 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..embedding import CodeEmbedding
+from ..embedding import CodeEmbedding, LabelBiases
 from ..places import place_features, place_numbers
 from ..prior import Prior
 from .cache import CachedPixelSNAIL
@@ -61,8 +61,7 @@ class PixelSNAIL(Prior):
             for begin, end in shares(config.layers, own.blocks)
         )
         self.gates = self.dropout_groups = config.layers + own.blocks
-        # what the classes add before all gates, side by side: one lookup and one cast instead of one a gate
-        self.label_bias = nn.Embedding(self.labels, self.gates * 2 * channels) if self.labels else None
+        self.label_bias = LabelBiases(self.labels, self.gates, 2 * channels) if self.labels else None
         self.skips = nn.Conv2d(own.blocks * channels, channels, 1)  # of every block, a way to the output
         self.logits = nn.Conv2d(channels, level.K, 1)
         self.above = Above(above, channels, config.above_blocks) if above else None
@@ -72,15 +71,9 @@ class PixelSNAIL(Prior):
     def label_tensors(self) -> list[str]:
         return ["label_bias.weight"] if self.classes else []
 
-    def label_biases(self, labels: Tensor | None) -> list[Tensor | None]:
+    def label_biases(self, labels: Tensor | None) -> Sequence[Tensor | None]:
         """For each gate what the labels [B] add before it, [B, 2C]; None without classes."""
-        if self.label_bias is None:
-            return [None] * self.gates
-        biases = self.label_bias(labels)
-        # In the type of what they are added to, or all that follows would be fp32
-        if torch.is_autocast_enabled(self.device.type):
-            biases = biases.to(torch.get_autocast_dtype(self.device.type))
-        return list(biases.chunk(self.gates, dim=1))
+        return [None] * self.gates if self.label_bias is None else self.label_bias(labels)
 
     def places(self, height: int, width: int) -> Tensor:
         """The numbers of each place, [h, w, P]."""
