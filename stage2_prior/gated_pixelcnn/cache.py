@@ -120,18 +120,16 @@ class CachedPixelCNN:
         dtype: torch.dtype | None = None,
     ):
         dtype, self.prior, width = dtype or prior.dtype, prior, prior.level.width
-        embedding = torch.empty_like(prior.embedding.weight, dtype=dtype)
+        embedding = self.embedding = torch.empty_like(prior.embedding.weight, dtype=dtype)
         # of the first, second, ... code of a position
         self.embeddings = embedding.chunk(prior.level.codes_per_position)
         self.layers = [_CachedLayer(layer, prior.classes > 0, maps, width, dtype) for layer in prior.layers]
         # of the last layer
         self.features = torch.empty(maps, embedding.shape[1], dtype=dtype, device=prior.device)
         self.hidden, self.head = Product(prior.hidden, dtype), Product(prior.logits, dtype)
-        # of each row what the levels above say, [B * w, C]
-        self.rows_above: tuple[Tensor | None, ...] = (None,) * prior.level.height
-        if prior.above:
-            size = (prior.level.height, maps * width, embedding.shape[1])
-            self.rows_above = torch.empty(size, dtype=dtype, device=prior.device).unbind(0)
+        # What the levels above say
+        size = (prior.level.height, maps, width, embedding.shape[1])
+        self.above = torch.empty(size, dtype=dtype, device=prior.device) if prior.above else None
         self.reset(labels, above)
 
     @torch.no_grad()
@@ -142,13 +140,8 @@ class CachedPixelCNN:
         prior.check_given(labels, above)
         if prior.above:
             with prior.computing(self.features.dtype):
-                said = prior.above(above)  # [B, C, h, w]
-            for row, of_row in zip(self.rows_above, said.unbind(2), strict=True):
-                row.view(len(said), -1, said.shape[1]).copy_(of_row.transpose(1, 2))
-        for own, codes in zip(
-            self.embeddings, prior.embedding.weight.chunk(prior.level.codes_per_position), strict=True
-        ):
-            own.copy_(codes)
+                self.above.copy_(prior.above(above).permute(2, 0, 3, 1))
+        self.embedding.copy_(prior.embedding.weight)
         for own, layer, label_bias in zip(self.layers, prior.layers, prior.label_biases(labels), strict=True):
             own.reset(layer, label_bias)
         self.hidden.read(prior.hidden)
@@ -156,8 +149,9 @@ class CachedPixelCNN:
 
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
+        above = None if self.above is None else self.above[i].flatten(0, 1)  # [B * w, C]
         for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
-            layer.begin_row(self.rows_above[i], following.vertical.newest() if following else None)
+            layer.begin_row(above, following.vertical.newest() if following else None)
 
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""

@@ -203,9 +203,8 @@ class CachedPixelSNAIL:
         self.embedded, *offers = self.found.split(sizes, dim=1)
         self.of_codes = [offer.view(maps, 2, -1, HEAD).transpose(0, 1) for offer in offers]
 
-        self.rows_above: tuple[Tensor | None, ...] = (None,) * level.height  # of the levels above
-        if prior.above:  # [w * B, C] each
-            self.rows_above = torch.empty(level.height, level.width * maps, channels, **kind).unbind(0)
+        # What the levels above say
+        self.above = torch.empty(*level.size, maps, channels, **kind) if prior.above else None
         self.i = 0
         self.reset(labels, above)
 
@@ -227,15 +226,14 @@ class CachedPixelSNAIL:
             block.attention.read(places, next(biases))
         if prior.above:
             with prior.computing(self.dtype):
-                said = prior.above(above)  # [B, C, h, w]
-            for row, of_row in zip(self.rows_above, said.unbind(2), strict=True):
-                row.view(-1, *said.shape[:2]).copy_(of_row.permute(2, 0, 1))
+                self.above.copy_(prior.above(above).permute(2, 3, 0, 1))
 
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
         self.i = i
+        above = None if self.above is None else self.above[i].flatten(0, 1)  # [w * B, C]
         for block in self.blocks:
-            block.begin_row(i, self.rows_above[i])
+            block.begin_row(i, above)
 
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""
