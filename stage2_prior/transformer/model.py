@@ -83,10 +83,10 @@ class Transformer(Prior):
         """What queries and keys are turned by, [2, T, d / 2] each; the start stands to the left of the first
         place."""
         d = self.config.channels // self.config.transformer.heads
-        token = torch.arange(height * width + 1, device=self.device)
-        rows, columns = token // width, token % width
-        before = torch.cat([rows[:1], rows[:-2]]), torch.cat([columns[:1] - 1, columns[:-2]])
-        return turns(rows[:-1], columns[:-1], d), turns(*before, d)
+        place = torch.arange(height * width, device=self.device)
+        rows, columns = place // width, place % width
+        before = torch.cat([rows[:1], rows[:-1]]), torch.cat([columns[:1] - 1, columns[:-1]])
+        return turns(rows, columns, d), turns(*before, d)
 
     def before(self, labels: Tensor | None, maps: int) -> Tensor:
         """What stands in place of a code before the first, [B, C]."""
@@ -101,8 +101,8 @@ class Transformer(Prior):
         above: Codes = (),
         dropped: Tensor | None = None,
     ) -> Tensor:
-        """See `Prior.forward`; `dropped` are the factors [B, 2 layers, C] of what attention and the network of each
-        block add."""
+        """See `Prior.forward`; `dropped` are the factors [B, 2 layers, C] of what attention and the network
+        of each block add."""
         self.check_given(labels, above)
         height, width = codes.shape[1:]
         embedded = self.embedding(codes).flatten(1, 2)  # [B, T, C]
