@@ -51,7 +51,7 @@ from vqprior.runtime.transfer import onto
 
 from .adversary import Adversary, refuse_recorded
 from .begin import binding, describe, source_of, take_codes, take_over
-from .codebook import log_codebook
+from .decoded_codes import log_codebook
 from .measure import measure
 from .objective import objective, total
 from .perceptual import bound, perceptual_of
