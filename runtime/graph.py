@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
-from vqprior.runtime.processes import say
+
+from .processes import say
 
 Outputs = TypeVarTuple("Outputs")
 Input = Tensor | None
@@ -35,11 +36,11 @@ def recorded(
     """
     if not config.cuda_graph:
         return work
+    has_scaler = accelerator.scaler is not None
     reasons = {
         f"the device is {accelerator.device}, and it takes one CUDA GPU": accelerator.device.type != "cuda",
         f"there are {accelerator.num_processes} processes, and it takes one": accelerator.num_processes > 1,
-        "precision fp16 has a loss scaler that the host looks after; take bf16 or no": accelerator.scaler
-        is not None,
+        "precision fp16 has a loss scaler that the host looks after; take bf16 or no": has_scaler,
         "torch.compile makes kernels of its own; leave out --compile": config.compile,
     }
     if against := [reason for reason, applies in reasons.items() if applies]:

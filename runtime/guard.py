@@ -95,8 +95,7 @@ class Guard:
     def note(self, verdict: Tensor) -> None:
         """Keep the verdict on the coming step, to be read when it is due."""
         self.step += 1
-        ready = None
-        values = verdict
+        values, ready = verdict, None
         if runs_ahead(verdict.device):
             values = verdict.to("cpu", non_blocking=True)  # into pinned memory
             ready = torch.Event(verdict.device)
@@ -141,9 +140,8 @@ class Guard:
         if self.in_a_row >= self.PATIENCE:
             raise UserError(
                 f"loss or gradient was not finite for {self.PATIENCE} steps in a row, up to step {step}; "
-                "none of them was "
-                f"applied, and {self._last_checkpoint()}. Start a new run with a lower learning rate, or "
-                "with --precision no"
+                f"none of them was applied, and {self._last_checkpoint()}. Start a new run with a lower "
+                "learning rate, or with --precision no"
             )
 
     def _last_checkpoint(self) -> str:
