@@ -35,7 +35,7 @@ class _CachedLayer:
     """One gated layer with the rows and columns that its kernels still look back at."""
 
     def __init__(self, layer: GatedLayer, conditional: bool, maps: int, width: int, dtype: torch.dtype):
-        self.first, channels = layer.first, layer.project.out_channels
+        self.layer, channels = layer, layer.project.out_channels
         kind = dict(dtype=dtype, device=layer.project.weight.device)
         self.vertical = RowsAbove(layer.vertical, maps, width, dtype)
         self.horizontal = ColumnsBefore(layer.horizontal, maps, width, dtype)
@@ -56,16 +56,15 @@ class _CachedLayer:
             self.condition = Product(layer.condition, dtype)
             self.said = torch.empty(maps, width, 4 * channels, **kind)
 
-    def reset(self, layer: GatedLayer, label_bias: Tensor | None) -> None:
+    def reset(self, label_bias: Tensor | None) -> None:
         """Read the weights, and the biases [B, 4C] of the maps' labels; from now on the first row is the
         next."""
-        self.vertical.reset(layer.vertical)
-        self.horizontal.reset(layer.horizontal)
-        self.project.read(layer.project)
+        self.vertical.reset()
+        for part in (self.horizontal, self.project, self.across):
+            part.read()
         if self.condition is not None:
-            self.condition.read(layer.condition)
-        self.across.read(layer.vertical_to_horizontal)
-        self.horizontal_bias.copy_(layer.horizontal.conv.bias + layer.vertical_to_horizontal.bias)
+            self.condition.read()
+        self.horizontal_bias.copy_(self.layer.horizontal.conv.bias + self.layer.vertical_to_horizontal.bias)
         if label_bias is not None:
             v_bias, h_bias = label_bias.to(self.gated.dtype)[:, None].chunk(2, dim=-1)  # [B, 1, 2C]
             self.label_bias.copy_(v_bias)
@@ -95,7 +94,7 @@ class _CachedLayer:
         row = self.horizontal
         # [B, 2C], in place: it is used this once
         h_in = self.contexts[j].addmm_(row.windows[j], row.matrix)
-        if self.first:
+        if self.layer.first:
             out.copy_(self.project.bias)
         else:
             torch.add(row.columns[j], self.project.bias, out=out)
@@ -142,10 +141,10 @@ class CachedPixelCNN:
             with prior.computing(self.features.dtype):
                 self.above.copy_(prior.above(above).permute(2, 0, 3, 1))
         self.embedding.copy_(prior.embedding.weight)
-        for own, layer, label_bias in zip(self.layers, prior.layers, prior.label_biases(labels), strict=True):
-            own.reset(layer, label_bias)
-        self.hidden.read(prior.hidden)
-        self.head.read(prior.logits)
+        for layer, label_bias in zip(self.layers, prior.label_biases(labels), strict=True):
+            layer.reset(label_bias)
+        self.hidden.read()
+        self.head.read()
 
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
