@@ -58,18 +58,18 @@ class Recorded(Generic[*Outputs]):
         work: takes tensors of one shape in each call, and reads nothing on the host.
     """
 
-    AS_IT_IS = 3  # calls before the one that is recorded
+    WARM_UP = 3  # calls before the one that is recorded
 
     def __init__(self, work: Callable[..., tuple[*Outputs]]):
         self.work, self.calls, self.stream = work, 0, None
 
     def __call__(self, *given: Input) -> tuple[*Outputs]:
         self.calls += 1
-        if self.calls <= self.AS_IT_IS:
+        if self.calls <= self.WARM_UP:
             # one for all of them: memory is cached by stream
             self.stream = self.stream or torch.cuda.Stream()
             return apart(self.work, given, self.stream)
-        if self.calls == self.AS_IT_IS + 1:
+        if self.calls == self.WARM_UP + 1:
             self.inputs = [tensor if tensor is None else tensor.clone() for tensor in given]
             self.replay, self.outputs = record(self.work, self.inputs)
         for mine, tensor in zip(self.inputs, given, strict=True):

@@ -80,7 +80,7 @@ class Slots:
         forward: of the prior, in the precision that is wanted; twice S maps where they are guided.
     """
 
-    AS_IT_IS = 2  # rounds before one is recorded
+    WARM_UP = 2  # rounds before one is recorded
 
     def __init__(self, prior: Prior, given: Given, slots: int, forward: Forward):
         self.prior, self.forward, self.guided = prior, forward, is_guided(given.choice.guidance)
@@ -142,7 +142,7 @@ class Slots:
             RuntimeError: a map has not settled in more rounds than it has places, which no right device does.
         """
         self.rounds += 1
-        if self.rounds == self.AS_IT_IS + 1 and graph.can_record(self.codes.device):
+        if self.rounds == self.WARM_UP + 1 and graph.can_record(self.codes.device):
             self._record()
         self._work() if self.replay is None else self.replay()
         places = self.prior.level.places

@@ -26,7 +26,7 @@ from vqprior.runtime.launch import accelerator_for, autocast, count_parameters, 
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from, codes_origin
 from vqprior.runtime.loader import Order, Share, batch_positions, image_batches
 from vqprior.runtime.optimizer import (
-    Rate,
+    Scalar,
     adamw,
     learning_rate,
     on_device,
@@ -165,7 +165,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
-    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> Learnt:
+    def learn(images: Tensor, drawn: Tensor, rate: Scalar, weight: Scalar) -> Learnt:
         """One step, from pictures [n, C, H, W] uint8 on the device; on CUDA nothing in it is read by the
         host.
 

@@ -27,7 +27,7 @@ from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import CodeBatch, code_batches
-from vqprior.runtime.optimizer import Rate, adamw, learning_rate, on_device, set_rate, take_step
+from vqprior.runtime.optimizer import Scalar, adamw, learning_rate, on_device, set_rate, take_step
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress, done
 from vqprior.runtime.randomness import Stream, hash64, seed_of, uniform
@@ -142,8 +142,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
     def learn(
         labels: Tensor | None,
         keys: Tensor | None,
-        rate: Rate,
-        weight: Rate,
+        rate: Scalar,
+        weight: Scalar,
         *codes: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step, from what lies on the device; on CUDA nothing in it is read by the host.
