@@ -26,12 +26,12 @@ from vqprior.stage2_prior.priors import load_prior
 
 from . import self_check
 from .batch_size import automatic
-from .choice import Choice, Sampling, Setting
+from .choice import Sampling, Setting
 from .decoding import Imported, refuse_imported
 from .labels import label_of_text
 from .noise import Noise, gumbel_noise, noise_on
 from .parallel import Given, Round, rounds, settled_maps
-from .sampler import Guided, guide, is_guided
+from .sampler import full_logits
 from .tokenizer import Tokenizer
 from .verify import Judged, Verified, verified
 from .workspace import Spare, Workspace
@@ -304,7 +304,8 @@ class Networks:
             choice, own_choice = (sampling.choice.of_maps(which, self.device) for which in (at, chunk.items))
             for level, prior in enumerate(self.priors):
                 with convolutions(self.device, sampling.precision), autocast(self.device, sampling.precision):
-                    logits = _full_logits(prior, maps[level], given, maps[:level], choice)
+                    of_level = maps[level], given, maps[:level]
+                    logits = full_logits(prior, *of_level, prior.null_label, choice.guidance)
                 drawn = torch.ones_like(maps[level], dtype=torch.bool)
                 if known is not None:
                     drawn = onto(known[level][at], self.device) < 0
@@ -351,15 +352,6 @@ class Networks:
             return log2_prob_of_levels(self.priors, here, given, precision=precision)
 
         return in_chunks(measure, len(codes[0]), batch_size)
-
-
-def _full_logits(prior: Prior, codes: Tensor, labels: Tensor | None, above: Codes, choice: Choice) -> Tensor:
-    """Guided logits [B, K, h, w] of finished maps [B, h, w]."""
-    if not is_guided(choice.guidance):
-        return prior(codes, labels, above)
-    both_labels, both_above = Guided.both(labels, above, prior.null_label)
-    conditional, unconditional = prior(codes.repeat(2, 1, 1), both_labels, both_above).chunk(2)
-    return guide(conditional, unconditional, choice.guidance)
 
 
 def prior_checkpoints(run: RunDir) -> list[Checkpoint]:
