@@ -23,7 +23,7 @@ from .vqvae import VQVAE, codes_of, vectors_of
 
 @dataclass(frozen=True)
 class Carried:
-    """What the codes of one level are used for."""
+    """How often the codes of one level are used, and for how much."""
 
     # [n, K] how often each code occurs, on the CPU; n is 1 but for codes that add up (stage1.residual), where
     # the first, the second, ... of a vector are of codebooks of their own
@@ -87,9 +87,9 @@ class Reconstruction:
     def curves(self) -> dict[str, float]:
         """What is logged as training goes on, by tag (see `Tracker.tag`); the relative error has the curve of
         the error."""
-        of_codes = self.figures().keys() - self.of_images().keys()
-        tags = {name: f"codes/{name}" if name in of_codes else name for name in self.figures()}
-        return {tag: self.figures()[name] for name, tag in tags.items() if name != "relative_mse"}
+        of_images, figures = self.of_images(), self.figures()
+        tags = {name: name if name in of_images else f"codes/{name}" for name in figures}
+        return {tag: figures[name] for name, tag in tags.items() if name != "relative_mse"}
 
     def use_in_words(self) -> str:
         """How the codes are used."""
