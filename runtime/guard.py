@@ -86,8 +86,8 @@ class Guard:
         return torch.cat([unsound.to(reports.dtype), reports[1:]])
 
     def decide(self, verdict: Tensor) -> tuple[bool, Tensor | None]:
-        """Whether to move anything at all, and where the host runs ahead and does not know, [] that says: 1
-        for not."""
+        """Whether to move anything at all; where the host runs ahead it does not know yet, and moves all by a
+        tensor [] on the device, which is 1 to leave everything as it is."""
         if runs_ahead(verdict.device):
             return True, verdict[0]
         return not verdict[0].item(), None

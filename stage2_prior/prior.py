@@ -134,8 +134,8 @@ class Prior(nn.Module):
         return next(self.parameters()).dtype
 
     def computing(self, dtype: torch.dtype | None) -> AbstractContextManager[None]:
-        """The precision in which a cache has the prior's own modules compute: its type, or autocast to
-        another one."""
+        """For a cache that calls modules of the prior: autocast to this type, and nothing where it is None or
+        that of the weights."""
         plain = dtype in (None, self.dtype)
         return nullcontext() if plain else torch.autocast(self.device.type, dtype)
 

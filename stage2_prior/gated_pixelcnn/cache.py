@@ -41,7 +41,8 @@ class _CachedLayer:
         self.horizontal = ColumnsBefore(layer.horizontal, maps, width, dtype)
         self.project = Product(layer.project, dtype)
 
-        # From the vertical into the horizontal stack: all that is added to a column but what its row says
+        # What the vertical stack, the class and the levels above add to the horizontal stack at each column:
+        # all that is known before the row's own codes are
         self.across = Product(layer.vertical_to_horizontal, dtype)
         self.context = torch.empty(maps, width, 2 * channels, **kind)
         self.contexts = self.context.unbind(1)

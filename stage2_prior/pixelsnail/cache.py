@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 
 class _CachedGate:
-    """The end of a layer at one place, and all that is added before the gate but what the row says."""
+    """The end of a layer at one place, and all that is added before the gate which is known before the row's
+    own codes are."""
 
     def __init__(self, of: Gate, maps: int, width: int, dtype: torch.dtype):
         channels, kind = of.project.out_channels, dict(dtype=dtype, device=of.project.weight.device)
