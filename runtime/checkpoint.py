@@ -11,7 +11,7 @@ step-00001000/
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def refuse_unevaluated(saved: Checkpoint, section: str, steps: int) -> None:
         )
 
 
-def newest(folder: Path, warn=print) -> Checkpoint | None:
+def newest(folder: Path, warn: Callable[[str], None] = print) -> Checkpoint | None:
     """The latest intact checkpoint of a folder, None where there never was one; damaged ones are named to
     `warn`.
 

@@ -27,9 +27,8 @@ def snapshot(tensors: dict[str, Tensors]) -> dict[str, Tensors]:
         file: {name: copy(value) for name, value in content.items()} for file, content in tensors.items()
     }
     if torch.accelerator.is_available():
-        for device in {value.device for content in tensors.values() for value in content.values()} - {
-            torch.device("cpu")
-        }:
+        devices = {value.device for content in tensors.values() for value in content.values()}
+        for device in devices - {torch.device("cpu")}:
             torch.accelerator.synchronize(device)
     return copies
 

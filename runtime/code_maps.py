@@ -68,7 +68,7 @@ def shard_starts(header: Header) -> list[tuple[str, int, int]]:
     ]
 
 
-def _codes(level: int) -> str:
+def _kind_of(level: int) -> str:
     """The kind of the files that hold the codes of a level."""
     return f"codes{level}" if level else "codes"
 
@@ -93,12 +93,12 @@ def write_shard(
         write_array(_shard_file(folder, split, start, "labels"), labels.numpy().astype(np.int64))
     for index, (level, of_level) in enumerate(zip(header.levels, codes, strict=True)):
         array = of_level.cpu().numpy().astype(level.dtype)
-        write_array(_shard_file(folder, split, start, _codes(index)), array)
+        write_array(_shard_file(folder, split, start, _kind_of(index)), array)
 
 
 def has_shard(folder: Path, header: Header, split: str, start: int) -> bool:
     """Whether a shard is there, with its names; its codes are written last."""
-    kinds = ("names", *map(_codes, range(len(header.levels))))
+    kinds = ("names", *map(_kind_of, range(len(header.levels))))
     return all(_shard_file(folder, split, start, kind).is_file() for kind in kinds)
 
 
@@ -176,7 +176,7 @@ class CodeMaps:
         named = [_shard_file(self.folder, name, start, "names") for start, _ in shards]
         levels = enumerate(self.header.levels)
         return CodeSplit(
-            [*zip(*(arrays(_codes(level), *of_level.size) for level, of_level in levels), strict=True)],
+            [*zip(*(arrays(_kind_of(level), *of_level.size) for level, of_level in levels), strict=True)],
             None if labels is None else torch.from_numpy(labels),
             named if all(file.name in self.header.files for file in named) else None,
         )
@@ -233,19 +233,6 @@ class CodeSplit:
         return [read[shard][row] for shard, row in zip(shards, rows, strict=True)]
 
 
-def to_encode(folder: Path) -> str:
-    """The command that makes the code maps of a folder; where the pictures are must be said if they are no
-    longer where the run had them, as for an export."""
-    run = RunDir(folder.parent)
-    moved = is_run_dir(run.path) and are_elsewhere(run.config().data)
-    return command_line("encode", run.path, *(["--data.root", "PHOTOS"] if moved else []))
-
-
-def are_elsewhere(data: Data) -> bool:
-    """Whether the pictures of a run are no longer where it had them, as for an export on another machine."""
-    return data.source == "folder" and not data.train_root and not Path(data.root).is_dir()
-
-
 @dataclass(frozen=True)
 class HeldCodes:
     """Code maps of one split on a device."""
@@ -296,3 +283,16 @@ def _read_names(file: Path, count: int) -> list[str]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is damaged ({error}); delete its folder and encode again") from error
     return names
+
+
+def to_encode(folder: Path) -> str:
+    """The command that makes the code maps of a folder; where the pictures are must be said if they are no
+    longer where the run had them, as for an export."""
+    run = RunDir(folder.parent)
+    moved = is_run_dir(run.path) and are_elsewhere(run.config().data)
+    return command_line("encode", run.path, *(["--data.root", "PHOTOS"] if moved else []))
+
+
+def are_elsewhere(data: Data) -> bool:
+    """Whether the pictures of a run are no longer where it had them, as for an export on another machine."""
+    return data.source == "folder" and not data.train_root and not Path(data.root).is_dir()

@@ -53,8 +53,7 @@ def choose(word: str) -> Iterator[None]:
         if _commands and checked(word) != _word:
             raise UserError(
                 f"another command of this program is running with --device {_word}, and this one takes "
-                f"{word}; "
-                "give both the same, or wait for the first"
+                f"{word}; give both the same, or wait for the first"
             )
         _word, _commands = checked(word), _commands + 1
     try:
@@ -168,8 +167,7 @@ def _refuse_sharing(device: "torch.device", word: str) -> None:
     if word not in (AUTO, "cuda"):
         raise UserError(
             f"--device {word} is for one process, and {launched()} were started, of which each has its own "
-            "GPU. "
-            "Leave --device out; CUDA_VISIBLE_DEVICES=1,2 before the command chooses the GPUs"
+            "GPU. Leave --device out; CUDA_VISIBLE_DEVICES=1,2 before the command chooses the GPUs"
         )
     gpus, processes = torch.cuda.device_count(), _processes_here()
     if 1 < gpus < processes:
@@ -217,9 +215,8 @@ def refuse_one_gpu_for_two(
         if (first := gpus.index(gpu)) < second:
             raise UserError(
                 f"processes {first} and {second} of {processes} were given the same GPU ({gpu}): start one "
-                "process for "
-                "each GPU (--nproc_per_node), give each its own (SLURM's --gpus-per-task=1), or type "
-                "--device cpu"
+                "process for each GPU (--nproc_per_node), give each its own (SLURM's --gpus-per-task=1), or "
+                "type --device cpu"
             )
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
-from vqprior.runtime.processes import say
+
+from .processes import say
 
 Outputs = TypeVarTuple("Outputs")
 Input = Tensor | None
@@ -35,11 +36,11 @@ def recorded(
     """
     if not config.cuda_graph:
         return work
+    has_scaler = accelerator.scaler is not None
     reasons = {
         f"the device is {accelerator.device}, and it takes one CUDA GPU": accelerator.device.type != "cuda",
         f"there are {accelerator.num_processes} processes, and it takes one": accelerator.num_processes > 1,
-        "precision fp16 has a loss scaler that the host looks after; take bf16 or no": accelerator.scaler
-        is not None,
+        "precision fp16 has a loss scaler that the host looks after; take bf16 or no": has_scaler,
         "torch.compile makes kernels of its own; leave out --compile": config.compile,
     }
     if against := [reason for reason, applies in reasons.items() if applies]:
@@ -57,18 +58,18 @@ class Recorded(Generic[*Outputs]):
         work: takes tensors of one shape in each call, and reads nothing on the host.
     """
 
-    AS_IT_IS = 3  # calls before the one that is recorded
+    WARM_UP = 3  # calls before the one that is recorded
 
     def __init__(self, work: Callable[..., tuple[*Outputs]]):
         self.work, self.calls, self.stream = work, 0, None
 
     def __call__(self, *given: Input) -> tuple[*Outputs]:
         self.calls += 1
-        if self.calls <= self.AS_IT_IS:
+        if self.calls <= self.WARM_UP:
             # one for all of them: memory is cached by stream
             self.stream = self.stream or torch.cuda.Stream()
             return apart(self.work, given, self.stream)
-        if self.calls == self.AS_IT_IS + 1:
+        if self.calls == self.WARM_UP + 1:
             self.inputs = [tensor if tensor is None else tensor.clone() for tensor in given]
             self.replay, self.outputs = record(self.work, self.inputs)
         for mine, tensor in zip(self.inputs, given, strict=True):

@@ -86,8 +86,8 @@ class Guard:
         return torch.cat([unsound.to(reports.dtype), reports[1:]])
 
     def decide(self, verdict: Tensor) -> tuple[bool, Tensor | None]:
-        """Whether to move anything at all, and where the host runs ahead and does not know, [] that says: 1
-        for not."""
+        """Whether to move anything at all; where the host runs ahead it does not know yet, and moves all by a
+        tensor [] on the device, which is 1 to leave everything as it is."""
         if runs_ahead(verdict.device):
             return True, verdict[0]
         return not verdict[0].item(), None
@@ -95,8 +95,7 @@ class Guard:
     def note(self, verdict: Tensor) -> None:
         """Keep the verdict on the coming step, to be read when it is due."""
         self.step += 1
-        ready = None
-        values = verdict
+        values, ready = verdict, None
         if runs_ahead(verdict.device):
             values = verdict.to("cpu", non_blocking=True)  # into pinned memory
             ready = torch.Event(verdict.device)
@@ -141,9 +140,8 @@ class Guard:
         if self.in_a_row >= self.PATIENCE:
             raise UserError(
                 f"loss or gradient was not finite for {self.PATIENCE} steps in a row, up to step {step}; "
-                "none of them was "
-                f"applied, and {self._last_checkpoint()}. Start a new run with a lower learning rate, or "
-                "with --precision no"
+                f"none of them was applied, and {self._last_checkpoint()}. Start a new run with a lower "
+                "learning rate, or with --precision no"
             )
 
     def _last_checkpoint(self) -> str:

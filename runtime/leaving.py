@@ -2,9 +2,8 @@
 
 A process that failed alone must not wait for the others. They are in a collective that it will never join,
 and to take the group down is one more: under NCCL it may wait for all of them, and they for it, for hours.
-Once
-it is gone the others hear of it: from gloo as an error of their collective, under NCCL from the launcher,
-which ends them.
+Once it is gone the others hear of it: from gloo as an error of their collective, under NCCL from the
+launcher, which ends them.
 """
 
 import contextlib

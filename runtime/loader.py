@@ -28,8 +28,7 @@ from .interrupt import ignore_in_worker
 from .randomness import Stream, generator
 from .transfer import onto
 
-# bytes of a batch; to share memory costs a millisecond, which is more than to send so little through a pipe
-PIPED = 2**19
+PIPED = 2**19  # bytes of a batch that goes through a pipe: to share memory takes longer, a millisecond
 
 _Made = Tensor | np.ndarray | UserError  # what a worker process makes of a batch
 
@@ -157,19 +156,17 @@ def _streamed(split: Split, seed: int, places: Iterator[tuple[Tensor, Tensor]]) 
 
     They heed no signal: left alone they would outlive an error in the loop, and Python would wait for them.
     """
-    places_of_batches = (
-        (positions.tolist(), indices.tolist()) for positions, indices in places
-    )  # tensors would go by files
-    # the launcher's processes share them
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    workers = max(1, min(split.data.workers, cores))
-    options = dict(
-        num_workers=workers,
+    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # which share the cores of the machine
+    loader = DataLoader(
+        _Batches(split, seed),
+        sampler=(tuple(map(Tensor.tolist, of_batch)) for of_batch in places),  # tensors would go by files
+        batch_size=None,
+        num_workers=max(1, min(split.data.workers, (os.cpu_count() or 1) // processes_here)),
         prefetch_factor=4,
         collate_fn=_as_it_is,
         worker_init_fn=ignore_in_worker,
     )
-    batches = iter(DataLoader(_Batches(split, seed), sampler=places_of_batches, batch_size=None, **options))
+    batches = iter(loader)
     atexit.register(batches._shutdown_workers)
     try:
         yield batches
@@ -188,14 +185,10 @@ class _Batches:
     def __getitem__(self, places: tuple[list[int], list[int]]) -> _Made:
         positions, indices = places
         try:
-            pictures = [self.split.read(index) for index in indices]
-        except (
-            UserError
-        ) as error:  # raised by the parent: torch would put this worker's traceback into the message
+            pictures = torch.from_numpy(np.stack([self.split.read(index) for index in indices]))
+        except UserError as error:  # the parent raises it: torch would put a traceback into the message
             return error
-        batch = augment(
-            torch.from_numpy(np.stack(pictures)), self.split.data, self.seed, torch.tensor(positions)
-        )
+        batch = augment(pictures, self.split.data, self.seed, torch.tensor(positions))
         return batch if batch.nbytes > PIPED else batch.numpy()
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from .transfer import onto
 
-Rate = float | Tensor
-"""A learning rate: a number, or where the host runs ahead a tensor [] on the device."""
+Scalar = float | Tensor
+"""What changes from step to step, such as the learning rate: a number, or where the host runs ahead a tensor
+[] on the device."""
 
 
 def runs_ahead(device: torch.device) -> bool:
@@ -68,12 +69,12 @@ def adamw(
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=betas, **options)
 
 
-def on_device(device: torch.device, *numbers: float) -> tuple[Rate, ...]:
-    """Numbers that change from step to step, as `Rate`s."""
+def on_device(device: torch.device, *numbers: float) -> tuple[Scalar, ...]:
+    """Numbers that change from step to step, as the step takes them."""
     return onto(torch.tensor(numbers), device).unbind() if runs_ahead(device) else numbers
 
 
-def set_rate(optimizer: AcceleratedOptimizer, rate: Rate) -> None:
+def set_rate(optimizer: AcceleratedOptimizer, rate: Scalar) -> None:
     """Take the coming step at this rate."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):

@@ -27,7 +27,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
 
-
 _begun_with = devices.AUTO  # the word for the device
 _failed = False  # whether a command ended with another code than 0
 
@@ -89,8 +88,7 @@ def _change() -> None:
         if word not in (devices.AUTO, device.type):
             raise UserError(
                 f"these {there.num_processes} processes have met on {device.type}, and --device is {word} "
-                "now; "
-                f"type --device {device.type}, or start them anew"
+                f"now; type --device {device.type}, or start them anew"
             )
     elif devices.find_for_process(word) != device:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -210,7 +208,7 @@ def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str)
     """Share items out over the processes and work them off in rounds, one a process.
 
     After each round the processes agree: if one failed all fail with its message, and if one was told to
-        stop, all do.
+    stop, all do.
 
     Raises:
         UserError: the work failed on some process.

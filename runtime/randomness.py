@@ -13,10 +13,8 @@ from torch import Tensor
 class Stream:
     """What is drawn by chance in a run: the part of every hash and seed that stands behind the run's seed.
 
-    The numbers stay what they are, since whatever was trained is a function of them. Where two are one they
-    meet
-    nowhere: what is seeded with `STAGE1_WEIGHTS` is torch's own generator, and what `AUGMENTATION` hashes are
-    places.
+    The numbers stay what they are, since whatever was trained is a function of them. Two streams of one
+    number never meet: `STAGE1_WEIGHTS` seeds torch's own generator, and `AUGMENTATION` hashes places.
     """
 
     ORDER = 0

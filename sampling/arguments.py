@@ -162,7 +162,7 @@ def as_levels(arrays: Arrays) -> tuple[np.ndarray, ...]:
 
 def by_level(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
     """The arrays as files name them: of one level by the name, of several with the level's number behind."""
-    of_levels = arrays if isinstance(arrays, tuple) else (arrays,)
+    of_levels = as_levels(arrays)
     return dict(zip(numbered(name, len(of_levels)), of_levels, strict=True))
 
 

@@ -95,9 +95,8 @@ class Choice:
         if isinstance(self.top_k, Tensor):
             # of the last one kept; of the very last for 0
             rank = along((self.top_k.clamp(max=K) - 1) % K, logits)
-            logits = logits.masked_fill(
-                logits < logits.sort(dim=-1, descending=True).values.gather(-1, rank), -torch.inf
-            )
+            least = logits.sort(dim=-1, descending=True).values.gather(-1, rank)
+            logits = logits.masked_fill(logits < least, -torch.inf)
         elif 0 < self.top_k < K:
             least = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)

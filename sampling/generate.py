@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,24 +60,14 @@ def generate(settings: Sample, run: RunDir) -> Path:
     numbers = torch.arange(settings.images)
     labels = networks.labels_for(numbers, settings.label)
     networks.check_guidance(settings.guidance)
-    priors = prior_checkpoints(run)
-    prior, *finer = (saved.fingerprint for saved in priors)
-    record = asdict(settings) | {"out": None, "prior": prior} | ({"finer_priors": finer} if finer else {})
-    if isinstance(networks.tokenizer, Tokenizer):  # another decoder than the codes' own (stage1.train)
-        decoder = vqvae_of(run).fingerprint
-        record |= {"decoder": decoder} if decoder != priors[0].meta["codes"]["vqvae"] else {}
-    record["n"] = record.pop("images")  # as samples.json has always called it
-    record["label"] = settings.label or None  # and had it
-    settings = replace(settings, codes=settings.codes or isinstance(networks.tokenizer, Imported))
-    for name in ("method", "verify", "codes"):  # which it has only where they say something
-        if record[name] == getattr(Sample(), name):
-            del record[name]
-    unfinished = Unfinished(out, "samples.json", record, "sample")
+    unfinished = Unfinished(out, "samples.json", _record(settings, networks, run), "sample")
+
     # What is done is done with any size; for `auto` that of a call which was begun there: its chunks have it
     as_begun = partial(unfinished.settled, "batch_size", begun=settings.batch_size == "auto")
     batch_size = on_main(lambda: as_begun() or networks.batch_size_of(settings))
-    settings = replace(settings, batch_size=batch_size)
-    unfinished = replace(unfinished, settings=record | {"batch_size": batch_size})
+    unfinished = replace(unfinished, settings=unfinished.settings | {"batch_size": batch_size})
+    imported = isinstance(networks.tokenizer, Imported)
+    settings = replace(settings, batch_size=batch_size, codes=settings.codes or imported)
     if settings.precision == "tf32":
         refuse_tf32(networks.device)
     earlier = on_main(read_json, out / unfinished.record)
@@ -86,10 +77,11 @@ def generate(settings: Sample, run: RunDir) -> Path:
     if isinstance(earlier, dict) and "n" in earlier:
         say(f"sample: in place of the {earlier['n']} images of an earlier call")
 
-    sampling = networks.resolved(Sampling.of(settings, settings.batch_size), settings.images)
+    # Draw, a chunk after the other
+    sampling = networks.resolved(Sampling.of(settings, batch_size), settings.images)
     if (settings.method, sampling.method) == ("auto", "parallel"):
         say("sample: --method auto is parallel here, which is faster on a GPU for few images of many codes")
-    together = settings.batch_size * (WAITING if settings.method == "parallel" else 1)
+    together = batch_size * (WAITING if settings.method == "parallel" else 1)
     chunks = list(enumerate(numbers.split(together)))
     processes = share_of_process().processes
 
@@ -114,6 +106,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
     with ThreadPoolExecutor(1) as thread:
         behind = _Behind(thread)
         each_in_turn(chunks, draw, "sample")
+
+    # Put together what the main process writes
     columns = len(networks.label_names) if networks.label_names and not settings.label else 8
     numbers = np.full(len(numbers), -1) if labels is None else labels.numpy()
     names = np.array(networks.label_names, dtype=np.str_)
@@ -126,6 +120,22 @@ def generate(settings: Sample, run: RunDir) -> Path:
         say(f"sample: {verified.in_words()}")
     say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")
     return out
+
+
+def _record(settings: Sample, networks: Networks, run: RunDir) -> dict[str, Any]:
+    """What samples.json keeps of a call, as JSON reads it back, before `auto` is a batch size."""
+    priors = prior_checkpoints(run)
+    prior, *finer = (saved.fingerprint for saved in priors)
+    record = asdict(settings) | {"out": None, "prior": prior} | ({"finer_priors": finer} if finer else {})
+    if isinstance(networks.tokenizer, Tokenizer):  # another decoder than the codes' own (stage1.train)
+        decoder = vqvae_of(run).fingerprint
+        record |= {"decoder": decoder} if decoder != priors[0].meta["codes"]["vqvae"] else {}
+    record["n"] = record.pop("images")  # as samples.json has always called it
+    record["label"] = settings.label or None  # and had it
+    for name in ("method", "verify", "codes"):  # which it has only where they say something
+        if record[name] == getattr(Sample(), name):
+            del record[name]
+    return record
 
 
 class _Behind:

@@ -26,12 +26,12 @@ from vqprior.stage2_prior.priors import load_prior
 
 from . import self_check
 from .batch_size import automatic
-from .choice import Choice, Sampling, Setting
+from .choice import Sampling, Setting
 from .decoding import Imported, refuse_imported
 from .labels import label_of_text
 from .noise import Noise, gumbel_noise, noise_on
 from .parallel import Given, Round, rounds, settled_maps
-from .sampler import Guided, guide, is_guided
+from .sampler import full_logits
 from .tokenizer import Tokenizer
 from .verify import Judged, Verified, verified
 from .workspace import Spare, Workspace
@@ -159,12 +159,17 @@ class Networks:
         """
         self.check_guidance(sampling.choice.guidance)
         made = dict(dtype=torch.int64, device=self.device)
-        codes = tuple(torch.empty(len(images), *level.size, **made) for level in self.tokenizer.levels)
+        codes = tuple(torch.empty(len(images), *prior.level.size, **made) for prior in self.priors)
         with convolutions(self.device, sampling.precision):
-            if self.resolved(sampling, len(images)).method == "parallel":
-                self._settle(codes, images, labels, sampling, known)
-            else:
-                self._draw_in_order(codes, images, labels, sampling, known)
+            if self.resolved(sampling, len(images)).method == "parallel":  # all places of a level at once
+                for level, of_level in enumerate(codes):
+                    all_rounds = self.rounds(level, images, labels, sampling, codes[:level], known)
+                    settled_maps(all_rounds, len(images), of_level)
+                return codes
+            for chunk in chunks(len(images), sampling.batch_size):  # of one padded size, code by code
+                *_, drawn = self._in_order(chunk.padded, images, labels, sampling, known)
+                for of_level, of_chunk in zip(codes, drawn, strict=True):
+                    of_level[chunk.items[0] : chunk.items[-1] + 1] = chunk.own(of_chunk)
         return codes
 
     def resolved(self, sampling: Sampling, images: int) -> Sampling:
@@ -207,20 +212,6 @@ class Networks:
                 return
             yield codes
 
-    def _draw_in_order(
-        self,
-        codes: Codes,
-        images: Tensor,
-        labels: Tensor | None,
-        sampling: Sampling,
-        known: Codes | None,
-    ) -> None:
-        """Fill the codes one place after the other, in chunks of one padded size."""
-        for chunk in chunks(len(images), sampling.batch_size):
-            *_, drawn = self._in_order(chunk.padded, images, labels, sampling, known)
-            for of_level, of_chunk in zip(codes, drawn, strict=True):
-                of_level[chunk.items[0] : chunk.items[-1] + 1] = chunk.own(of_chunk)
-
     def _in_order(
         self,
         at: Tensor,
@@ -229,53 +220,25 @@ class Networks:
         sampling: Sampling,
         known: Codes | None,
     ) -> Iterator[Codes]:
-        """The codes at these places [B] among the images, after each row; see `growing`."""
+        """The codes at these places [B] among the images, code by code, after each row; see `growing`."""
         given = None if labels is None else onto(labels[at], self.device)
         kept = None if known is None else codes_onto(picked(known, at), self.device)
         choice = sampling.choice.of_maps(at, self.device)
+        passes = dict(maps=len(at), dtype=AUTOCAST.get(sampling.precision))
         above: Codes = ()
-        for level in range(len(self.priors)):
+        for level, prior in enumerate(self.priors):
+            maps = torch.full((len(at), *prior.level.size), -1, device=self.device)
             of_known = None if kept is None else kept[level]
-            for maps in self._maps(level, images[at], given, above, sampling, choice, of_known):
-                yield (*above, maps)
-            above = (*above, maps)
-
-    def _maps(
-        self,
-        level: int,
-        images: Tensor,
-        labels: Tensor | None,
-        above: Codes,
-        sampling: Sampling,
-        choice: Choice,
-        known: Tensor | None,
-    ) -> Iterator[Tensor]:
-        """One level's maps [B, h, w] of the images with these numbers [B], given the levels above, after each
-        row: -1 below it."""
-        prior = self.priors[level]
-        maps = torch.full((len(images), *prior.level.size), -1, device=self.device)
-        passes = dict(maps=len(images), dtype=AUTOCAST.get(sampling.precision))
-        with self._spares[level].lent() as workspace:
-            noise = self._noise(level, sampling.seed, images, workspace)
             in_full = sampling.method == "plain" or not self_check.caches(self.device, type(prior))
-            drawn = workspace.draw(prior, labels, above, noise, choice, known, in_full=in_full, **passes)
-            for i, row in enumerate(drawn):
-                maps[:, i] = row
-                yield maps
-
-    def _settle(
-        self,
-        codes: Codes,
-        images: Tensor,
-        labels: Tensor | None,
-        sampling: Sampling,
-        known: Codes | None,
-    ) -> None:
-        """Fill the codes all places at once, level by level; see `parallel`."""
-        for level, of_level in enumerate(codes):
-            settled_maps(
-                self.rounds(level, images, labels, sampling, codes[:level], known), len(images), of_level
-            )
+            with self._spares[level].lent() as workspace:
+                noise = self._noise(level, sampling.seed, images[at], workspace)
+                drawn = workspace.draw(
+                    prior, given, above, noise, choice, of_known, in_full=in_full, **passes
+                )
+                for i, row in enumerate(drawn):
+                    maps[:, i] = row
+                    yield (*above, maps)
+            above = (*above, maps)
 
     def _settling(
         self,
@@ -284,7 +247,8 @@ class Networks:
         sampling: Sampling,
         known: Codes | None,
     ) -> Iterator[Codes]:
-        """The codes of the images with these numbers [N], a slot each, after each round; see `growing`."""
+        """The codes of the images with these numbers [N], a slot each, all places at once, after each round;
+        see `growing`."""
         together = replace(sampling, batch_size=len(images))
         above: Codes = ()
         for level, prior in enumerate(self.priors):
@@ -337,21 +301,19 @@ class Networks:
             at = chunk.padded
             maps = picked(codes, onto(at, self.device))
             given = None if labels is None else onto(labels[at], self.device)
-            choice = sampling.choice.of_maps(at, self.device)
+            choice, own_choice = (sampling.choice.of_maps(which, self.device) for which in (at, chunk.items))
             for level, prior in enumerate(self.priors):
                 with convolutions(self.device, sampling.precision), autocast(self.device, sampling.precision):
-                    logits = _full_logits(prior, maps[level], given, maps[:level], choice)
+                    of_level = maps[level], given, maps[:level]
+                    logits = full_logits(prior, *of_level, prior.null_label, choice.guidance)
                 drawn = torch.ones_like(maps[level], dtype=torch.bool)
                 if known is not None:
                     drawn = onto(known[level][at], self.device) < 0
                 with self._spares[level].lent() as workspace:
                     noise = self._noise(level, sampling.seed, images[at], workspace)
                     judged = Judged(*map(chunk.own, Judged.of(choice, logits, noise)))
-                own = [
-                    chunk.own(value) if isinstance(value, Tensor) else value
-                    for value in (choice.temperature, choice.guidance)
-                ]
-                parts.append(verified(judged, chunk.own(maps[level]), chunk.own(drawn), *own))
+                settings = own_choice.temperature, own_choice.guidance
+                parts.append(verified(judged, chunk.own(maps[level]), chunk.own(drawn), *settings))
         return Verified.joined(parts)
 
     def _noise(self, level: int, seed: int, images: Tensor, workspace: Workspace) -> Noise:
@@ -390,15 +352,6 @@ class Networks:
             return log2_prob_of_levels(self.priors, here, given, precision=precision)
 
         return in_chunks(measure, len(codes[0]), batch_size)
-
-
-def _full_logits(prior: Prior, codes: Tensor, labels: Tensor | None, above: Codes, choice: Choice) -> Tensor:
-    """Guided logits [B, K, h, w] of finished maps [B, h, w]."""
-    if not is_guided(choice.guidance):
-        return prior(codes, labels, above)
-    both_labels, both_above = Guided.both(labels, above, prior.null_label)
-    conditional, unconditional = prior(codes.repeat(2, 1, 1), both_labels, both_above).chunk(2)
-    return guide(conditional, unconditional, choice.guidance)
 
 
 def prior_checkpoints(run: RunDir) -> list[Checkpoint]:

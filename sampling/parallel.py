@@ -23,12 +23,10 @@ from vqprior.stage2_prior.prior import Prior
 
 from .choice import Choice
 from .noise import Noise
-from .sampler import Guided, guide, is_guided
+from .sampler import Forward, full_logits
 
 NoiseOf = Callable[[Tensor], Noise]
 """Which of the maps [n] -> their noise, row by row."""
-Forward = Callable[[Tensor, Tensor | None, Codes], Tensor]
-"""What a prior's own forward is: codes, labels and the codes above -> logits."""
 
 
 class Round(NamedTuple):
@@ -80,10 +78,10 @@ class Slots:
         forward: of the prior, in the precision that is wanted; twice S maps where they are guided.
     """
 
-    AS_IT_IS = 2  # rounds before one is recorded
+    WARM_UP = 2  # rounds before one is recorded
 
     def __init__(self, prior: Prior, given: Given, slots: int, forward: Forward):
-        self.prior, self.forward, self.guided = prior, forward, is_guided(given.choice.guidance)
+        self.prior, self.forward = prior, forward
         device, places = prior.device, prior.level.places
         whole = dict(dtype=torch.int64, device=device)
         self.maps = torch.full((slots,), -1)  # of the slots, on the CPU; -1 where there is none
@@ -142,7 +140,7 @@ class Slots:
             RuntimeError: a map has not settled in more rounds than it has places, which no right device does.
         """
         self.rounds += 1
-        if self.rounds == self.AS_IT_IS + 1 and graph.can_record(self.codes.device):
+        if self.rounds == self.WARM_UP + 1 and graph.can_record(self.codes.device):
             self._record()
         self._work() if self.replay is None else self.replay()
         places = self.prior.level.places
@@ -176,16 +174,12 @@ class Slots:
 
     def _logits(self) -> Tensor:
         """Logits [S, T, K] of the codes as they are now, guided."""
-        labels, above, codes = self.labels, self.above, self.codes
-        if self.guided:
-            labels, above = Guided.both(labels, above, self.prior.null_label)
-            codes = codes.repeat(2, 1, 1)
-        logits = self.forward(codes, labels, above).flatten(2).transpose(1, 2)
-        if not self.guided:
-            return logits
-        conditional, unconditional = logits.chunk(2)
-        rows = guide(conditional.flatten(0, 1), unconditional.flatten(0, 1), self.choice.guidance)
-        return rows.view_as(conditional)
+        guidance = self.choice.guidance
+        if isinstance(guidance, Tensor):
+            guidance = guidance.view(len(self.maps), -1)[:, 0]  # of each map: all its places have the same
+        of_slots = self.codes, self.labels, self.above
+        logits = full_logits(self.forward, *of_slots, self.prior.null_label, guidance)
+        return logits.flatten(2).transpose(1, 2)
 
 
 def settled_maps(all_rounds: Iterator[Round], maps: int, codes: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ There is one loop. It asks a cache of the prior for the logits of one place afte
 Legend: B maps, h x w their size, K codes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from vqprior.stage2_prior.prior import Cache
 
 from .choice import Choice, Setting, along
 from .noise import Noise
+
+Forward = Callable[[Tensor, Tensor | None, Codes], Tensor]
+"""What a prior's own forward is: codes, labels and the codes above -> logits."""
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: Setting) -> Tensor:
@@ -58,6 +61,22 @@ class Guided:
 def is_guided(guidance: Setting) -> bool:
     """Whether it is other than 1, which leaves the prior as it is."""
     return isinstance(guidance, Tensor) or guidance != 1
+
+
+def full_logits(
+    forward: Forward,
+    codes: Tensor,
+    labels: Tensor | None,
+    above: Codes,
+    null_label: int | None,
+    guidance: Setting,
+) -> Tensor:
+    """Logits [B, K, h, w] of codes [B, h, w] in one forward, of twice as many maps where they are guided."""
+    if not is_guided(guidance):
+        return forward(codes, labels, above)
+    both_labels, both_above = Guided.both(labels, above, null_label)
+    conditional, unconditional = forward(codes.repeat(2, 1, 1), both_labels, both_above).chunk(2)
+    return guide(conditional, unconditional, guidance)
 
 
 def rows(

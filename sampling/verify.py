@@ -118,9 +118,8 @@ def verified(
     possible = judged.perturbed.masked_fill(~judged.allowed, -inf)
     best = possible.topk(2, dim=-1)
     own = lambda of_codes: of_codes.gather(-1, codes[..., None])
-    ahead = torch.minimum(judged.perturbed - own(judged.perturbed), judged.edge).masked_fill(
-        ~judged.allowed, -inf
-    )
+    ahead = torch.minimum(judged.perturbed - own(judged.perturbed), judged.edge)
+    ahead = ahead.masked_fill(~judged.allowed, -inf)
     outside = own(judged.edge)[..., 0].masked_fill(own(judged.allowed)[..., 0], 0)
     g = along(guidance, outside)
     scale = along(temperature, outside) / (abs(g) + abs(1 - g))

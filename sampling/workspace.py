@@ -33,14 +33,14 @@ class Workspace:
         self.noise = NoiseMemory()
         self.rows = torch.empty(0, dtype=torch.int64)
         """[2, B, w]: see `sampler.rows`."""
-        self._size: tuple[object, ...] = ()
+        self._cached_for: tuple[object, ...] = ()
         self._cache: Cache | None = None
         # On CUDA: how maps were drawn last, and what was recorded of it
-        self._how: tuple[object, ...] = ()
+        self._drawn_last: tuple[object, ...] = ()
         self._recorded: RecordedRows | None = None
         self._recordable = True
         # Of the parallel method
-        self._what: tuple[object, ...] = ()
+        self._slots_for: tuple[object, ...] = ()
         self._slots: Slots | None = None
 
     def draw(
@@ -72,8 +72,8 @@ class Workspace:
         if not (own and graph.can_record(prior.device)):
             return rows(*given)
         how = (choice.kind(), known is None, graph.arithmetic())
-        if how != self._how:  # for the first time, in which libraries are set up too
-            self._how, self._recorded = how, None
+        if how != self._drawn_last:  # for the first time, in which libraries are set up too
+            self._drawn_last, self._recorded = how, None
             return rows(*given)
         if self._recorded is None and self._recordable:
             try:
@@ -99,9 +99,9 @@ class Workspace:
             return Slots(prior, given, count, forward)
         sizes = given.labels is None, *(level.shape[1:] for level in given.above)
         what = (*_of(prior), count, precision, graph.arithmetic(), given.choice.kind(), *sizes)
-        if self._slots is None or what != self._what:
+        if self._slots is None or what != self._slots_for:
             self._slots = None  # first give back what is there
-            self._slots, self._what = Slots(prior, given, count, forward), what
+            self._slots, self._slots_for = Slots(prior, given, count, forward), what
         return self._slots
 
     def cache(
@@ -116,7 +116,7 @@ class Workspace:
         in_full: bool = False,
     ) -> Cache:
         """A cache at the beginning of B maps, guided as the choice says, with the weights that the prior has
-        now.
+        now: the one that is there, if it is of this size, else a new one.
 
         Args:
             labels, above, maps, dtype: as for `Prior.cache`.
@@ -126,30 +126,17 @@ class Workspace:
         if guided:
             labels, above = Guided.both(labels, above, prior.null_label)
         count = 2 * maps if guided else maps
-        cache = self._reset(prior, labels, above, maps=count, dtype=dtype, in_full=in_full)
-        if self.rows.shape[1:] != (maps, prior.level.width) or self.rows.device != prior.device:
-            self.rows = torch.empty(2, maps, prior.level.width, dtype=torch.int64, device=prior.device)
-        return Guided(cache, prior.null_label, choice.guidance) if guided else cache
-
-    def _reset(
-        self,
-        prior: Prior,
-        labels: Tensor | None,
-        above: Codes,
-        *,
-        maps: int,
-        dtype: torch.dtype | None,
-        in_full: bool,
-    ) -> Cache:
-        """The cache that is there, if it is of this size, at the beginning of other maps; else a new one."""
-        size = (*_of(prior), maps, dtype, in_full)
-        if self._cache is not None and size == self._size:
+        needed = (*_of(prior), count, dtype, in_full)
+        if self._cache is not None and needed == self._cached_for:
             self._cache.reset(labels, above)
         else:
-            self._cache, self._how, self._recorded = None, (), None  # first give back what is there
+            self._cache, self._drawn_last, self._recorded = None, (), None  # first give back what is there
             make = FullForwards if in_full else type(prior).cache
-            self._cache, self._size = make(prior, labels, above, maps=maps, dtype=dtype), size
-        return self._cache
+            self._cache = make(prior, labels, above, maps=count, dtype=dtype)
+            self._cached_for = needed
+        if self.rows.shape[1:] != (maps, prior.level.width) or self.rows.device != prior.device:
+            self.rows = torch.empty(2, maps, prior.level.width, dtype=torch.int64, device=prior.device)
+        return Guided(self._cache, prior.null_label, choice.guidance) if guided else self._cache
 
 
 def _of(prior: Prior) -> tuple[object, ...]:

@@ -23,7 +23,7 @@ from .vqvae import VQVAE, codes_of, vectors_of
 
 @dataclass(frozen=True)
 class Carried:
-    """What the codes of one level are used for."""
+    """How often the codes of one level are used, and for how much."""
 
     # [n, K] how often each code occurs, on the CPU; n is 1 but for codes that add up (stage1.residual), where
     # the first, the second, ... of a vector are of codebooks of their own
@@ -87,18 +87,16 @@ class Reconstruction:
     def curves(self) -> dict[str, float]:
         """What is logged as training goes on, by tag (see `Tracker.tag`); the relative error has the curve of
         the error."""
-        of_codes = self.figures().keys() - self.of_images().keys()
-        tags = {name: f"codes/{name}" if name in of_codes else name for name in self.figures()}
-        return {tag: self.figures()[name] for name, tag in tags.items() if name != "relative_mse"}
+        of_images, figures = self.of_images(), self.figures()
+        tags = {name: name if name in of_images else f"codes/{name}" for name in figures}
+        return {tag: figures[name] for name, tag in tags.items() if name != "relative_mse"}
 
     def use_in_words(self) -> str:
         """How the codes are used."""
         levels, K = [carried.each() for carried in self.levels], self.levels[0].counts.shape[1]
         in_words = lambda words: " + ".join(", ".join(map(words, level)) for level in levels)
-        perplexity, used = (
-            in_words(lambda one: f"{one.perplexity:.1f}"),
-            in_words(lambda one: f"{one.usage:.1%}"),
-        )
+        perplexity = in_words(lambda one: f"{one.perplexity:.1f}")
+        used = in_words(lambda one: f"{one.usage:.1%}")
         return f"perplexity {perplexity}, {used} of {K} codes used"
 
 
@@ -119,11 +117,12 @@ def measure(
     has no other.
     """
     device, share = model.device, share_of_process()
-    n = model.quantizers[0].codes_per_vector
-    counts = torch.zeros(len(model.levels), n, model.K, dtype=torch.int64, device=device)
-    sums = torch.zeros(6, dtype=torch.float64)  # error, x, x^2, loss, sub-pixels, perceptual distance
-    swapped = torch.zeros(len(model.levels), dtype=torch.float64)
-    levels, is_several = len(model.levels), len(model.levels) > 1
+    levels, n = range(len(model.levels)), model.quantizers[0].codes_per_vector
+    counts = torch.zeros(len(levels), n, model.K, dtype=torch.int64, device=device)
+    is_several = len(levels) > 1
+    # Squared errors: of the reconstructions, and of those with the codes of each level swapped; then x, x^2,
+    # the loss, perceptual distances, sub-pixels
+    sums = torch.zeros(1 + (len(levels) if is_several else 0) + 5, dtype=torch.float64)
 
     def images(indices: Tensor) -> Tensor:
         return to_float(split.images(indices), device, channels_last=channels_last)
@@ -134,32 +133,30 @@ def measure(
             with autocast(device, precision):
                 quantized = model.encode(x)
                 vectors = vectors_of(quantized)
-                prediction = model.predict(vectors)
-                others = []
+                predictions = [model.predict(vectors)]
                 if is_several:
                     theirs = vectors_of(model.encode(images(another(chunk.padded, len(split)))))
-                    others = [model.predict(exchanged(vectors, theirs, level)) for level in range(levels)]
-            losses = model.likelihood.loss(prediction, x)
-            distances = (
-                perceptual(x, model.likelihood.image(prediction)) if perceptual else torch.zeros_like(losses)
-            )
+                    predictions += [model.predict(exchanged(vectors, theirs, level)) for level in levels]
+            losses = model.likelihood.loss(predictions[0], x)
+            distances = torch.zeros_like(losses)
+            if perceptual:
+                distances = perceptual(x, model.likelihood.image(predictions[0]))
+
+            # Without the padding
             x = chunk.own(x)
             for of_level, codes in zip(counts, chunk.own(codes_of(quantized)), strict=True):
                 for of_each, each in zip(of_level, codes.view(-1, n).T, strict=True):
                     of_each += torch.bincount(each, minlength=model.K)
-            errors = [error_of(model, said, x) for said in (prediction, *others)]
+            errors = [error_of(model, prediction, x) for prediction in predictions]
             # One wait, and not every device has fp64
-            of_all = torch.stack([*errors, x.sum(), x.square().sum()])
-            of_chunk = torch.cat([of_all, chunk.own(losses), chunk.own(distances)]).cpu().double()
-            parts = of_chunk.split([1, len(others), 2, len(x), len(x)])
-            error, of_others, (total, squares), of_images, distances = parts
-            swapped[: len(others)] += of_others
-            pixels = error.new_tensor([x.numel()])
-            loss = of_images.sum(0, keepdim=True) * x[0].numel()
-            far = distances.sum(0, keepdim=True)
-            sums += torch.cat([error, total[None], squares[None], loss, pixels, far])
+            of_pixels = torch.stack([*errors, x.sum(), x.square().sum()])
+            read = torch.cat([of_pixels, chunk.own(losses), chunk.own(distances)]).cpu().double()
+            of_pixels, losses, distances = read.split([len(of_pixels), len(x), len(x)])
+            others = [losses.sum() * x[0].numel(), distances.sum(), read.new_tensor(x.numel())]
+            sums += torch.cat([of_pixels, torch.stack(others)])
     counts = sum_tensor(counts).cpu()
-    error, total, squares, loss, pixels, far, *swapped = sum_numbers([*sums.tolist(), *swapped.tolist()])
+    error, *swapped, total, squares, loss, distance, pixels = sum_numbers(sums.tolist())
+    swapped_mse = [error / pixels for error in swapped] if is_several else [None]
     mse, variance = error / pixels, squares / pixels - (total / pixels) ** 2
     return Reconstruction(
         mse=mse,
@@ -167,11 +164,8 @@ def measure(
         relative_mse=mse / max(variance, 1e-12),
         loss=loss / pixels,
         decoder_bits_per_dim=loss / pixels / math.log(2) if model.likelihood.is_probability else None,
-        levels=tuple(
-            Carried(of_level, of_swapped / pixels if is_several else None)
-            for of_level, of_swapped in zip(counts, swapped, strict=True)
-        ),
-        perceptual=far / len(split) if perceptual else None,
+        levels=tuple(Carried(*of_level) for of_level in zip(counts, swapped_mse, strict=True)),
+        perceptual=distance / len(split) if perceptual else None,
     )
 
 

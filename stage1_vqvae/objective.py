@@ -62,7 +62,8 @@ def objective(
     terms = added(of_level.terms for of_level in quantized)
     weights = {"commitment": beta, "vector_entropy": entropy, "codes_entropy": -entropy}
     weighted = {name: weights[name] * term if name in weights else term for name, term in terms.items()}
-    x_hat = likelihood.image(prediction) if distance or opinion else x
+    if distance or opinion:
+        x_hat = likelihood.image(prediction)
     if distance:
         weighted["perceptual"] = perceptual * distance(x, x_hat).mean()
     if opinion:

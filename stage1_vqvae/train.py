@@ -26,7 +26,7 @@ from vqprior.runtime.launch import accelerator_for, autocast, count_parameters, 
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from, codes_origin
 from vqprior.runtime.loader import Order, Share, batch_positions, image_batches
 from vqprior.runtime.optimizer import (
-    Rate,
+    Scalar,
     adamw,
     learning_rate,
     on_device,
@@ -51,7 +51,7 @@ from vqprior.runtime.transfer import onto
 
 from .adversary import Adversary, refuse_recorded
 from .begin import binding, describe, source_of, take_codes, take_over
-from .codebook import log_codebook
+from .decoded_codes import log_codebook
 from .measure import measure
 from .objective import objective, total
 from .perceptual import bound, perceptual_of
@@ -136,18 +136,20 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         stop=settings.steps,
         part=part,
     )
-    likelihood, quantizers = model.likelihood, model.quantizers
-    moves, pools = (learns_codes and does for does in (quantizers[0].moves, quantizers[0].pools))
-    weights = dict(beta=settings.beta, entropy=settings.lfq.entropy)
-    weights |= dict(perceptual=settings.perceptual, distance=perceptual, adversarial=settings.adversarial)
-    weights |= dict(likelihood=likelihood, variance=data_variance(data))
-    if quantizers[0].starts_on_vectors and not resumed and not source:
-        chance = generator(config.seed, Stream.KMEANS)
-        for level, quantizer in enumerate(quantizers):  # coarsest first: the next one knows its codes
-            quantizer.start(first_vectors(model, level, data, config), chance)
-            # Sums on GPUs have no fixed order: all take the main one's
-            for tensor in quantizer.state_dict().values():
-                tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
+    likelihood, quantizers, variance = model.likelihood, model.quantizers, data_variance(data)
+    moves, pools = learns_codes and quantizers[0].moves, learns_codes and quantizers[0].pools
+    if not resumed and not source:
+        start_quantizers(model, data, config)
+    weighted_terms = partial(
+        objective,
+        likelihood=likelihood,
+        variance=variance,
+        beta=settings.beta,
+        entropy=settings.lfq.entropy,
+        perceptual=settings.perceptual,
+        distance=perceptual,
+        adversarial=settings.adversarial,
+    )
 
     tracker = Tracker(run.path, "stage1", step=start, active=is_main())
     on_main(tracker.settings, start, config, run.command())
@@ -163,7 +165,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     if source:
         progress.say(f"stage 1: begins from {describe(config, source)}")
 
-    def learn(images: Tensor, drawn: Tensor, rate: Rate, weight: Rate) -> Learnt:
+    def learn(images: Tensor, drawn: Tensor, rate: Scalar, weight: Scalar) -> Learnt:
         """One step, from pictures [n, C, H, W] uint8 on the device; on CUDA nothing in it is read by the
         host.
 
@@ -178,7 +180,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
         """
         # Forward and backward, in as many passes as it takes to fit
         set_rate(optimizer, rate)
-        passes, quantized_in, parts = [], [], images.chunk(settings.accumulate)
+        losses_in, quantized_in, parts = [], [], images.chunk(settings.accumulate)  # for each pass
         shares = mean_shares(encoded(model, parts, config), share) if pools and len(parts) > 1 else None
         for index, part_of_images in enumerate(parts):
             last = index == settings.accumulate - 1
@@ -190,9 +192,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                     of_levels = zip(quantizers, quantized, shares, strict=True)
                     quantized = [quantizer.of_step(*of_level) for quantizer, *of_level in of_levels]
                 opinion = partial(adversary.opinion, index=index) if adversary and adversary.heard else None
-                terms = objective(
-                    x, prediction, quantized if learns_codes else (), opinion=opinion, **weights
-                )
+                terms = weighted_terms(x, prediction, quantized if learns_codes else (), opinion=opinion)
                 loss = total(terms.values())
                 accelerator.backward(loss / settings.accumulate)
                 x_hat = likelihood.image(prediction.detach())
@@ -202,11 +202,11 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
             # The adversary, of the same pictures and their reconstructions
             if adversary:
                 losses |= adversary.learn(x, x_hat, index)
-            passes.append(torch.stack([value.detach() for value in losses.values()]))
+            losses_in.append(torch.stack([value.detach() for value in losses.values()]))
             quantized_in.append(quantized)
 
         # What all processes must know, in one sum
-        names, stacked = tuple(losses), torch.stack(passes)
+        names, stacked = tuple(losses), torch.stack(losses_in)
         of_levels = zip(quantizers, zip(*quantized_in, strict=True), drawn, strict=True)
         seen = [observed(*of_level, share) for of_level in of_levels] if learns_codes else []
         *seen, reports = sum_together(*seen, guard.report(stacked))
@@ -278,7 +278,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                     channels_last=config.channels_last,
                     perceptual=perceptual,
                 )
-                score = score_of(settings, measured, likelihood.unit(weights["variance"]), step)
+                score = score_of(settings, measured, likelihood.unit(variance), step)
                 tracker.scalars(step, measured.curves(), "validation")
                 for level, carried in enumerate(measured.levels):
                     name = f"codes/use{f'_{level}' if len(measured.levels) > 1 else ''}"
@@ -383,6 +383,19 @@ def mean_shares(passes: Sequence[Sequence[Quantized]], share: Share) -> list[Ten
     """For each level the mean over all passes of a step and all processes of what `Quantized.shares` are."""
     sums = [total(quantized.shares for quantized in level) for level in zip(*passes, strict=True)]
     return [of_level / (len(passes) * share.processes) for of_level in sum_together(*sums)]
+
+
+def start_quantizers(model: VQVAE, data: DataSet, config: Config) -> None:
+    """Before the first step, put codebooks on encoder outputs where they want that: the same on all
+    processes."""
+    if not model.quantizers[0].starts_on_vectors:
+        return
+    chance = generator(config.seed, Stream.KMEANS)
+    for level, quantizer in enumerate(model.quantizers):  # coarsest first: the next one knows its codes
+        quantizer.start(first_vectors(model, level, data, config), chance)
+        # Sums on GPUs have no fixed order: all take the main one's
+        for tensor in quantizer.state_dict().values():
+            tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
 
 
 @torch.no_grad()

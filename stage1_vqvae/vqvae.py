@@ -276,7 +276,6 @@ def find_vqvae(folder: Path, fingerprint: str, warn: Callable[[str], None] = pri
         return checkpoint.read((checkpoint.best_of(of_codes) or of_codes[0]).path)
     raise UserError(
         f"the code maps and the prior were made with the VQ-VAE {fingerprint[:12]}, and no checkpoint in "
-        f"{folder} is it. "
-        "They do not belong together: encode and train the prior again, or give the run directory that they "
-        "came from"
+        f"{folder} is it. They do not belong together: encode and train the prior again, or give the run "
+        "directory that they came from"
     )

@@ -9,12 +9,13 @@ Legend: B maps, C channels, h x w this level's map, n its codes a position.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from vqprior.runtime.codes import Codes, Level
+
+from .embedding import CodeEmbedding
 
 
 class ResidualBlock(nn.Module):
@@ -44,9 +45,7 @@ class Above(nn.Module):
     def __init__(self, levels: Sequence[Level], channels: int, blocks: int):
         super().__init__()
         self.codes_per_position = levels[0].codes_per_position
-        self.embeddings = nn.ModuleList(
-            nn.Embedding(level.codes_per_position * level.K, channels) for level in levels
-        )
+        self.embeddings = nn.ModuleList(CodeEmbedding(level, channels) for level in levels)
         self.blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks))) for _ in levels
         )
@@ -54,22 +53,11 @@ class Above(nn.Module):
         self.enlarge = nn.ModuleList(nn.ConvTranspose2d(channels, channels, 2, stride=2) for _ in levels)
 
     def forward(self, codes: Codes) -> Tensor:
-        x = None
-        for embedding, blocks, enlarge, of_level in zip(
-            self.embeddings, self.blocks, self.enlarge, codes, strict=True
-        ):
-            embedded = self._embedded(embedding, of_level)
+        x, n = None, self.codes_per_position
+        of_levels = zip(self.embeddings, self.blocks, self.enlarge, codes, strict=True)
+        for embedding, blocks, enlarge, of_level in of_levels:
+            # [B, C, h, w] of each level: the sum over the codes of each position
+            embedded = rearrange(embedding(of_level), "b h (w n) c -> b h w n c", n=n)
+            embedded = embedded.sum(3).permute(0, 3, 1, 2)
             x = enlarge(blocks(embedded if x is None else x + embedded))
-        return x.repeat_interleave(self.codes_per_position, dim=3)
-
-    def _embedded(self, embedding: nn.Embedding, codes: Tensor) -> Tensor:
-        """Codes [B, h, w * n] of a level -> [B, C, h, w]: the sum over the codes of each position."""
-        n = self.codes_per_position
-        K = embedding.num_embeddings // n
-        which = torch.arange(n, device=codes.device) * K
-        positions = rearrange(codes, "b h (w n) -> b h w n", n=n) + which
-        return embedding(positions).sum(3).permute(0, 3, 1, 2)
-
-    def undecayed(self) -> list[str]:
-        """As for `Prior.undecayed`."""
-        return [f"embeddings.{index}.weight" for index in range(len(self.embeddings))]
+        return x.repeat_interleave(n, dim=3)

@@ -53,6 +53,7 @@ def source_of(
         (*(("above_blocks",) if level else ()), *_fitting(there.stage2_of(level)), *_fitting(settings))
     )
     misfits = differing(there, config, (*FITTING_CODES, *(f"{section}.{name}" for name in fitting)))
+    # With classes there is a row for the hidden label, or there is none
     if label_names and bool(there.stage2_of(level).label_dropout) != bool(settings.label_dropout):
         misfits |= differing(there, config, (f"{section}.label_dropout",))
     stage1 = config.stage1
@@ -65,8 +66,7 @@ def source_of(
 
 
 def _fitting(settings: Stage2) -> tuple[str, ...]:
-    """The settings of a prior that its weights are bound to; with classes also whether label_dropout is above
-    0."""
+    """The settings of a prior that its weights are bound to."""
     kind = PRIORS[settings.prior]
     return ("prior", "channels", "layers", *(f"{settings.prior}.{name}" for name in kind.FITTING))
 

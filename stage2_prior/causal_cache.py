@@ -21,7 +21,7 @@ class RowsAbove:
     """
 
     def __init__(self, conv: VerticalConv, maps: int, width: int, dtype: torch.dtype):
-        weight, reach = conv.conv.weight, conv.reach
+        self.conv, weight, reach = conv.conv, conv.conv.weight, conv.reach
         kind = dict(dtype=dtype, device=weight.device)
         kernel = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last)
         rows = weight.shape[2]
@@ -32,11 +32,11 @@ class RowsAbove:
         self.slots = [self.ring[:, n, reach : reach + width] for n in range(rows)]  # each [B, w, C]
         self.turned = 0
 
-    def reset(self, conv: VerticalConv) -> None:
-        """Read the weights; from now on the first row is the next."""
+    def reset(self) -> None:
+        """Read the weights of now; from now on the first row is the next."""
         for n, kernel in enumerate(self.kernels):
-            kernel.copy_(conv.conv.weight.roll(n, dims=2))
-        self.bias.copy_(conv.conv.bias)
+            kernel.copy_(self.conv.weight.roll(n, dims=2))
+        self.bias.copy_(self.conv.bias)
         self.ring.zero_()
         self.turned = 0
 
@@ -60,7 +60,7 @@ class ColumnsBefore:
     matrix."""
 
     def __init__(self, conv: HorizontalConv, maps: int, width: int, dtype: torch.dtype):
-        weight = conv.conv.weight  # [C_out, C, 1, slots]
+        self.conv, weight = conv.conv, conv.conv.weight  # [C_out, C, 1, slots]
         outputs, channels, _, slots = weight.shape
         kind = dict(dtype=dtype, device=weight.device)
         columns = torch.zeros(maps, conv.reach + width, channels, **kind)
@@ -70,8 +70,8 @@ class ColumnsBefore:
         self.windows = [columns[:, j : j + slots].flatten(1) for j in range(width)]
         self.matrix = torch.empty(slots * channels, outputs, **kind)
 
-    def reset(self, conv: HorizontalConv) -> None:
-        """Read the weights but for the bias."""
+    def read(self) -> None:
+        """Take over the weights of now but for the bias."""
         # [C_out, C, 1, slots] -> [slots * C, C_out]: the columns that the kernel sees, oldest first, channels
         # within
-        self.matrix.copy_(conv.conv.weight[:, :, 0].permute(2, 1, 0).reshape(self.matrix.shape))
+        self.matrix.copy_(self.conv.weight[:, :, 0].permute(2, 1, 0).reshape(self.matrix.shape))

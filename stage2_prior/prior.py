@@ -15,15 +15,19 @@ Legend: B maps, K codes, h x w the map.
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from vqprior.configs.schema import Stage2
 from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
+
+from .dropout import channel_factors, channel_keys
+from .embedding import CodeEmbedding
 
 
 class Cache(Protocol):
@@ -44,25 +48,70 @@ class Cache(Protocol):
         """Make known the codes [B] of column j."""
 
 
+class FullForwards:
+    """A `Cache` that runs the whole prior for each code: slow, plainly right, and what every other cache is
+    held against.
+
+    Args:
+        prior: in evaluation mode.
+        labels, above, maps, dtype: as for `Prior.cache`; another type than the prior's is that of
+            autocast.
+    """
+
+    def __init__(
+        self,
+        prior: "Prior",
+        labels: Tensor | None,
+        above: Codes = (),
+        *,
+        maps: int,
+        dtype: torch.dtype | None = None,
+    ):
+        self.prior, self.labels, self.above, self.dtype, self.i = prior, labels, above, dtype, 0
+        self.codes = torch.zeros(maps, *prior.level.size, dtype=torch.int64, device=prior.device)
+
+    def reset(self, labels: Tensor | None, above: Codes = ()) -> None:
+        self.labels, self.above = labels, above
+        self.codes.zero_()
+
+    def begin_row(self, i: int) -> None:
+        self.i = i
+
+    @torch.no_grad()
+    def logits(self, j: int) -> Tensor:
+        with self.prior.computing(self.dtype):
+            return self.prior(self.codes, self.labels, self.above)[:, :, self.i, j]
+
+    def put(self, j: int, codes: Tensor) -> None:
+        self.codes[:, self.i, j] = codes
+
+
 class Prior(nn.Module):
     """p(codes | label, codes of the levels above) as a product over places in raster order.
 
-    FITTING are the settings under its kind's own name that the weights are bound to.
+    FITTING are the settings under its kind's own name that the weights are bound to; CACHE is what `cache`
+    makes.
 
     Args:
+        config: of the stage.
         level: of the maps; a prior may be asked for maps of other sizes.
-        above: the levels that are coarser, coarsest first.
         classes: number of labels, 0 for an unconditional prior.
-        hides_labels: whether labels are hidden in training: label number `classes` then stands for a hidden
-            one. It is `null_label`, and None where the prior knows no such label.
+        above: the levels that are coarser, coarsest first.
+
+    Attributes:
+        null_label: the label that stands for a hidden one, number `classes`; None where no label is ever
+            hidden in training.
+        dropout_groups: how many times `config.channels` channels dropout looks at for a map; 0 for none.
     """
 
     FITTING: ClassVar[tuple[str, ...]] = ()
+    CACHE: ClassVar[Callable[..., Cache]] = FullForwards
+    dropout_groups = 0
 
-    def __init__(self, level: Level, classes: int, above: Sequence[Level] = (), *, hides_labels: bool):
+    def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
         super().__init__()
-        self.level, self.classes, self.levels_above = level, classes, tuple(above)
-        self.null_label = classes if classes and hides_labels else None
+        self.config, self.level, self.classes, self.levels_above = config, level, classes, tuple(above)
+        self.null_label = classes if classes and config.label_dropout > 0 else None
 
     @property
     def K(self) -> int:
@@ -85,8 +134,8 @@ class Prior(nn.Module):
         return next(self.parameters()).dtype
 
     def computing(self, dtype: torch.dtype | None) -> AbstractContextManager[None]:
-        """The precision in which a cache has the prior's own modules compute: its type, or autocast to
-        another one."""
+        """For a cache that calls modules of the prior: autocast to this type, and nothing where it is None or
+        that of the weights."""
         plain = dtype in (None, self.dtype)
         return nullcontext() if plain else torch.autocast(self.device.type, dtype)
 
@@ -119,17 +168,19 @@ class Prior(nn.Module):
             raise ValueError(f"the prior has {len(self.levels_above)} levels above, but {given}")
 
     def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """What `dropout` is drawn from, [B, ...] on the CPU, for maps at these positions [B] in the order of
-        a run.
+        """What `dropout` is drawn from, [B, groups] int64 on the CPU, for maps at these positions [B] in the
+        order of a run.
 
         A function of the seed and the positions, of no state and no number of processes; None where nothing
         is dropped.
         """
-        return None
+        is_drawn = self.dropout_groups and self.config.dropout
+        return channel_keys(seed, positions, self.dropout_groups) if is_drawn else None
 
     def dropout(self, keys: Tensor | None) -> Any:
-        """What `forward` takes as `dropped`, made where the keys are; the training loop only hands it on."""
-        return None
+        """What `forward` takes as `dropped`, made where the keys are: factors [B, groups, C]. The training
+        loop only hands it on."""
+        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
 
     def cache(
         self,
@@ -146,7 +197,7 @@ class Prior(nn.Module):
             maps: B.
             dtype: that the prior computes in; its own unless given.
         """
-        return FullForwards(self, labels, above, maps=maps, dtype=dtype)
+        return self.CACHE(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         """About how many numbers a forward without gradient holds at once for a map: to choose how many go
@@ -157,9 +208,10 @@ class Prior(nn.Module):
         """About how many numbers its cache holds for a map, and what passes through it."""
         return self.forward_numbers()
 
-    def undecayed(self) -> Collection[str]:
-        """Names of parameters of two and more axes that weight decay must leave alone."""
-        return ()
+    def undecayed(self) -> list[str]:
+        """Names of parameters of two and more axes that weight decay must leave alone: tables of codes."""
+        modules = self.named_modules()
+        return [f"{name}.weight" for name, module in modules if isinstance(module, CodeEmbedding)]
 
     def label_tensors(self) -> list[str]:
         """Names of the tensors whose rows are the classes in order, and then the hidden label."""
@@ -172,41 +224,3 @@ class Prior(nn.Module):
     def numbered(self) -> list[tuple[str, Tensor]]:
         """The parameters in the order in which earlier versions numbered their moments."""
         return [*self.named_parameters()]
-
-
-class FullForwards:
-    """A `Cache` that runs the whole prior for each code: slow, plainly right, and what every other cache is
-    held against.
-
-    Args:
-        prior: in evaluation mode.
-        labels, above, maps, dtype: as for `Prior.cache`; another type than the prior's is that of
-            autocast.
-    """
-
-    def __init__(
-        self,
-        prior: Prior,
-        labels: Tensor | None,
-        above: Codes = (),
-        *,
-        maps: int,
-        dtype: torch.dtype | None = None,
-    ):
-        self.prior, self.labels, self.above, self.dtype, self.i = prior, labels, above, dtype, 0
-        self.codes = torch.zeros(maps, *prior.level.size, dtype=torch.int64, device=prior.device)
-
-    def reset(self, labels: Tensor | None, above: Codes = ()) -> None:
-        self.labels, self.above = labels, above
-        self.codes.zero_()
-
-    def begin_row(self, i: int) -> None:
-        self.i = i
-
-    @torch.no_grad()
-    def logits(self, j: int) -> Tensor:
-        with self.prior.computing(self.dtype):
-            return self.prior(self.codes, self.labels, self.above)[:, :, self.i, j]
-
-    def put(self, j: int, codes: Tensor) -> None:
-        self.codes[:, self.i, j] = codes

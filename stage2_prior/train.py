@@ -27,7 +27,7 @@ from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from
 from vqprior.runtime.loader import CodeBatch, code_batches
-from vqprior.runtime.optimizer import Rate, adamw, learning_rate, on_device, set_rate, take_step
+from vqprior.runtime.optimizer import Scalar, adamw, learning_rate, on_device, set_rate, take_step
 from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress, done
 from vqprior.runtime.randomness import Stream, hash64, seed_of, uniform
@@ -67,9 +67,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
         changed = [name for name, value in maps.header.origin().items() if old.get(name) != value]
         raise UserError(
             f"{resumed.path} was trained on codes of the VQ-VAE {old['vqvae'][:12]}, but {run.codes} holds "
-            "codes of "
-            f"{maps.header.vqvae[:12]} (they differ in {', '.join(changed)}). "
-            f"Delete {folder} to train on these, or put the old codes back"
+            f"codes of {maps.header.vqvae[:12]} (they differ in {', '.join(changed)}). Delete {folder} to "
+            "train on these, or put the old codes back"
         )
     if start >= settings.steps:
         on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
@@ -143,8 +142,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
     def learn(
         labels: Tensor | None,
         keys: Tensor | None,
-        rate: Rate,
-        weight: Rate,
+        rate: Scalar,
+        weight: Scalar,
         *codes: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step, from what lies on the device; on CUDA nothing in it is read by the host.
@@ -168,9 +167,8 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
             with nullcontext() if last else accelerator.no_sync(network):
                 # One row a code: the kernel for maps has no deterministic form on CUDA
                 logits = network(own, part_of_labels, tuple(above), model.dropout(drawn))
-                loss = F.cross_entropy(
-                    rearrange(logits, "b k h w -> (b h w) k"), own.flatten()
-                )  # nats a code
+                rows = rearrange(logits, "b k h w -> (b h w) k")
+                loss = F.cross_entropy(rows, own.flatten())  # nats a code
                 accelerator.backward(loss / settings.accumulate)
             terms.append(loss.detach())
 

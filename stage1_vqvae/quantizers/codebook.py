@@ -21,6 +21,8 @@ from vqprior.configs.schema import Stage1
 from .carry import CARRIES, Carry, straight_through
 from .lookup import Lookup, nearest_codes
 
+ITERATIONS = 20  # of k-means
+
 State = dict[str, Tensor]
 """What moves by itself: `embedding` [K, D], `usage` [K], and under EMA `sums` [K, D]."""
 
@@ -31,14 +33,14 @@ def counts_and_sums(vectors: Tensor, codes: Tensor, K: int) -> tuple[Tensor, Ten
     return counts.index_add_(0, codes, torch.ones_like(vectors[:, 0])), sums.index_add_(0, codes, vectors)
 
 
-def kmeans(vectors: Tensor, K: int, generator: torch.Generator, iterations: int = 20) -> Tensor:
+def kmeans(vectors: Tensor, K: int, generator: torch.Generator) -> Tensor:
     """Lloyd's algorithm: K centres [K, D] of vectors [N, D], started from K of them; N may be less than K.
 
     A centre that loses all its vectors stays where it is.
     """
     order = torch.randperm(len(vectors), generator=generator)
     centres = vectors[order[torch.arange(K) % len(vectors)].to(vectors.device)].clone()
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         counts, sums = counts_and_sums(vectors, nearest_codes(vectors, centres), K)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
     return centres

@@ -35,13 +35,14 @@ class _CachedLayer:
     """One gated layer with the rows and columns that its kernels still look back at."""
 
     def __init__(self, layer: GatedLayer, conditional: bool, maps: int, width: int, dtype: torch.dtype):
-        self.first, channels = layer.first, layer.project.out_channels
+        self.layer, channels = layer, layer.project.out_channels
         kind = dict(dtype=dtype, device=layer.project.weight.device)
         self.vertical = RowsAbove(layer.vertical, maps, width, dtype)
         self.horizontal = ColumnsBefore(layer.horizontal, maps, width, dtype)
         self.project = Product(layer.project, dtype)
 
-        # From the vertical into the horizontal stack: all that is added to a column but what its row says
+        # What the vertical stack, the class and the levels above add to the horizontal stack at each column:
+        # all that is known before the row's own codes are
         self.across = Product(layer.vertical_to_horizontal, dtype)
         self.context = torch.empty(maps, width, 2 * channels, **kind)
         self.contexts = self.context.unbind(1)
@@ -56,16 +57,15 @@ class _CachedLayer:
             self.condition = Product(layer.condition, dtype)
             self.said = torch.empty(maps, width, 4 * channels, **kind)
 
-    def reset(self, layer: GatedLayer, label_bias: Tensor | None) -> None:
+    def reset(self, label_bias: Tensor | None) -> None:
         """Read the weights, and the biases [B, 4C] of the maps' labels; from now on the first row is the
         next."""
-        self.vertical.reset(layer.vertical)
-        self.horizontal.reset(layer.horizontal)
-        self.project.read(layer.project)
+        self.vertical.reset()
+        for part in (self.horizontal, self.project, self.across):
+            part.read()
         if self.condition is not None:
-            self.condition.read(layer.condition)
-        self.across.read(layer.vertical_to_horizontal)
-        self.horizontal_bias.copy_(layer.horizontal.conv.bias + layer.vertical_to_horizontal.bias)
+            self.condition.read()
+        self.horizontal_bias.copy_(self.layer.horizontal.conv.bias + self.layer.vertical_to_horizontal.bias)
         if label_bias is not None:
             v_bias, h_bias = label_bias.to(self.gated.dtype)[:, None].chunk(2, dim=-1)  # [B, 1, 2C]
             self.label_bias.copy_(v_bias)
@@ -95,7 +95,7 @@ class _CachedLayer:
         row = self.horizontal
         # [B, 2C], in place: it is used this once
         h_in = self.contexts[j].addmm_(row.windows[j], row.matrix)
-        if self.first:
+        if self.layer.first:
             out.copy_(self.project.bias)
         else:
             torch.add(row.columns[j], self.project.bias, out=out)
@@ -120,18 +120,16 @@ class CachedPixelCNN:
         dtype: torch.dtype | None = None,
     ):
         dtype, self.prior, width = dtype or prior.dtype, prior, prior.level.width
-        embedding = torch.empty_like(prior.embedding.weight, dtype=dtype)
+        embedding = self.embedding = torch.empty_like(prior.embedding.weight, dtype=dtype)
         # of the first, second, ... code of a position
         self.embeddings = embedding.chunk(prior.level.codes_per_position)
         self.layers = [_CachedLayer(layer, prior.classes > 0, maps, width, dtype) for layer in prior.layers]
         # of the last layer
         self.features = torch.empty(maps, embedding.shape[1], dtype=dtype, device=prior.device)
         self.hidden, self.head = Product(prior.hidden, dtype), Product(prior.logits, dtype)
-        # of each row what the levels above say, [B * w, C]
-        self.rows_above: tuple[Tensor | None, ...] = (None,) * prior.level.height
-        if prior.above:
-            size = (prior.level.height, maps * width, embedding.shape[1])
-            self.rows_above = torch.empty(size, dtype=dtype, device=prior.device).unbind(0)
+        # What the levels above say
+        size = (prior.level.height, maps, width, embedding.shape[1])
+        self.above = torch.empty(size, dtype=dtype, device=prior.device) if prior.above else None
         self.reset(labels, above)
 
     @torch.no_grad()
@@ -142,22 +140,18 @@ class CachedPixelCNN:
         prior.check_given(labels, above)
         if prior.above:
             with prior.computing(self.features.dtype):
-                said = prior.above(above)  # [B, C, h, w]
-            for row, of_row in zip(self.rows_above, said.unbind(2), strict=True):
-                row.view(len(said), -1, said.shape[1]).copy_(of_row.transpose(1, 2))
-        for own, codes in zip(
-            self.embeddings, prior.embedding.weight.chunk(prior.level.codes_per_position), strict=True
-        ):
-            own.copy_(codes)
-        for own, layer, label_bias in zip(self.layers, prior.layers, prior.label_biases(labels), strict=True):
-            own.reset(layer, label_bias)
-        self.hidden.read(prior.hidden)
-        self.head.read(prior.logits)
+                self.above.copy_(prior.above(above).permute(2, 0, 3, 1))
+        self.embedding.copy_(prior.embedding.weight)
+        for layer, label_bias in zip(self.layers, prior.label_biases(labels), strict=True):
+            layer.reset(label_bias)
+        self.hidden.read()
+        self.head.read()
 
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
+        above = None if self.above is None else self.above[i].flatten(0, 1)  # [B * w, C]
         for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
-            layer.begin_row(self.rows_above[i], following.vertical.newest() if following else None)
+            layer.begin_row(above, following.vertical.newest() if following else None)
 
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""

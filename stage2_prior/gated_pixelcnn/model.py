@@ -13,7 +13,6 @@ Legend: B maps, C channels, h x w the map, K codes.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..dropout import channel_factors, channel_keys
+from ..embedding import CodeEmbedding, LabelBiases
 from ..prior import Prior
 from . import former
 from .cache import CachedPixelCNN
@@ -31,40 +30,27 @@ from .layers import GatedLayer
 
 
 class PixelCNN(Prior):
-    """The Gated PixelCNN.
-
-    Where each n columns are codes of one square of pixels (codes_per_position), the first, second, ... of
-    them are embedded each in its own way, so that the prior can tell them apart.
-
-    Args:
-        config: channels, layers, kernel, head and dropout.
-        level: of the maps.
-        classes: number of labels, 0 for an unconditional prior.
-        above: the levels that are coarser, coarsest first.
-    """
+    """The Gated PixelCNN; arguments as for `Prior`."""
 
     FITTING = ("kernel", "head")
+    CACHE = CachedPixelCNN
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
-        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
-        self.config, own = config, config.gated_pixelcnn
-        self.embedding = nn.Embedding(level.codes_per_position * level.K, config.channels)
+        super().__init__(config, level, classes, above)
+        own, self.dropout_groups = config.gated_pixelcnn, config.layers
+        self.embedding = CodeEmbedding(level, config.channels)
         self.layers = nn.ModuleList(
             GatedLayer(config.channels, own.kernel, first=index == 0, conditional=bool(above))
             for index in range(config.layers)
         )
         self.above = Above(above, config.channels, config.above_blocks) if above else None
-        # Equation 4's biases of all layers, side by side: one lookup and one cast instead of one a layer
-        rows = self.labels
-        self.label_bias = nn.Embedding(rows, config.layers * 4 * config.channels) if rows else None
+        # Equation 4's biases, of both stacks of a layer together
+        given = (self.labels, config.layers, 4 * config.channels)
+        self.label_bias = LabelBiases(*given) if self.labels else None
         self.hidden = nn.Conv2d(config.channels, own.head, 1)
         self.logits = nn.Conv2d(own.head, level.K, 1)
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
         nn.init.zeros_(self.logits.bias)
-
-    def undecayed(self) -> list[str]:
-        of_above = self.above.undecayed() if self.above else []
-        return ["embedding.weight", *(f"above.{name}" for name in of_above)]
 
     def label_tensors(self) -> list[str]:
         return [former.TABLE] if self.classes else []
@@ -75,16 +61,9 @@ class PixelCNN(Prior):
     def numbered(self) -> list[tuple[str, Tensor]]:
         return former.parameters(self)
 
-    def label_biases(self, labels: Tensor | None) -> list[Tensor | None]:
+    def label_biases(self, labels: Tensor | None) -> Sequence[Tensor | None]:
         """For each layer what the labels [B] add to its features, [B, 4C]; None without classes."""
-        if self.label_bias is None:
-            return [None] * len(self.layers)
-        biases = self.label_bias(labels)
-        # In the type of what they are added to: a sum of bf16 and fp32 would be fp32, and so would all that
-        # follows
-        if torch.is_autocast_enabled(self.device.type):
-            biases = biases.to(torch.get_autocast_dtype(self.device.type))
-        return list(biases.chunk(len(self.layers), dim=1))
+        return [None] * len(self.layers) if self.label_bias is None else self.label_bias(labels)
 
     def forward(
         self,
@@ -95,33 +74,13 @@ class PixelCNN(Prior):
     ) -> Tensor:
         """See `Prior.forward`; `dropped` are the factors [B, layers, C] of the gated channels."""
         self.check_given(labels, above)
-        column = torch.arange(codes.shape[-1], device=codes.device)
-        which = column % self.level.codes_per_position  # of the codes of a square
-        x = rearrange(self.embedding(codes + which * self.K), "b h w c -> b c h w")
+        x = rearrange(self.embedding(codes), "b h w c -> b c h w")
         v = h = x  # [B, C, h, w]
         biases, said = self.label_biases(labels), self.above(above) if self.above else None
         factors = [None] * len(self.layers) if dropped is None else dropped.unbind(1)
         for layer, bias, factor in zip(self.layers, biases, factors, strict=True):
             v, h = layer(v, h, bias, factor, said)
         return self.logits(F.relu(self.hidden(F.relu(h))))  # [B, K, h, w]
-
-    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """[B, layers] int64."""
-        return channel_keys(seed, positions, len(self.layers)) if self.config.dropout else None
-
-    def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, layers, C] of the gated channels."""
-        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
-
-    def cache(
-        self,
-        labels: Tensor | None,
-        above: Codes = (),
-        *,
-        maps: int,
-        dtype: torch.dtype | None = None,
-    ) -> CachedPixelCNN:
-        return CachedPixelCNN(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         return super().forward_numbers() + 12 * self.config.channels * self.level.places

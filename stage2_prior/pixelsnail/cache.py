@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
 
 class _CachedGate:
-    """The end of a layer at one place, and all that is added before the gate but what the row says."""
+    """The end of a layer at one place, and all that is added before the gate which is known before the row's
+    own codes are."""
 
     def __init__(self, of: Gate, maps: int, width: int, dtype: torch.dtype):
         channels, kind = of.project.out_channels, dict(dtype=dtype, device=of.project.weight.device)
-        self.of, self.project = of, Product(of.project, dtype)
+        self.project = Product(of.project, dtype)
         self.condition = Product(of.condition, dtype) if of.condition else None
         self.label = torch.zeros(maps, 2 * channels, **kind)  # what the class adds
         self.contexts = torch.empty(width, maps, 2 * channels, **kind)  # of each column
@@ -44,9 +45,9 @@ class _CachedGate:
 
     def read(self, label: Tensor | None) -> None:
         """Take over the weights, and what the class adds, [B, 2C]."""
-        self.project.read(self.of.project)
+        self.project.read()
         if self.condition:
-            self.condition.read(self.of.condition)
+            self.condition.read()
         if label is not None:
             self.label.copy_(label)
 
@@ -75,15 +76,15 @@ class _CachedLayer:
     """One gated layer with the rows above and the columns to the left that its kernels look back at."""
 
     def __init__(self, layer: GatedLayer, maps: int, width: int, dtype: torch.dtype):
-        self.layer = layer
+        self.first = layer.first
         self.above = RowsAbove(layer.conv.above, maps, width, dtype)
         self.left = ColumnsBefore(layer.conv.left, maps, width, dtype)
         self.gate = _CachedGate(layer.gate, maps, width, dtype)
 
     def read(self, label: Tensor | None) -> None:
         """Take over the weights, and what the class adds; from now on the first row is the next."""
-        self.above.reset(self.layer.conv.above)
-        self.left.reset(self.layer.conv.left)
+        self.above.reset()
+        self.left.read()
         self.gate.read(label)
 
     def begin_row(self, i: int, above: Tensor | None) -> None:
@@ -96,7 +97,7 @@ class _CachedLayer:
         """The stream [B, C] at column j, to `out`."""
         # in place: the context is used this once
         made = self.gate.contexts[j].addmm_(self.left.windows[j], self.left.matrix)
-        self.gate.add(None if self.layer.first else self.left.columns[j], made, out)
+        self.gate.add(None if self.first else self.left.columns[j], made, out)
 
 
 class _CachedAttention:
@@ -124,8 +125,8 @@ class _CachedAttention:
         """Take over the weights, the numbers of each place [T, P], and what the class adds; from now on the
         first place is the next."""
         self.gate.read(label)
-        self.of_feature.read(self.of.of_feature)
-        self.join.read(self.of.join)
+        self.of_feature.read()
+        self.join.read()
         self.of_places.copy_(self.of.of_place(places) + self.of.of_feature.bias)
         self.slots[0].copy_(self.of.before.view(2, 1, self.of.heads, HEAD))
 
@@ -203,9 +204,8 @@ class CachedPixelSNAIL:
         self.embedded, *offers = self.found.split(sizes, dim=1)
         self.of_codes = [offer.view(maps, 2, -1, HEAD).transpose(0, 1) for offer in offers]
 
-        self.rows_above: tuple[Tensor | None, ...] = (None,) * level.height  # of the levels above
-        if prior.above:  # [w * B, C] each
-            self.rows_above = torch.empty(level.height, level.width * maps, channels, **kind).unbind(0)
+        # What the levels above say
+        self.above = torch.empty(*level.size, maps, channels, **kind) if prior.above else None
         self.i = 0
         self.reset(labels, above)
 
@@ -215,8 +215,8 @@ class CachedPixelSNAIL:
         the memory of those before."""
         prior = self.prior
         prior.check_given(labels, above)
-        self.skips.read(prior.skips)
-        self.head.read(prior.logits)
+        self.skips.read()
+        self.head.read()
         codes = prior.embedding.weight
         offers = [block.attention.of_code(codes) for block in prior.blocks]
         self.tables.copy_(torch.cat([codes, *offers], dim=1).view(self.tables.shape))
@@ -227,15 +227,14 @@ class CachedPixelSNAIL:
             block.attention.read(places, next(biases))
         if prior.above:
             with prior.computing(self.dtype):
-                said = prior.above(above)  # [B, C, h, w]
-            for row, of_row in zip(self.rows_above, said.unbind(2), strict=True):
-                row.view(-1, *said.shape[:2]).copy_(of_row.permute(2, 0, 1))
+                self.above.copy_(prior.above(above).permute(2, 3, 0, 1))
 
     def begin_row(self, i: int) -> None:
         """Everything of the row that no code of that row has a part in."""
         self.i = i
+        above = None if self.above is None else self.above[i].flatten(0, 1)  # [w * B, C]
         for block in self.blocks:
-            block.begin_row(i, self.rows_above[i])
+            block.begin_row(i, above)
 
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""

@@ -25,7 +25,7 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..dropout import channel_factors, channel_keys
+from ..embedding import CodeEmbedding, LabelBiases
 from ..places import place_features, place_numbers
 from ..prior import Prior
 from .cache import CachedPixelSNAIL
@@ -42,24 +42,15 @@ class Block(nn.Module):
 
 
 class PixelSNAIL(Prior):
-    """PixelSNAIL.
-
-    Where each n columns are codes of one square of pixels (codes_per_position), the first, second, ... of
-    them are embedded each in its own way, so that the prior can tell them apart.
-
-    Args:
-        config: channels, layers, dropout, and pixelsnail.
-        level: of the maps.
-        classes: number of labels, 0 for an unconditional prior.
-        above: the levels that are coarser, coarsest first.
-    """
+    """PixelSNAIL; arguments as for `Prior`."""
 
     FITTING = ("blocks", "kernel", "heads")
+    CACHE = CachedPixelSNAIL
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
-        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
-        self.config, own, channels = config, config.pixelsnail, config.channels
-        self.embedding = nn.Embedding(level.codes_per_position * level.K, channels)
+        super().__init__(config, level, classes, above)
+        own, channels = config.pixelsnail, config.channels
+        self.embedding = CodeEmbedding(level, channels)
         conditional, places = bool(above), place_numbers(level.codes_per_position)
         layers = [
             GatedLayer(channels, own.kernel, first=index == 0, conditional=conditional)
@@ -69,31 +60,20 @@ class PixelSNAIL(Prior):
             Block(layers[begin:end], Attention(channels, own.heads, places, conditional=conditional))
             for begin, end in shares(config.layers, own.blocks)
         )
-        self.gates = config.layers + own.blocks
-        # what the classes add before all gates, side by side: one lookup and one cast instead of one a gate
-        self.label_bias = nn.Embedding(self.labels, self.gates * 2 * channels) if self.labels else None
+        self.gates = self.dropout_groups = config.layers + own.blocks
+        self.label_bias = LabelBiases(self.labels, self.gates, 2 * channels) if self.labels else None
         self.skips = nn.Conv2d(own.blocks * channels, channels, 1)  # of every block, a way to the output
         self.logits = nn.Conv2d(channels, level.K, 1)
         self.above = Above(above, channels, config.above_blocks) if above else None
         nn.init.zeros_(self.logits.weight)  # start from the uniform prior: the first loss is log K
         nn.init.zeros_(self.logits.bias)
 
-    def undecayed(self) -> list[str]:
-        of_above = self.above.undecayed() if self.above else []
-        return ["embedding.weight", *(f"above.{name}" for name in of_above)]
-
     def label_tensors(self) -> list[str]:
         return ["label_bias.weight"] if self.classes else []
 
-    def label_biases(self, labels: Tensor | None) -> list[Tensor | None]:
+    def label_biases(self, labels: Tensor | None) -> Sequence[Tensor | None]:
         """For each gate what the labels [B] add before it, [B, 2C]; None without classes."""
-        if self.label_bias is None:
-            return [None] * self.gates
-        biases = self.label_bias(labels)
-        # In the type of what they are added to, or all that follows would be fp32
-        if torch.is_autocast_enabled(self.device.type):
-            biases = biases.to(torch.get_autocast_dtype(self.device.type))
-        return list(biases.chunk(self.gates, dim=1))
+        return [None] * self.gates if self.label_bias is None else self.label_bias(labels)
 
     def places(self, height: int, width: int) -> Tensor:
         """The numbers of each place, [h, w, P]."""
@@ -108,9 +88,7 @@ class PixelSNAIL(Prior):
     ) -> Tensor:
         """See `Prior.forward`; `dropped` are the factors [B, gates, C] of the gated channels."""
         self.check_given(labels, above)
-        height, width = codes.shape[1:]
-        which = torch.arange(width, device=codes.device) % self.level.codes_per_position
-        embedded, places = self.embedding(codes + which * self.K), self.places(height, width)
+        embedded, places = self.embedding(codes), self.places(*codes.shape[1:])
         told = self._told(labels, above, dropped)
         x = rearrange(embedded, "b h w c -> b c h w")
         ends = []
@@ -127,24 +105,6 @@ class PixelSNAIL(Prior):
         factors = [None] * self.gates if dropped is None else dropped.unbind(1)
         for label, of_gate in zip(self.label_biases(labels), factors, strict=True):
             yield Told(label, said, of_gate)
-
-    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """[B, gates] int64."""
-        return channel_keys(seed, positions, self.gates) if self.config.dropout else None
-
-    def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, gates, C] of the gated channels."""
-        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
-
-    def cache(
-        self,
-        labels: Tensor | None,
-        above: Codes = (),
-        *,
-        maps: int,
-        dtype: torch.dtype | None = None,
-    ) -> CachedPixelSNAIL:
-        return CachedPixelSNAIL(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         inner, channels = self.config.pixelsnail.heads * HEAD, self.config.channels

@@ -40,12 +40,12 @@ class _CachedBlock:
 
     def read(self) -> None:
         """Take over the weights."""
-        for name, product in self.products.items():
-            product.read(getattr(self.block, name))
+        for product in self.products.values():
+            product.read()
         for mine, norm in zip(self.norms, (self.block.attention_norm, self.block.network_norm), strict=True):
             mine.copy_(norm.weight)
         if self.condition is not None:
-            self.condition.read(self.block.condition)
+            self.condition.read()
 
     def begin_row(self, above: Tensor) -> None:
         """What the levels above say of a row, [w, B, C]."""
@@ -110,7 +110,7 @@ class CachedTransformer:
         for block in self.blocks:
             block.read()
         self.embedding.copy_(prior.embedding.weight)
-        self.head.read(prior.logits)
+        self.head.read()
         self.norm.copy_(prior.norm.weight)
         self.places.copy_(prior.places(*prior.level.size))
         self.content.copy_(prior.before(labels, len(self.content)))

@@ -23,7 +23,7 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..dropout import channel_factors, channel_keys
+from ..embedding import CodeEmbedding
 from ..places import place_features, place_numbers
 from ..prior import Prior
 from .cache import CachedTransformer
@@ -33,21 +33,16 @@ SPREAD = 0.02  # of the first weights
 
 
 class Transformer(Prior):
-    """The transformer.
-
-    Args:
-        config: channels, layers, heads and dropout.
-        level: of the maps.
-        classes: number of labels, 0 for an unconditional prior.
-        above: the levels that are coarser, coarsest first.
-    """
+    """The transformer; arguments as for `Prior`."""
 
     FITTING = ("heads",)
+    CACHE = CachedTransformer
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
-        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
-        self.config, channels, heads = config, config.channels, config.transformer.heads
-        self.embedding = nn.Embedding(level.codes_per_position * level.K, channels)
+        super().__init__(config, level, classes, above)
+        channels, heads = config.channels, config.transformer.heads
+        self.dropout_groups = 2 * config.layers
+        self.embedding = CodeEmbedding(level, channels)
         self.start = nn.Embedding(max(1, self.labels), channels)  # in place of a code before the first
         self.label = nn.Embedding(self.labels, channels) if self.labels else None
         self.place = nn.Linear(place_numbers(level.codes_per_position), channels)
@@ -74,8 +69,7 @@ class Transformer(Prior):
         nn.init.zeros_(self.logits.weight)
 
     def undecayed(self) -> list[str]:
-        tables = ["embedding.weight", "start.weight", *(["label.weight"] if self.label else [])]
-        return [*tables, *(f"above.{name}" for name in (self.above.undecayed() if self.above else []))]
+        return [*super().undecayed(), "start.weight", *(["label.weight"] if self.label else [])]
 
     def label_tensors(self) -> list[str]:
         return ["start.weight", "label.weight"] if self.classes else []
@@ -89,10 +83,10 @@ class Transformer(Prior):
         """What queries and keys are turned by, [2, T, d / 2] each; the start stands to the left of the first
         place."""
         d = self.config.channels // self.config.transformer.heads
-        token = torch.arange(height * width + 1, device=self.device)
-        rows, columns = token // width, token % width
-        before = torch.cat([rows[:1], rows[:-2]]), torch.cat([columns[:1] - 1, columns[:-2]])
-        return turns(rows[:-1], columns[:-1], d), turns(*before, d)
+        place = torch.arange(height * width, device=self.device)
+        rows, columns = place // width, place % width
+        before = torch.cat([rows[:1], rows[:-1]]), torch.cat([columns[:1] - 1, columns[:-1]])
+        return turns(rows, columns, d), turns(*before, d)
 
     def before(self, labels: Tensor | None, maps: int) -> Tensor:
         """What stands in place of a code before the first, [B, C]."""
@@ -107,11 +101,11 @@ class Transformer(Prior):
         above: Codes = (),
         dropped: Tensor | None = None,
     ) -> Tensor:
-        """See `Prior.forward`; `dropped` are the factors [B, 2 layers, C] of what blocks add."""
+        """See `Prior.forward`; `dropped` are the factors [B, 2 layers, C] of what attention and the network
+        of each block add."""
         self.check_given(labels, above)
         height, width = codes.shape[1:]
-        which = torch.arange(width, device=codes.device) % self.level.codes_per_position
-        embedded = self.embedding(codes + which * self.K).flatten(1, 2)  # [B, T, C]
+        embedded = self.embedding(codes).flatten(1, 2)  # [B, T, C]
         x = torch.cat([self.before(labels, codes.shape[0])[:, None], embedded[:, :-1]], dim=1)
         x = x + self.places(height, width)
         if self.label is not None:
@@ -123,24 +117,6 @@ class Transformer(Prior):
             x = block(x, of_queries, of_keys, said, of_block)
         logits = self.logits(self.norm(x))  # [B, T, K]
         return rearrange(logits, "b (h w) k -> b k h w", h=height)
-
-    def dropout_keys(self, seed: int, positions: Tensor) -> Tensor | None:
-        """[B, 2 layers] int64."""
-        return channel_keys(seed, positions, 2 * len(self.blocks)) if self.config.dropout else None
-
-    def dropout(self, keys: Tensor | None) -> Tensor | None:
-        """Factors [B, 2 layers, C]: of what attention and what the network of each block add."""
-        return None if keys is None else channel_factors(keys, self.config.channels, self.config.dropout)
-
-    def cache(
-        self,
-        labels: Tensor | None,
-        above: Codes = (),
-        *,
-        maps: int,
-        dtype: torch.dtype | None = None,
-    ) -> CachedTransformer:
-        return CachedTransformer(self, labels, above, maps=maps, dtype=dtype)
 
     def forward_numbers(self) -> int:
         wide = (4 + 2 * WIDER) * self.config.channels

@@ -68,7 +68,7 @@ def test_a_recorded_function_is_replayed_with_new_inputs(monkeypatch):
     for number in range(1, 8):
         (out,) = recorded(torch.full((3,), float(number)), None, torch.tensor(0.5))
         assert torch.equal(out, torch.full((3,), float(sum(range(1, number + 1)))))
-    assert len(calls) == graph.Recorded.AS_IT_IS + 1
+    assert len(calls) == graph.Recorded.WARM_UP + 1
 
 
 @pytest.mark.parametrize(

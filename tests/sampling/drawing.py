@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from vqprior.configs.schema import Stage2
 from vqprior.runtime.codes import Codes, Level
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import Noise
@@ -39,7 +40,7 @@ class Fake(Prior):
     cache of its own."""
 
     def __init__(self, function: Callable, level: Level, classes: int = 0):
-        super().__init__(level, classes, hides_labels=False)
+        super().__init__(Stage2(label_dropout=0), level, classes)
         self.function, self.anchor = function, nn.Parameter(torch.zeros(()))
 
     def forward(

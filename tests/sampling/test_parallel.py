@@ -182,19 +182,7 @@ def test_two_levels_settle_one_after_the_other():
     both = networks("transformer", (2, 2))
     both.priors, both._spares = tuple(priors), both._spares * 2
     images = torch.arange(3)
-    found = []
-    for method in METHODS:
-        maps = ()
-        for level in range(2):
-            codes = torch.empty(3, *levels[level].size, dtype=torch.int64)
-            if method == "parallel":
-                sampling = Sampling(batch_size=2, method=method)
-                settled_maps(both.rounds(level, images, images, sampling, maps), 3, codes)
-            else:
-                sampling = Sampling(batch_size=3, method=method)
-                *_, codes = both._maps(level, images, images, maps, sampling, Choice(), None)
-            maps = (*maps, codes)
-        found.append(maps)
+    found = [both.codes(images, images, Sampling(batch_size=2, method=method)) for method in METHODS]
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
     assert both.verify(found[0], images, images, Sampling(batch_size=3)).codes == 3 * 20
 

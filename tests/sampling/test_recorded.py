@@ -19,7 +19,7 @@ from vqprior.sampling.networks import Networks
 from vqprior.sampling.noise import gumbel_noise
 from vqprior.sampling.sampler import map_of
 from vqprior.sampling.workspace import Workspace
-from vqprior.stage2_prior.prior import Prior
+from vqprior.stage2_prior.prior import FullForwards
 
 K, MAPS, ABOVE, LEVEL = 6, 3, Level(5, 2, 3), Level(6, 4, 6)
 GUIDANCE, TOP_K = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([0, 2, 3])
@@ -129,7 +129,7 @@ def test_maps_that_were_left_half_drawn_do_not_matter(recordings):
 def test_a_prior_without_a_cache_of_its_own_is_not_recorded(recordings, monkeypatch):
     """Full forwards hold labels and codes above, which are others each time."""
     prior, workspace = opinionated("gated_pixelcnn", LEVEL, 3, [ABOVE]), Workspace()
-    monkeypatch.setattr(type(prior), "cache", Prior.cache)
+    monkeypatch.setattr(type(prior), "CACHE", FullForwards)
     for call in range(3):
         given = (prior, call, Choice())
         expected = plainly(monkeypatch, lambda given=given: codes_of(Workspace(), *given))

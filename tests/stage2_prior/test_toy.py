@@ -22,7 +22,7 @@ class Toy(Prior):
     """Logits from the code before and the label."""
 
     def __init__(self, config: Stage2, level: Level, classes: int, above: Sequence[Level] = ()):
-        super().__init__(level, classes, above, hides_labels=config.label_dropout > 0)
+        super().__init__(config, level, classes, above)
         self.before = nn.Embedding(level.K + 1, level.K)  # the last row is for the first place
         self.label = nn.Embedding(self.labels, level.K) if self.labels else None
 
