@@ -217,7 +217,7 @@ def use_app(driver: Any, address: str, upload: Path, size: tuple[int, int]) -> d
     shown = {"draw": whole_page(driver, size)}
     press(driver, find("#drawn [data-choice='3']")[0])
     press(driver, wait_for(lambda: find("#codes [data-choice='24']"))[0])
-    press(driver, wait_for(lambda: find("#candidates [data-choice]"))[2])
+    press(driver, wait_for(lambda: find("#candidates [aria-pressed='false']"))[1])
     wait_for(lambda: button(driver, "Undo"))
     shown["codes"] = whole_page(driver, size)
     press(driver, tab(driver, "Your picture"))
