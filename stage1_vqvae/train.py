@@ -109,7 +109,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     model = VQVAE(config).to(device)
     model.learns(settings.train)
     if source:
-        model.load_state_dict(model.renamed(source.tensors(source.weights)))
+        model.load_state_dict(source.tensors(source.weights))
     if not learns_codes:
         origins |= binding(model, resumed, source)
     if perceptual:
@@ -123,7 +123,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     writer = Writer(run.stage1, settings.keep)
     guard = Guard(accelerator, writer, start)
     beside = adversary.beside() if adversary else {}
-    state = RunState(accelerator, model, optimizer, average, guard, model.renamed, beside=beside)
+    state = RunState(accelerator, model, optimizer, average, guard, beside)
     if resumed:
         state.restore(resumed)
 

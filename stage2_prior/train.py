@@ -96,7 +96,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     writer = Writer(folder, settings.keep)
     guard = Guard(accelerator, writer, start)
-    state = RunState(accelerator, model, optimizer, average, guard, model.renamed, model.numbered)
+    state = RunState(accelerator, model, optimizer, average, guard)
     if resumed:
         state.restore(resumed)
 
