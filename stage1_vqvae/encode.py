@@ -38,7 +38,10 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
     """
     saved = on_main(checkpoint.best, run.stage1)
     if saved.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(f"{saved.path} was trained on other pictures than {roots_of(config.data)} holds now")
+        raise UserError(
+            f"{saved.path} was trained on other pictures than {roots_of(config.data)} holds now, or by "
+            "another version of vqprior; put them back, or begin a new run with --out"
+        )
     model = load_vqvae(saved, device_of_process())
     if config.channels_last:
         model.to(memory_format=torch.channels_last)

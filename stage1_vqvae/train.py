@@ -80,7 +80,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     start = resumed.step if resumed else 0
     if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
         raise UserError(
-            f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now"
+            f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now, or by "
+            "another version of vqprior; put them back, or begin a new run with --out"
         )
     if resumed and start >= settings.steps:
         on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
