@@ -54,7 +54,7 @@ from .begin import binding, describe, source_of, take_codes, take_over
 from .decoded_codes import log_codebook
 from .measure import measure
 from .objective import objective, total
-from .perceptual import bound, perceptual_of
+from .perceptual_weights import bound, perceptual_of
 from .quantizers import Quantized, Quantizer
 from .score import CHOSEN, how_chosen, score_of
 from .vqvae import VQVAE, find_vqvae
