@@ -20,7 +20,6 @@ import tyro
 import yaml
 
 from .errors import UserError, command_line
-from .former import renamed
 from .schema import KINDS_WITH, Config, Stage1
 
 PRESETS = Path(__file__).parent
@@ -167,20 +166,10 @@ def parse_options(
         SystemExit: with code 2 and a message for an unknown name or a value of the wrong type; with 0 after
             --help or --help-all.
     """
-    found = _options(schema, flags, default, prog)
-    _refuse_infinite(found, default)
-    return found
-
-
-def _options(
-    schema: type[Options], flags: Sequence[str], default: Options | None = None, prog: str = "vqprior"
-) -> Options:
-    """The same, of numbers that may be infinite, as a run may have stored them."""
-    flags = renamed(flags)
     if default is not None:
         flags = [*_taken_back(flatten(asdict(default)), flags), *flags]
     try:
-        return tyro.cli(
+        found = tyro.cli(
             schema,
             args=["--help" if flag == HELP_ALL else flag for flag in flags],
             prog=prog,
@@ -191,22 +180,21 @@ def _options(
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    _refuse_infinite(found)
+    return found
 
 
-def _refuse_infinite(options: Any, default: Any) -> None:
-    """Refuse inf and nan in any field with a UserError: most comparisons with nan let it pass. What stands in
-    `default` stays: it is of a run that was begun when inf was taken, as for a norm that limits nothing."""
-    stored = flatten(asdict(default)) if default is not None else {}
+def _refuse_infinite(options: Any) -> None:
+    """Refuse inf and nan in any field with a UserError: most comparisons with nan let it pass."""
     for name, value in flatten(asdict(options)).items():
         numbers = value if isinstance(value, tuple) else (value,)
-        infinite = any(isinstance(number, float) and not math.isfinite(number) for number in numbers)
-        if infinite and stored.get(name) != value:
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise UserError(f"{name} is {value}; it takes finite numbers")
 
 
 def parse(preset: Path | None, flags: Sequence[str], *, prog: str = "vqprior") -> Config:
     """The configuration of a preset and flags; raises as `parse_options` and `read_yaml` do."""
-    of_preset, flags = renamed(as_flags(read_yaml(preset) if preset else {})), renamed(flags)
+    of_preset = as_flags(read_yaml(preset) if preset else {})
     names = [flag.partition("=")[0].removeprefix("--") for flag in of_preset if flag.startswith("--")]
     return parse_options(Config, [*of_preset, *_taken_back(names, flags), *flags], prog=prog)
 
@@ -259,7 +247,7 @@ def from_tree(tree: dict[str, Any]) -> Config:
 @functools.lru_cache(maxsize=64)
 def _from_flags(flags: tuple[str, ...]) -> Config:
     """The configuration of flags alone: the same object, which nothing changes, for the same flags."""
-    return _options(Config, flags)
+    return parse_options(Config, flags)
 
 
 def differences(stored: Config, given: Config, sections: str) -> list[str]:

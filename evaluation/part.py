@@ -13,7 +13,7 @@ from .classifier import RECIPE, SEED
 from .subject import Subject
 from .tables import Figures, Row, Table
 
-FORMAT = 3  # of the figures of a part: others are measured anew; a figure that is only added needs no new one
+FORMAT = 4  # of the figures of a part: others are measured anew; a figure that is only added needs no new one
 Settings = dict[str, Any]
 Dependency = Callable[[Subject], Settings]
 """What figures can be a function of, by name, as a run has it."""

@@ -34,15 +34,6 @@ CURVES = {
     ),
 }
 """Plots by name: what the axis says, and by its name in the legend each scalar, as folder and tag."""
-FORMER = {
-    ("", "stage1/mse"): ("tensorboard/stage1", "train/mse"),
-    ("validation", "stage1/mse"): ("tensorboard/stage1", "validation/mse"),
-    ("validation", "stage1_codes/perplexity"): ("tensorboard/stage1", "validation/perplexity"),
-    ("", "stage2_loss/bits_per_code"): ("tensorboard/stage2", "train/bits_per_code"),
-    ("", "stage2/bits_per_code"): ("tensorboard/stage2", "train/bits_per_code_evaluated"),
-    ("validation", "stage2/bits_per_code"): ("tensorboard/stage2", "validation/bits_per_code"),
-}
-"""Where runs of earlier versions have them."""
 Curves = dict[str, tuple[list[int], list[float]]]
 """Steps and values, by their names in the legend."""
 Scalars = dict[str, dict[int, float]]
@@ -85,13 +76,10 @@ def _svg(*panels: Callable[[Any], None], width: float = 5.2, height: float = 2.8
 
 
 def _curves(read: Callable[[str], Scalars], sources: dict[str, tuple[str, str]]) -> Curves:
-    """The curves that there are, of this version or an earlier one, or of both, joined."""
+    """The curves that there are."""
     found: Curves = {}
-    for label, source in sources.items():
-        points: dict[int, float] = {}
-        for folder, tag in (FORMER[source], source):
-            points |= read(folder).get(tag, {})
-        if points:
+    for label, (folder, tag) in sources.items():
+        if points := read(folder).get(tag):
             found[label] = ([*sorted(points)], [points[step] for step in sorted(points)])
     return found
 

@@ -77,7 +77,7 @@ class Subject:
         maps = CodeMaps(run.codes)
         if data and maps.header.data_fingerprint != data.fingerprint:
             found = f"data.root ({config.data.root}) holds now"
-            raise UserError(f"{run.codes} was encoded from other pictures than {found}")
+            raise UserError(f"{run.codes} was encoded from other pictures than {found}; put them back")
         vqvae = on_main(find_vqvae, run.stage1, maps.header.vqvae, warn=say) if data else None
         priors = on_main(prior_checkpoints, run)
         if priors[0].meta["codes"]["vqvae"] != maps.header.vqvae:
@@ -101,7 +101,7 @@ class Subject:
         vqvae = on_main(vqvae_of, run, warn=say)
         if vqvae.meta["data_fingerprint"] != data.fingerprint:
             found = f"data.root ({config.data.root}) holds now"
-            raise UserError(f"{vqvae.path} was trained on other pictures than {found}")
+            raise UserError(f"{vqvae.path} was trained on other pictures than {found}; put them back")
         levels = range(config.stage1.levels)
         has_priors = on_main(lambda: all(is_evaluated(run.stage2_of(level)) for level in levels))
         priors, tokenizer = (

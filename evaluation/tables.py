@@ -1,7 +1,7 @@
 """Figures as tables, from which both the text that `evaluate` prints and the page of `report` are made.
 
-What is shown of figures is a template such as "{mse:.5f}"; a figure that is not there, such as one that an
-older version did not measure, is a dash.
+What is shown of figures is a template such as "{mse:.5f}"; a figure that is not there, such as one that
+another version did not measure, is a dash.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -14,8 +14,8 @@ def fingerprints(vqvae: str, priors: Iterable[Checkpoint]) -> dict[str, Any]:
 
 
 def is_of(protocol: dict[str, Any], vqvae: str, priors: Sequence[Checkpoint]) -> bool:
-    """Whether the figures of `metrics.json` with this protocol are of these networks; what an earlier version
-    did not note is not compared."""
+    """Whether the figures of `metrics.json` with this protocol are of these networks. What is not noted is
+    not compared: `models/clothing64` names no finer priors there."""
     ours = fingerprints(vqvae, priors)
     noted = {"prior": None} | {name: protocol[name] for name in ours if name in protocol}
     steps = [step for name, step in protocol.get("steps", {}).items() if name != "stage1"]

@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as as_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqprior.configs.errors import UserError
 
@@ -81,6 +81,26 @@ def fingerprint_of(tensors: Tensors) -> str:
     """The fingerprint of tensors by name: a function of these alone, in whatever order they come."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return hashlib.sha256(as_bytes(plain)).hexdigest()
+
+
+def load_into(model: nn.Module, tensors: Tensors, saved: Checkpoint) -> None:
+    """Give a model weights of a checkpoint.
+
+    Raises:
+        UserError: they are not those of such a model.
+    """
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise of_another_version(saved) from error
+
+
+def of_another_version(saved: Checkpoint) -> UserError:
+    """What to raise of tensors that have no place here."""
+    return UserError(
+        f"the tensors of {saved.path} are not those of this version of vqprior: begin a new run with --out, "
+        "or take the version that wrote it (run.json has the commits)"
+    )
 
 
 def _write_tensors(file: Path, tensors: Tensors) -> None:

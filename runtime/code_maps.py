@@ -8,8 +8,7 @@
         train-00000.names.json         [n] names of the pictures; a copy has the name of its picture
         ...
 
-A shard is written whole, and the header last: without it there are no code maps. Dumps of earlier versions
-have no names.
+A shard is written whole, and the header last: without it there are no code maps.
 """
 
 import json
@@ -31,7 +30,7 @@ from .files import sha256, write_array, write_file, write_json
 from .run_dir import RunDir, is_run_dir
 from .transfer import onto
 
-FORMAT = 2  # of several levels; of one it is 1, which earlier versions read
+FORMAT = 2  # of several levels; of one it is 1
 SHARD = 4096  # images of a shard: small enough to share out, large enough that ImageNet is 313 of them
 
 
@@ -49,11 +48,11 @@ class Header:
     sizes: dict[str, int]  # images of each split
     format: int = 1
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256, complete once all is written
-    # of the encoder's convolutions, `ieee` or `tf32`; dumps of earlier versions do not say
-    fp32_precision: str = ""
+    fp32_precision: str = ""  # of the encoder's convolutions, `ieee` or `tf32`; imported codes have none
 
     def origin(self) -> dict[str, Any]:
-        """What a prior is bound to: all but the files, and what earlier versions did not say."""
+        """What a prior is bound to: all but the files, and what fp32 was, which the priors in `models` do not
+        say."""
         return {
             name: value for name, value in asdict(self).items() if name not in ("files", "fp32_precision")
         }
@@ -126,7 +125,7 @@ def read_header(folder: Path) -> Header | None:
                 f"{path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade vqprior"
             )
         tree["levels"] = [Level(**level) for level in tree["levels"]]
-        return Header(**{f.name: tree[f.name] for f in fields(Header) if f.name in tree})
+        return Header(**{f.name: tree[f.name] for f in fields(Header)})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder and encode again") from error
 
@@ -178,7 +177,7 @@ class CodeMaps:
         return CodeSplit(
             [*zip(*(arrays(_kind_of(level), *of_level.size) for level, of_level in levels), strict=True)],
             None if labels is None else torch.from_numpy(labels),
-            named if all(file.name in self.header.files for file in named) else None,
+            named,
         )
 
 
@@ -188,7 +187,7 @@ class CodeSplit:
 
     shards: list[tuple[np.ndarray, ...]]  # for each level [n, h, w], memory-mapped
     labels: Tensor | None  # [N] int64
-    named: list[Path] | None = None  # for each shard the file of its names
+    named: Sequence[Path] = ()  # for each shard the file of its names
 
     def __len__(self) -> int:
         return sum(len(shard[0]) for shard in self.shards)
@@ -219,14 +218,12 @@ class CodeSplit:
         """For each level its maps of all shards."""
         return zip(*self.shards, strict=True)
 
-    def names(self, indices: Tensor | np.ndarray | Sequence[int]) -> list[str] | None:
-        """The names of the pictures with these indices [n]; None for a dump of a version that kept none.
+    def names(self, indices: Tensor | np.ndarray | Sequence[int]) -> list[str]:
+        """The names of the pictures with these indices [n].
 
         Raises:
             UserError: a file of names is missing or damaged, or the indices are no whole numbers.
         """
-        if self.named is None:
-            return None
         shards, rows = _located(indices)
         count = {shard: len(self.shards[shard][0]) for shard in np.unique(shards)}
         read = {shard: _read_names(self.named[shard], maps) for shard, maps in count.items()}

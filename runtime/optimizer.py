@@ -7,8 +7,7 @@ the host.
 """
 
 import math
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -122,22 +121,3 @@ def restore_moments(optimizer: AcceleratedOptimizer, model: nn.Module, tensors: 
         else:
             tensor = torch.empty_like(parameter, requires_grad=False).copy_(value)
         optimizer.state[parameter][moment] = tensor
-
-
-def named_moments(
-    stored: dict[str, Tensor],
-    parameters: Iterable[tuple[str, Tensor]],
-    undecayed: Collection[str],
-) -> dict[str, Tensor]:
-    """Moments of a checkpoint by the names of their parameters; until November 2026 these were numbered.
-
-    Args:
-        parameters: names and tensors in the order of the model that wrote them.
-        undecayed: names of those that it left alone, as `Trained.undecayed`.
-    """
-    if not all(re.fullmatch(r"\d+\.\w+", key) for key in stored):
-        return stored
-    decayed, others = in_groups(dict(parameters), undecayed)
-    names = decayed + others
-    split = ((key.partition("."), value) for key, value in stored.items())
-    return {f"{names[int(index)]}.{moment}": value for (index, _, moment), value in split}

@@ -111,7 +111,7 @@ class RunDir:
         except SystemExit as error:  # the parser has said what is wrong with a setting
             raise UserError(
                 f"the settings of {self.path} (config.yaml) are not of this version of vqprior: upgrade it, "
-                "or mend what was written into the file"
+                "mend what was written into the file, or begin a new run with --out"
             ) from error
 
     def command(self) -> str:

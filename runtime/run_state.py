@@ -1,17 +1,17 @@
 """What a checkpoint of a training loop holds, named once."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import Tensor, nn
+from torch import nn
 
 from .average import WeightAverage
-from .checkpoint import Checkpoint, Tensors
+from .checkpoint import Checkpoint, Tensors, load_into, of_another_version
 from .guard import Guard
-from .optimizer import moments, named_moments, restore_moments
+from .optimizer import moments, restore_moments
 
 
 class Beside(NamedTuple):
@@ -28,9 +28,6 @@ class RunState:
     Args:
         model: as accelerate has prepared it, but without its wrappers.
         average: of its weights, or None.
-        renamed: tensors by name as earlier versions wrote them -> under the names of today.
-        numbered: the parameters in the order in which earlier versions numbered their moments; as they stand
-            without it.
         beside: other networks by the name of their file; that of their optimizer is NAME_optimizer.
     """
 
@@ -39,18 +36,21 @@ class RunState:
     optimizer: AcceleratedOptimizer
     average: WeightAverage | None
     guard: Guard
-    renamed: Callable[[Tensors], Tensors] = lambda tensors: tensors
-    numbered: Callable[[], list[tuple[str, Tensor]]] | None = None
     beside: Mapping[str, Beside] = field(default_factory=dict)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Take over a checkpoint; raises as `Checkpoint.tensors`."""
-        self.model.load_state_dict(self.renamed(saved.tensors("model")))
+        """Take over a checkpoint.
+
+        Raises:
+            UserError: as `Checkpoint.tensors`; or it is not of this version.
+        """
+        load_into(self.model, saved.tensors("model"), saved)
         if self.average:
-            self.average.load(self.renamed(saved.tensors("average")))
-        order = self.numbered() if self.numbered else [*self.model.named_parameters()]
-        stored = moments_of(saved, order, self.renamed, self.model.undecayed())
-        restore_moments(self.optimizer, self.model, stored)
+            self.average.load(saved.tensors("average"))
+        try:
+            restore_moments(self.optimizer, self.model, saved.tensors("optimizer"))
+        except KeyError as error:  # names of no parameters
+            raise of_another_version(saved) from error
         for name, (model, optimizer) in self.beside.items():
             model.load_state_dict(saved.tensors(name))
             restore_moments(optimizer, model, saved.tensors(f"{name}_optimizer"))
@@ -69,23 +69,3 @@ class RunState:
         """What the manifest takes; all verdicts are read by then."""
         scaler = self.accelerator.scaler
         return {"scaler": scaler.state_dict() if scaler else None, "guard": self.guard.state()}
-
-
-def moments_of(
-    saved: Checkpoint,
-    order: list[tuple[str, Tensor]],
-    renamed: Callable[[Tensors], Tensors],
-    undecayed: Collection[str],
-) -> Tensors:
-    """The optimizer's moments of a checkpoint, as PARAMETER.MOMENT, whichever version wrote them.
-
-    Args:
-        order, renamed: `numbered` and `renamed` of a `RunState`.
-        undecayed: names of parameters, as for `optimizer.adamw`.
-    """
-    by_moment: dict[str, Tensors] = {}
-    for key, tensor in named_moments(saved.tensors("optimizer"), order, undecayed).items():
-        name, _, moment = key.rpartition(".")
-        by_moment.setdefault(moment, {})[name] = tensor
-    today = {moment: renamed(tensors) for moment, tensors in by_moment.items()}
-    return {f"{name}.{moment}": value for moment, tensors in today.items() for name, value in tensors.items()}

@@ -100,7 +100,7 @@ class Unfinished:
         begin_parts(self.begun, self.settings, inside=inside)
         return False
 
-    def replace(self) -> None:
+    def forget_earlier(self) -> None:
         """From now on, and until `finish`, the results of an earlier call do not count."""
         (self.out / self.record).unlink(missing_ok=True)
 

@@ -106,7 +106,7 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, pictures: Pictures, 
     parts = [part.reshape(len(part), -1) for part in unfinished.arrays(chunks)]  # [n, codes of all levels]
     sound = np.concatenate([part[:, 0] != LEFT_OUT for part in parts])
     names = names_of(pictures, sound, unfinished)
-    unfinished.replace()
+    unfinished.forget_earlier()
 
     def codes() -> Iterator[Part]:
         for part in parts:

@@ -26,7 +26,7 @@ from vqprior.configs import Config
 from vqprior.configs.commands import Export
 from vqprior.configs.schema import Data, Sample
 from vqprior.runtime import checkpoint
-from vqprior.runtime.checkpoint import Checkpoint, Tensors
+from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.codes import Level
 from vqprior.runtime.files import refuse_occupied, write_file, write_folder, write_json
 from vqprior.runtime.lineage import BEGUN_FROM
@@ -70,9 +70,8 @@ def _fill(out: RunDir, settings: Export, run: RunDir, card: Card) -> None:
     if run.config().data.source != "codes":  # imported ones have no VQ-VAE
         vqvae = find_vqvae(run.stage1, codes["vqvae"], warn=say)
         with torch.device("meta"):
-            model = VQVAE(configs.from_tree(vqvae.meta["config"]))
-        tensors = dict(half=settings.half, exact=model.exact_tensors(), renamed=model.renamed)
-        fingerprint = _copy(vqvae, out.stage1, {}, **tensors).fingerprint
+            exact = VQVAE(configs.from_tree(vqvae.meta["config"])).exact_tensors()
+        fingerprint = _copy(vqvae, out.stage1, {}, half=settings.half, exact=exact).fingerprint
     for level, prior in enumerate(priors):
         bound = {"codes": codes | {"vqvae": fingerprint}}
         _copy(prior, out.stage2_of(level), bound, half=settings.half)
@@ -129,16 +128,14 @@ def _copy(
     *,
     half: bool,
     exact: Collection[str] = (),
-    renamed: Callable[[Tensors], Tensors] = lambda tensors: tensors,
 ) -> Checkpoint:
     """Write the weights of a checkpoint that sampling uses into another folder.
 
     Args:
         half: in 16 bits.
         exact: names of those that stay as they are.
-        renamed: tensors under the names of earlier versions -> of today.
     """
-    tensors = renamed(saved.tensors(saved.weights))
+    tensors = saved.tensors(saved.weights)
     if half:
         tensors = {name: tensor if name in exact else _half(tensor) for name, tensor in tensors.items()}
     names = ("stage", "level", "data_fingerprint", "codes", BEGUN_FROM)

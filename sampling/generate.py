@@ -175,7 +175,7 @@ def _assemble(
 ) -> None:
     """Chunks -> the files that are asked for, then forget the chunks."""
     out, parts = unfinished.out, unfinished.folder
-    unfinished.replace()
+    unfinished.forget_earlier()
     count = len(classes["labels"])
     arrays = unfinished.arrays(chunks)
     write_file(out / "samples.npz", lambda path: write_npz(path, {key: arrays}, count, classes))

@@ -362,8 +362,11 @@ def prior_checkpoints(run: RunDir) -> list[Checkpoint]:
     """
     saved = [checkpoint.best(run.stage2)]
     codes = saved[0].meta.get("codes")
-    if not codes:
-        raise UserError(f"the checkpoint {saved[0].path} is damaged: it does not say which codes it is of")
+    if not codes or "levels" not in codes:
+        raise UserError(
+            f"the checkpoint {saved[0].path} is damaged, or of another version: it does not say which codes "
+            "it is of. Begin a new run with --out"
+        )
     for level in range(1, len(codes["levels"])):
         if not run.stage2_of(level).exists():
             command = command_line("train-prior", run.path, "--level", level)

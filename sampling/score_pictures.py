@@ -170,7 +170,7 @@ def _assemble(
     parts = [np.load(unfinished.part(index), mmap_mode="r") for index in indices]
     readable = np.concatenate([part["readable"] for part in parts])
     names, numbers = names_of(pictures, readable, unfinished), np.flatnonzero(readable)
-    unfinished.replace()
+    unfinished.forget_earlier()
 
     figures = _figures(parts, usual, levels)
     shown = np.argsort(-figures["bits"], kind="stable")[:SHOWN]

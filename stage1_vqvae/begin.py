@@ -58,7 +58,7 @@ def source_of(config: Config) -> Checkpoint | None:
     settings = differing(from_tree(saved.meta["config"]), config, FITTING)
     with torch.device("meta"):
         here = VQVAE(config).state_dict()
-    there = VQVAE.renamed(saved.tensors(saved.weights))
+    there = saved.tensors(saved.weights)
     if {name: x.shape for name, x in there.items()} != {name: x.shape for name, x in here.items()}:
         settings |= differing(from_tree(saved.meta["config"]), config, SHAPING)
     refuse_misfits("stage1", init, settings, there, here)
@@ -115,7 +115,7 @@ def take_over(config: Config, run: RunDir, data: DataSet, saved: Checkpoint) -> 
     """
     accelerator, tensors = accelerator_for(config), saved.tensors(saved.weights)
     model = VQVAE(config).to(accelerator.device)
-    model.load_state_dict(model.renamed(tensors))
+    model.load_state_dict(tensors)
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     seen = measure(

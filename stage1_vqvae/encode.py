@@ -38,7 +38,10 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
     """
     saved = on_main(checkpoint.best, run.stage1)
     if saved.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(f"{saved.path} was trained on other pictures than {roots_of(config.data)} holds now")
+        raise UserError(
+            f"{saved.path} was trained on other pictures than {roots_of(config.data)} holds now, or by "
+            "another version of vqprior; put them back, or begin a new run with --out"
+        )
     model = load_vqvae(saved, device_of_process())
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -83,7 +86,7 @@ def _begin(run: RunDir, header: Header) -> Path | None:
             f"the prior in {folders} was trained on codes of another stage-one checkpoint or of other "
             f"settings. Delete {folders} to encode and train it again, or start a new run with --out"
         )
-    # Shards of an earlier version, whose fp32 was TF32 on some GPUs, are not mixed with others
+    # No dump holds codes of TF32 and of fp32
     partial = run.codes.with_name("codes.partial")
     begin_parts(partial / "origin.json", header.origin() | {"fp32_precision": header.fp32_precision})
     return partial

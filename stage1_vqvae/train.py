@@ -1,13 +1,11 @@
 """Training of stage one, from the first batch to the last checkpoint."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from vqprior.configs import Config
@@ -22,9 +20,9 @@ from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.interrupt import Interrupted
-from vqprior.runtime.launch import accelerator_for, autocast, count_parameters, network_of
+from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from, codes_origin
-from vqprior.runtime.loader import Order, Share, batch_positions, image_batches
+from vqprior.runtime.loader import batch_positions, image_batches
 from vqprior.runtime.optimizer import (
     Scalar,
     adamw,
@@ -39,7 +37,6 @@ from vqprior.runtime.processes import (
     say,
     share_of_process,
     sum_numbers,
-    sum_tensor,
     sum_together,
 )
 from vqprior.runtime.progress import Progress, done
@@ -54,13 +51,12 @@ from .begin import binding, describe, source_of, take_codes, take_over
 from .decoded_codes import log_codebook
 from .measure import measure
 from .objective import objective, total
-from .perceptual import bound, perceptual_of
-from .quantizers import Quantized, Quantizer
+from .perceptual_weights import bound, perceptual_of
+from .quantizers.training import candidates, encoded, mean_shares, observed, start_quantizers
 from .score import CHOSEN, how_chosen, score_of
 from .vqvae import VQVAE, find_vqvae
 
 READ = 64  # pictures at once, to find the variance of all
-KMEANS_VECTORS = 100  # encoder outputs for each code that k-means starts from
 
 Learnt = tuple[tuple[str, ...], Tensor, Tensor, Tensor, Tensor]
 """Of a step, see `learn`."""
@@ -80,7 +76,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     start = resumed.step if resumed else 0
     if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
         raise UserError(
-            f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now"
+            f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now, or by "
+            "another version of vqprior; put them back, or begin a new run with --out"
         )
     if resumed and start >= settings.steps:
         on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
@@ -109,7 +106,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     model = VQVAE(config).to(device)
     model.learns(settings.train)
     if source:
-        model.load_state_dict(model.renamed(source.tensors(source.weights)))
+        model.load_state_dict(source.tensors(source.weights))
     if not learns_codes:
         origins |= binding(model, resumed, source)
     if perceptual:
@@ -123,7 +120,7 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     writer = Writer(run.stage1, settings.keep)
     guard = Guard(accelerator, writer, start)
     beside = adversary.beside() if adversary else {}
-    state = RunState(accelerator, model, optimizer, average, guard, model.renamed, beside=beside)
+    state = RunState(accelerator, model, optimizer, average, guard, beside)
     if resumed:
         state.restore(resumed)
 
@@ -304,15 +301,14 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
                 **state.meta(),
             }
             writer.save(step, state.tensors(), meta, score)
-        if signal and step < settings.steps:
-            writer.finish()
-            progress.close()
-            tracker.close()
-            say(f"stage 1: stopped after step {step} as told, with a checkpoint; the same command goes on")
-            raise Interrupted(signal)
+        if signal:
+            break
     writer.finish()
     progress.close()
     tracker.close()
+    if step < settings.steps:
+        say(f"stage 1: stopped after step {step} as told, with a checkpoint; the same command goes on")
+        raise Interrupted(signal)
     _tell_best(config, run)
 
 
@@ -351,64 +347,6 @@ def data_variance(data: DataSet) -> float:
         count, total = count + values.numel(), total + int(values.sum())
         squares += int(values.square_().sum())
     return max((count * squares - total**2) / (count * (count - 1) * 255**2), 1e-6)
-
-
-def candidates(model: VQVAE, batch_size: int, chance: torch.Generator) -> Tensor:
-    """For each code of each level one of the level's vectors of a step, by chance: [levels, n * K] int64, n
-    the codes of a vector."""
-    n = model.quantizers[0].codes_per_vector
-    vectors = [batch_size * level.places // n for level in model.levels]
-    return torch.stack([torch.randint(count, (n * model.K,), generator=chance) for count in vectors])
-
-
-def observed(quantizer: Quantizer, quantized: Sequence[Quantized], drawn: Tensor, share: Share) -> Tensor:
-    """What a level's quantizer saw in the passes of a step, for the sum over all processes."""
-    if not quantizer.moves:
-        return quantized[0].z_e.new_zeros(0)
-    vectors = torch.cat([rearrange(one.z_e.detach(), "b d h w -> (b h w) d") for one in quantized])
-    codes = torch.cat([one.codes.flatten() for one in quantized])
-    return quantizer.observe(vectors, codes, drawn, share.rank, share.processes)
-
-
-@torch.no_grad()
-def encoded(model: VQVAE, parts: Sequence[Tensor], config: Config) -> list[tuple[Quantized, ...]]:
-    """What becomes of the pictures [n, C, H, W] uint8 of each pass, as the forward of that pass will find."""
-    with autocast(model.device, config.precision):
-        images = (pictures.to_float(part, model.device, channels_last=config.channels_last) for part in parts)
-        return [model.encode(x) for x in images]
-
-
-@torch.no_grad()
-def mean_shares(passes: Sequence[Sequence[Quantized]], share: Share) -> list[Tensor]:
-    """For each level the mean over all passes of a step and all processes of what `Quantized.shares` are."""
-    sums = [total(quantized.shares for quantized in level) for level in zip(*passes, strict=True)]
-    return [of_level / (len(passes) * share.processes) for of_level in sum_together(*sums)]
-
-
-def start_quantizers(model: VQVAE, data: DataSet, config: Config) -> None:
-    """Before the first step, put codebooks on encoder outputs where they want that: the same on all
-    processes."""
-    if not model.quantizers[0].starts_on_vectors:
-        return
-    chance = generator(config.seed, Stream.KMEANS)
-    for level, quantizer in enumerate(model.quantizers):  # coarsest first: the next one knows its codes
-        quantizer.start(first_vectors(model, level, data, config), chance)
-        # Sums on GPUs have no fixed order: all take the main one's
-        for tensor in quantizer.state_dict().values():
-            tensor.copy_(sum_tensor(tensor if is_main() else torch.zeros_like(tensor)))
-
-
-@torch.no_grad()
-def first_vectors(model: VQVAE, level: int, data: DataSet, config: Config) -> Tensor:
-    """A level's encoder outputs [N, D] of the first images of the run's order, enough for k-means; the same
-    on all processes."""
-    places = model.levels[level].places // model.quantizers[level].codes_per_vector
-    images = min(len(data.train), -(-KMEANS_VECTORS * model.K // places))
-    vectors = []
-    for indices in Order(len(data.train), config.seed).at(torch.arange(images)).split(config.inference_batch):
-        x = pictures.to_float(data.train.images(indices), model.device, channels_last=config.channels_last)
-        vectors.append(rearrange(model.encode(x)[level].z_e, "b d h w -> (b h w) d"))
-    return torch.cat(vectors)
 
 
 @torch.no_grad()

@@ -100,19 +100,10 @@ class VQVAE(nn.Module):
         return {f"quantizers.{name}" for name in self.quantizers.state_dict()}
 
     @staticmethod
-    def renamed(tensors: Tensors) -> Tensors:
-        """Tensors by name that earlier versions wrote, when there was one level, under the names of today."""
-        former, today = "quantizer.", "quantizers.0."
-        return {
-            f"{today}{name.removeprefix(former)}" if name.startswith(former) else name: tensor
-            for name, tensor in tensors.items()
-        }
-
-    @classmethod
-    def encoding(cls, tensors: Tensors) -> Tensors:
+    def encoding(tensors: Tensors) -> Tensors:
         """Of the tensors by name those that make the codes: all but the decoder's. (What enlarges a coarser
         level is seen by the finer one's quantizer.)"""
-        return {name: x for name, x in cls.renamed(tensors).items() if not name.startswith("decoder.")}
+        return {name: x for name, x in tensors.items() if not name.startswith("decoder.")}
 
     def learns(self, what: Trained) -> None:
         """Let the gradient move all, or the decoder alone."""
@@ -231,7 +222,8 @@ def load_vqvae(saved: Checkpoint, device: torch.device) -> VQVAE:
     """The model of a checkpoint, rebuilt from the configuration it carries, for evaluation.
 
     Raises:
-        UserError: the checkpoint is not one of stage one, or does not make the codes that it says.
+        UserError: the checkpoint is not one of stage one or of this version, or does not make the codes that
+            it says.
     """
     if saved.meta.get("stage") != "stage1":
         raise UserError(f"{saved.path} is a checkpoint of {saved.meta.get('stage')}, expected one of stage1")
@@ -242,7 +234,7 @@ def load_vqvae(saved: Checkpoint, device: torch.device) -> VQVAE:
             f"{saved.path} says that it makes the codes of the VQ-VAE {kept['vqvae'][:12]}, and its encoder "
             "or its quantizers are others: its files do not belong together"
         )
-    model.load_state_dict(model.renamed(tensors))
+    checkpoint.load_into(model, tensors, saved)
     return model.to(device).eval().requires_grad_(False)
 
 

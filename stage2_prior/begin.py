@@ -60,7 +60,7 @@ def source_of(
     levels = [Level(stage1.K, 1, 1, stage1.codes_per_position)] * (level + 1)  # no weight is of a map's size
     with torch.device("meta"):
         here = build(settings, levels, len(label_names))
-    theirs = here.renamed(saved.tensors(saved.weights))
+    theirs = saved.tensors(saved.weights)
     refuse_misfits(section, init, misfits, theirs, here.state_dict())
     return saved
 
@@ -115,7 +115,7 @@ def vqvae_origins(run: RunDir, fingerprint: str) -> list[str]:
 
 def weights_of(saved: Checkpoint, label_names: Sequence[str], prior: Prior) -> Tensors:
     """The weights of a checkpoint for a prior of the same classes, which may have another order."""
-    tensors, there = prior.renamed(saved.tensors(saved.weights)), saved.meta["codes"]["label_names"]
+    tensors, there = saved.tensors(saved.weights), saved.meta["codes"]["label_names"]
     rows = [there.index(name) for name in label_names]
     for name in prior.label_tensors() if list(there) != list(label_names) else ():
         table = tensors[name]

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
 
 from .dropout import channel_factors, channel_keys
@@ -216,11 +215,3 @@ class Prior(nn.Module):
     def label_tensors(self) -> list[str]:
         """Names of the tensors whose rows are the classes in order, and then the hidden label."""
         return []
-
-    def renamed(self, tensors: Tensors) -> Tensors:
-        """Tensors by name that earlier versions wrote, under the names of today."""
-        return tensors
-
-    def numbered(self) -> list[tuple[str, Tensor]]:
-        """The parameters in the order in which earlier versions numbered their moments."""
-        return [*self.named_parameters()]

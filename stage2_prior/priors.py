@@ -7,7 +7,7 @@ import torch
 from vqprior.configs import from_tree
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.checkpoint import Checkpoint
+from vqprior.runtime.checkpoint import Checkpoint, load_into
 from vqprior.runtime.codes import Level
 
 from .gated_pixelcnn.model import PixelCNN
@@ -34,14 +34,13 @@ def load_prior(saved: Checkpoint, device: torch.device) -> Prior:
     """The prior of a checkpoint, rebuilt from the configuration and the header it carries, for evaluation.
 
     Raises:
-        UserError: the checkpoint is not one of stage two.
+        UserError: the checkpoint is not one of stage two or of this version.
     """
     if saved.meta.get("stage") != "stage2":
         raise UserError(f"{saved.path} is a checkpoint of {saved.meta.get('stage')}, expected one of stage2")
-    codes = saved.meta["codes"]
-    number = saved.meta.get("level", 0)  # earlier versions knew one level
+    codes, number = saved.meta["codes"], saved.meta["level"]
     levels = [Level(**level) for level in codes["levels"][: number + 1]]
     settings = from_tree(saved.meta["config"]).stage2_of(number)
     model = build(settings, levels, len(codes["label_names"]))
-    model.load_state_dict(model.renamed(saved.tensors(saved.weights)))
+    load_into(model, saved.tensors(saved.weights), saved)
     return model.to(device).eval().requires_grad_(False)

@@ -96,7 +96,7 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
     network, optimizer = accelerator.prepare(network_of(model, config), optimizer)
     writer = Writer(folder, settings.keep)
     guard = Guard(accelerator, writer, start)
-    state = RunState(accelerator, model, optimizer, average, guard, model.renamed, model.numbered)
+    state = RunState(accelerator, model, optimizer, average, guard)
     if resumed:
         state.restore(resumed)
 
@@ -245,15 +245,14 @@ def train(config: Config, run: RunDir, preview: Preview | None = None, *, level:
                 **state.meta(),
             }
             writer.save(step, state.tensors(), meta, score)
-        if signal and step < settings.steps:
-            writer.finish()
-            progress.close()
-            tracker.close()
-            say(f"{name}: stopped after step {step} as told, with a checkpoint; the same command goes on")
-            raise Interrupted(signal)
+        if signal:
+            break
     writer.finish()
     progress.close()
     tracker.close()
+    if step < settings.steps:
+        say(f"{name}: stopped after step {step} as told, with a checkpoint; the same command goes on")
+        raise Interrupted(signal)
     _tell_best(name, folder)
 
 

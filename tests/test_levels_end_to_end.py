@@ -149,7 +149,7 @@ def test_figures_of_another_finer_prior_are_not_shown(run, tmp_path, command):
         return "None were measured" not in (tmp_path / "out" / "README.md").read_text()
 
     assert shown()
-    del metrics["protocol"]["finer_priors"]  # of an earlier version
+    del metrics["protocol"]["finer_priors"]  # as in models/clothing64
     for noted, steps, ours in (
         ({"finer_priors": [finer]}, {}, True),
         ({"finer_priors": ["of another"]}, {}, False),

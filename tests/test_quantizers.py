@@ -10,7 +10,6 @@ from tests.conftest import FSQ, LFQ, RESIDUAL, SIMVQ, TINY, write_pictures
 from tests.launch import run_processes
 from vqprior import Generator, Tokenizer, configs
 from vqprior.cli import main
-from vqprior.configs.schema import Codebook
 from vqprior.runtime import lock
 
 KINDS = {
@@ -103,18 +102,3 @@ def test_settings_that_do_not_go_together_are_refused(flags, words, capsys):
         configs.parse(None, flags)
     said = " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
     assert refusal.value.code == 2 and words in said
-
-
-def test_former_names_are_read():
-    old = [
-        "--stage1.codebook",
-        "gradient",
-        "--stage1.decay=0.9",
-        "--stage1.restart",
-        "0",
-        "--stage1.kmeans",
-        "False",
-    ]
-    stage1 = configs.parse(None, [*old, "--stage1.normalize", "True"]).stage1
-    assert stage1.quantizer == "gradient"
-    assert stage1.codebook == Codebook(decay=0.9, restart=0, kmeans=False, normalize=True)

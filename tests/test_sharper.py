@@ -33,7 +33,7 @@ def same_files(one: Path, other: Path) -> bool:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     found = checkpoint.best(run / "stage1")
-    return VQVAE.renamed(found.tensors(found.weights))
+    return found.tensors(found.weights)
 
 
 @pytest.fixture

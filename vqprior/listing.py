@@ -188,8 +188,8 @@ def _at(tree: Any, *keys: str) -> float | None:
 
 
 def _are_of(metrics: dict[str, Any], vqvae: Manifest, priors: list[Manifest]) -> bool:
-    """Whether figures are of this VQ-VAE and these priors, which may have been trained on since; what an
-    earlier version did not note is not compared."""
+    """Whether figures are of this VQ-VAE and these priors, which may have been trained on since; what they
+    do not note is not compared, as in `evaluation/weights.py`."""
     vqvae_noted, prior, finer = (
         _under(metrics, "protocol", name) for name in ("vqvae", "prior", "finer_priors")
     )

@@ -26,7 +26,6 @@ from vqprior.configs.commands import (
     TrainPrior,
 )
 from vqprior.configs.errors import UserError
-from vqprior.configs.former import renamed
 from vqprior.configs.schema import Sample
 from vqprior.runtime import checkpoint, run_dir
 from vqprior.runtime.devices import convolutions, deterministic
@@ -333,7 +332,7 @@ def check(config: Check, target: str, default: Check, flags: Sequence[str]) -> N
     from vqprior.runtime.data.check import check as check_pictures
 
     refuse_without_pictures(config)
-    words = (flag.partition("=")[0] for flag in renamed(flags) if flag.startswith("--"))
+    words = (flag.partition("=")[0] for flag in flags if flag.startswith("--"))
     typed = {word.removeprefix("--").replace("-", "_") for word in words}
     in_file = set(flatten(read_yaml(Path(target)))) if Path(target).is_file() else set()
     named = typed.union(in_file).difference(("out", "write", "sheet"))

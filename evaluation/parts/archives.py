@@ -40,12 +40,12 @@ def archive_part(path: Path) -> Part:
     """
     content = on_main(content_of, "--archives", path, EXPECTED)
     of_file = {"file": str(path), "archive": content}
-    name, chosen = f"{PREFIX}{digest(of_file)}", {"images": "by chance"}  # once it was the first ones
+    name = f"{PREFIX}{digest(of_file)}"
 
     def fitting(subject: Subject) -> Settings:
         data = subject.config.data
         read_labels(path, (data.channels, *data.size), subject.label_names)  # now, before parts are measured
-        return of_file | chosen
+        return of_file
 
     return Part(
         name,

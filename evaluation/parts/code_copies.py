@@ -6,7 +6,7 @@ from vqprior.runtime.codes import Codes
 from vqprior.runtime.processes import each_in_turn, gather_tensor
 from vqprior.runtime.randomness import some_of
 
-from ..part import Part, Settings, drawing, row_size
+from ..part import Part, drawing, row_size
 from ..subject import Subject
 from ..tables import Figures, Row, Table, list_table
 
@@ -39,11 +39,6 @@ def code_copies(subject: Subject) -> Figures:
         "nearest": ours.double().mean().item(),
         "nearest_test": theirs.double().mean().item(),
     }
-
-
-def chosen(subject: Subject) -> Settings:
-    """Which test maps: in an earlier version it was the first ones, which may all be of one class."""
-    return {"test_maps": "by chance"}
 
 
 def in_a_row(codes: Codes) -> torch.Tensor:
@@ -82,6 +77,6 @@ PART = Part(
     "Nearest training codes",
     code_copies,
     tables,
-    (row_size, drawing, chosen),
+    (row_size, drawing),
     needs_pictures=False,
 )

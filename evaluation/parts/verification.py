@@ -19,8 +19,8 @@ ROWS = (
 
 
 def method(subject: Subject) -> Settings:
-    """How maps are drawn, and what gaps are of: in an earlier version not all that rounding does was one."""
-    return {"method": subject.config.sample.method, "gaps": "of logits"}
+    """How maps are drawn."""
+    return {"method": subject.config.sample.method}
 
 
 def verification(subject: Subject) -> Figures:

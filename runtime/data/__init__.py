@@ -18,12 +18,15 @@ from vqprior.configs.schema import Data
 from .begin import See, meet_all, survey, with_range, without_unreadable
 from .folder import refuse_among_pictures
 from .prepared import Prepared
-from .record import DAMAGED, RECORDED, SKIPPED, Record, note, summary
-from .resume import as_former, as_met_before, differing, former_fingerprint, new_pictures, settle_differences
+from .record import DAMAGED, SKIPPED, Record, note, summary
+from .resume import as_met_before, differing, new_pictures, settle_differences
 from .source import SPLITS, Source, printable
 from .split import Split
 
 MODULES = {"mnist5k": "mnist5k", "folder": "folder", "parquet": "parquet"}  # all others are torchvision's
+MNIST = "2-3091e03a5419c1db3f4eee21614a337222fcca8de2b428e15a23d6b993fa42cd"
+SHIPPED_MNIST = "a75acd005cf0b0d1e223b464089c51a42b2f0220a7fb9d51fe08a910d68fb744"
+"""The fingerprint of MNIST, and what the checkpoints of `models/mnist` call the same pictures."""
 SAME = 0.995  # share of the sub-pixels that are black, or white, from which on a picture is called blank
 
 
@@ -87,8 +90,7 @@ def load(
     Args:
         run: the run directory, in which a record of the pictures is kept.
         begun: go by that record, where there is one; else nothing was learnt yet, and it is made anew.
-        expected: the fingerprint of the data that its checkpoints learnt from; one of a version before runs
-            kept a record has another form, and the data are read and identified as that version did.
+        expected: the fingerprint of the data that its checkpoints learnt from.
         see: gets each picture that is tried before a new run begins (data.on_error `skip`) and not held.
 
     Raises:
@@ -97,9 +99,6 @@ def load(
     if data.cache:  # its mark would have a class left out from then on
         refuse_among_pictures(Path(data.cache), data, "--data.cache")
     source, settings = open_source(data), data
-    legacy = expected is not None and not expected.startswith(RECORDED)
-    if legacy:
-        source, settings = as_former(source, data)
     earlier = Record.read(run) if run and begun else None
     if earlier is None and run:
         for file in (SKIPPED, DAMAGED):
@@ -107,9 +106,7 @@ def load(
     record = earlier or with_range(survey(source, settings, quiet=quiet), source, settings, quiet=quiet)
     if settings.range == "auto" and record.range is not None:
         settings = replace(settings, range=tuple(record.range))
-    splits = {
-        name: _opened(name, record, source, settings, run, draft=not legacy, quiet=quiet) for name in SPLITS
-    }
+    splits = {name: _opened(name, record, source, settings, run, quiet=quiet) for name in SPLITS}
     if earlier:
         for split in splits.values():
             split.absent = as_met_before(split, run)
@@ -129,15 +126,17 @@ def load(
         record, splits = without_unreadable(record, splits)
         if run and run.is_dir():
             _list_left_out(record, run)
-    fingerprint = former_fingerprint(splits) if legacy else record.fingerprint()
-    is_new = earlier is None and not legacy and expected in (None, fingerprint)
+    fingerprint = record.fingerprint()
+    if (expected, fingerprint) == (SHIPPED_MNIST, MNIST):
+        fingerprint = expected
+    is_new = earlier is None and expected in (None, fingerprint)
     if is_new and run is not None and run.is_dir():
         record.write(run)
     return DataSet(
         **splits,
         label_names=tuple(record.label_names),
         fingerprint=fingerprint,
-        data=data if legacy else settings,
+        data=settings,
         record=record,
         source=source,
         new=new_pictures(record, source) if earlier else 0,
@@ -159,7 +158,6 @@ def _opened(
     data: Data,
     run: Path | None,
     *,
-    draft: bool,
     quiet: bool,
 ) -> Split:
     """A split of a record, of which the pictures are where the source has them now."""
@@ -181,7 +179,7 @@ def _opened(
             raise UserError(
                 f"data.cache {data.cache} cannot be written ({error.strerror}); give another"
             ) from error
-    return Split(name, data, pictures, indices, listed.keys, numbers, absent, run, prepared, draft)
+    return Split(name, data, pictures, indices, listed.keys, numbers, absent, run, prepared)
 
 
 def blank(pixels: np.ndarray) -> bool:

@@ -168,7 +168,6 @@ def without_unreadable(record: Record, splits: dict[str, Split]) -> tuple[Record
             None if split.numbers is None else split.numbers[sound],
             listing=split.listing,
             prepared=split.prepared and _moved(split, sound, listed[name]),
-            draft=split.draft,
             held=None if split.held is None else split.held[sound],
         )
     return replace(record, splits=listed, unreadable=unreadable), left

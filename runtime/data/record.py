@@ -27,7 +27,7 @@ from .decode import Unreadable, facts
 from .source import Content, Pictures, one_line
 
 FORMAT = 1
-RECORDED = "2-"  # how the fingerprints of recorded data begin; those of earlier versions are of another kind
+KIND = "2-"  # of fingerprints; those of another kind begin otherwise
 FILE, SKIPPED, DAMAGED = "pictures.json.gz", "skipped.txt", "damaged.txt"
 
 
@@ -74,7 +74,7 @@ class Record:
         for name, split in self.splits.items():
             looks = [look.digest for look in split.looks]
             digest.update(json.dumps([name, split.keys, split.labels, looks]).encode())
-        return RECORDED + digest.hexdigest()
+        return KIND + digest.hexdigest()
 
     def write(self, folder: Path) -> None:
         """Keep it in a run."""

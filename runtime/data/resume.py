@@ -1,23 +1,17 @@
-"""A run that has begun: which of its pictures are not what they were, and the data of runs of earlier
-versions."""
+"""A run that has begun: which of its pictures are not what they were."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
-import torch
 
 from vqprior.configs.errors import UserError
-from vqprior.configs.schema import Data
 
 from .record import DAMAGED, SKIPPED, Listed, Record, look, note, noted, some
 from .source import SPLITS, Pictures, Source, one_line
 from .split import Split
 from .threads import in_threads
 
-FORMER_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 MOST = 0.5  # share of a split that a run may go on without
 
 
@@ -120,52 +114,3 @@ def new_pictures(record: Record, source: Source) -> int:
         known[split.origin].update(split.keys)
     given = {name: pictures for name in SPLITS if (pictures := getattr(source, name)) is not None}
     return sum(key not in known[name] for name, pictures in given.items() for key in pictures.keys)
-
-
-def as_former(source: Source, data: Data) -> tuple[Source, Data]:
-    """A source as versions without a record saw it: fewer endings, no validation split of its own, 16 bits as
-    they are."""
-    if data.source == "folder":
-        wanted = {name: _of_former_endings(getattr(source, name)) for name in SPLITS}
-        source = replace(source, **wanted)
-    source = replace(source, test=source.test or source.validation, validation=None)
-    return source, replace(data, range=(0.0, 65535.0)) if data.range == "auto" else data
-
-
-def _of_former_endings(pictures: Pictures | None) -> Pictures | None:
-    if pictures is None:
-        return None
-    at = [i for i, key in enumerate(pictures.keys) if PurePath(key).suffix.lower() in FORMER_ENDINGS]
-    labels = None if pictures.labels is None else pictures.labels[at]
-    return Pictures(_Some(pictures.reader, at), [pictures.keys[i] for i in at], labels)
-
-
-class _Some:
-    """Some of the pictures of a reader."""
-
-    def __init__(self, reader: object, indices: list[int]):
-        self.reader, self.indices = reader, indices
-
-    def content(self, index: int) -> object:
-        return self.reader.content(self.indices[index])
-
-    def where(self, index: int) -> str:
-        return self.reader.where(self.indices[index])
-
-    def stamp(self, index: int) -> tuple[int, int]:
-        return self.reader.stamp(self.indices[index])
-
-
-def former_fingerprint(splits: dict[str, Split]) -> str:
-    """Names and labels of all pictures and the pixels of up to 32 a split, spread evenly, in one hash.
-
-    It is what runs were bound to before they kept a record of their pictures.
-    """
-    digest = hashlib.sha256()
-    for split in splits.values():
-        digest.update("\n".join(split.keys).encode("utf-8", "surrogateescape"))
-        if split.labels is not None:
-            digest.update(split.labels.numpy().astype("<i8").tobytes())
-        for index in np.unique(np.linspace(0, len(split) - 1, 32).astype(int)):
-            digest.update(split.canvas(torch.tensor([index])).numpy().tobytes())
-    return digest.hexdigest()

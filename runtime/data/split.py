@@ -36,7 +36,6 @@ class Split:
     absent: dict[int, str] = field(default_factory=dict)  # pictures that a begun run goes on without, and why
     listing: Path | None = None  # the run in which pictures are listed that it goes on without
     prepared: Prepared | None = None  # where prepared pictures are kept
-    draft: bool = True  # whether decoders may reduce, which earlier versions did not let them
     held: Tensor | None = field(default=None, repr=False)  # [N, C, H + m, W + m] uint8
 
     def __len__(self) -> int:
@@ -106,7 +105,7 @@ class Split:
         if self.prepared and (pixels := self.prepared.get(index)) is not None:
             return pixels
         at = int(self.indices[index])
-        picture = decoded(self.pictures, at, self.data, draft=self.draft)
+        picture = decoded(self.pictures, at, self.data)
         try:
             pixels = prepare(picture, self.data)
         except (UserError, ValueError, OSError, MemoryError) as error:
@@ -150,7 +149,7 @@ class Split:
         self.held = held
 
 
-def decoded(pictures: Pictures, index: int, data: Data, *, draft: bool = True) -> Decoded:
+def decoded(pictures: Pictures, index: int, data: Data) -> Decoded:
     """A picture of a source as `prepare` takes it.
 
     Raises:
@@ -161,4 +160,4 @@ def decoded(pictures: Pictures, index: int, data: Data, *, draft: bool = True) -
         content = pictures.reader.content(index)
     except OSError as error:
         raise Unreadable(where, error.strerror or str(error)) from error
-    return decode(content, where, least=least_size(data) if draft else None)
+    return decode(content, where, least=least_size(data))

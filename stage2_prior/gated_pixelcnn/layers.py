@@ -1,15 +1,9 @@
 """The gated layers of the Gated PixelCNN (arXiv 1606.05328), of the convolutions in `causal.py`.
 
-Two stacks read the code map. For the place X, the vertical stack sees all rows above it, the horizontal stack
-the places to its left; together they see every earlier place in raster order, and there is no blind spot.
-
-      vertical, first layer     vertical, later layers    horizontal, first     horizontal, later
-        v v v v v                  v v v v v
-        v v v v v                  v v v v v
-        . . X . .                  v v v v v  (row of X)      h h X . .             h h h . .
-        (kernel 5: rows above)     (X included: its vertical feature saw only rows above)
-
-A later vertical layer may read its own row, since a feature of row i is made of codes of rows < i alone.
+Two stacks read the code map. For a place, the vertical stack sees all rows above it, the horizontal stack the
+places to its left (`causal.py` draws both); together they see every earlier place in raster order, and there
+is no blind spot. A later vertical layer may read its own row, since a feature of row i is made of codes of
+rows < i alone.
 
 Legend: B maps, C channels, h x w the map.
 """

@@ -18,13 +18,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vqprior.configs.schema import Stage2
-from vqprior.runtime.checkpoint import Tensors
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
 from ..embedding import CodeEmbedding, LabelBiases
 from ..prior import Prior
-from . import former
 from .cache import CachedPixelCNN
 from .layers import GatedLayer
 
@@ -53,13 +51,7 @@ class PixelCNN(Prior):
         nn.init.zeros_(self.logits.bias)
 
     def label_tensors(self) -> list[str]:
-        return [former.TABLE] if self.classes else []
-
-    def renamed(self, tensors: Tensors) -> Tensors:
-        return former.joined(tensors)
-
-    def numbered(self) -> list[tuple[str, Tensor]]:
-        return former.parameters(self)
+        return ["label_bias.weight"] if self.classes else []
 
     def label_biases(self, labels: Tensor | None) -> Sequence[Tensor | None]:
         """For each layer what the labels [B] add to its features, [B, 4C]; None without classes."""

@@ -16,7 +16,6 @@ from vqprior.configs.schema import (
     Codebook,
     Data,
     Drawing,
-    GatedPixelCNN,
     Sample,
     Stage1,
     Stage2,
@@ -100,10 +99,10 @@ def test_what_a_preset_says_of_levels_and_of_a_quantizer_goes_with_them(tmp_path
     assert configs.parse_options(Config, changed, default=stored).stage1 == stage1
     assert configs.parse(mine, ["--stage1.quantizer", "gradient"]).stage1.codebook.restart == 0
 
-    # Under former names as well, and nothing but what the flags do away with
-    mine.write_text("stage1: {codebook: lfq, D: 9, lfq: {temperature: 0.5}}")
+    # Nothing but what the flags do away with
+    mine.write_text("stage1: {quantizer: lfq, D: 9, lfq: {temperature: 0.5}}")
     assert configs.parse(mine, ["--stage1.levels", "1"]).stage1.lfq.temperature == 0.5
-    assert configs.parse(mine, ["--stage1.codebook", "ema"]).stage1.lfq == Stage1.lfq
+    assert configs.parse(mine, ["--stage1.quantizer", "ema"]).stage1.lfq == Stage1.lfq
     mine.write_text("stage1: {quantizer: ema, fsq: {levels: [8, 6, 5]}}")
     with pytest.raises(SystemExit, match="2"):
         configs.parse(mine, ["--stage1.levels", "2"])
@@ -175,17 +174,6 @@ def test_how_codes_are_drawn_takes_finite_numbers_from_python_too(name):
         Sample(**{name: math.inf})
     with pytest.raises(ValueError, match=r"top_k is 2\.5; it is a whole number"):
         Drawing(top_k=2.5)
-
-
-def test_a_run_that_was_begun_with_an_infinite_number_stays_readable(tmp_path):
-    """Earlier versions took it, as for all memory that there is and a norm that limits nothing."""
-    begun = replace(Config(), data=replace(Config().data, memory_gb=math.inf))
-    (tmp_path / "config.yaml").write_text(configs.dump(begun))
-    stored = RunDir(tmp_path).config()
-    assert stored == begun
-    assert configs.parse_options(Config, ["--seed", "3"], default=stored).data.memory_gb == math.inf
-    with pytest.raises(UserError, match=r"stage1\.clip_norm is inf"):
-        configs.parse_options(Config, ["--stage1.clip_norm", "inf"], default=stored)
 
 
 def test_presets_are_found_by_name_path_and_old_path(tmp_path):
@@ -260,23 +248,11 @@ def test_parsing_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_former_names_are_read(tmp_path):
-    (tmp_path / "old.yaml").write_text("sample: {n: 7}")
-    assert configs.parse(tmp_path / "old.yaml", []).sample.images == 7
-    assert configs.parse(None, ["--sample.n=8"]).sample.images == 8
-    assert configs.parse_options(Sample, ["--n", "9"]).images == 9
-    assert configs.from_tree({"sample": {"n": 3}}).sample.images == 3
-    assert (
-        configs.parse(Path(__file__).parents[2] / "models" / "mnist" / "config.yaml", []).sample.images == 100
-    )
-
-
-@pytest.mark.parametrize("section", ["stage2", "stage2_fine"])
-def test_settings_that_were_all_priors_are_read_as_the_gated_pixelcnn_s(section):
-    tree = {"stage1": {"levels": 2}, section: {"kernel": 5, "head": 12}}
-    assert getattr(configs.from_tree(tree), section).gated_pixelcnn == GatedPixelCNN(kernel=5, head=12)
-    flags = [f"--{section}.kernel=5", f"--{section}.head", "12", "--stage1.levels", "2"]
-    assert configs.parse(None, flags) == configs.from_tree(tree)
+@pytest.mark.parametrize("former", ["stage1: {codebook: ema}", "sample: {n: 7}", "data: {memory_gb: .inf}"])
+def test_settings_of_before_the_first_release_are_refused_in_words(tmp_path, former):
+    (tmp_path / "config.yaml").write_text(former)
+    with pytest.raises(UserError, match=r"are not of this version of vqprior|it takes finite numbers"):
+        RunDir(tmp_path).config()
 
 
 CLASSES = {
@@ -293,7 +269,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("label", CLASSES)
 def test_a_class_in_yaml_is_a_name_or_a_number(tmp_path, label):
-    """Null is what older versions wrote for none."""
+    """Null is none."""
     (tmp_path / "a.yaml").write_text(f"sample: {{label: {label}}}")
     config = configs.parse(tmp_path / "a.yaml", [])
     assert config.sample.label == CLASSES[label]

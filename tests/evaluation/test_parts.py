@@ -13,6 +13,7 @@ from tests.launch import run_processes
 from vqprior.configs.commands import Part
 from vqprior.evaluation import parts
 from vqprior.evaluation.classifier import RECIPE
+from vqprior.evaluation.part import FORMAT
 from vqprior.evaluation.parts import PARTS, shown, tables
 from vqprior.evaluation.plots import plots
 from vqprior.evaluation.report import _environment, _tiles
@@ -41,7 +42,7 @@ def test_the_parts_are_those_that_only_takes_and_each_has_a_file():
 
 
 def test_what_parts_depend_on_is_kept_as_it_always_was(evaluated):
-    """Else what an earlier version measured would be measured again."""
+    """Else what was measured would be measured again."""
     features = ["classifier_steps", "seed", "features", "recipe", "weights"]
     expected = {
         "reconstruction": BASIC,
@@ -51,7 +52,7 @@ def test_what_parts_depend_on_is_kept_as_it_always_was(evaluated):
     for name, settings in expected.items():
         content = json.loads((evaluated / "evaluation" / f"{name}.json").read_text())
         assert [*content["asked"]] == settings, name
-        assert [*content] == ["asked", "figures", "by"] and content["asked"]["format"] == 3
+        assert [*content] == ["asked", "figures", "by"] and content["asked"]["format"] == FORMAT
     [archive] = (evaluated / "evaluation").glob("archive-*.json")
     assert [*json.loads(archive.read_text())["asked"]] == [
         *BASIC,
@@ -59,7 +60,6 @@ def test_what_parts_depend_on_is_kept_as_it_always_was(evaluated):
         *features,
         "file",
         "archive",
-        "images",
     ]
 
 
@@ -82,7 +82,7 @@ def without(figures: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def test_whatever_is_missing_text_and_page_are_made_without_it(evaluated):
-    """As an earlier version may have left it out: a part is not shown, a figure is a dash."""
+    """As another version may leave it out: a part is not shown, a figure is a dash."""
     metrics, run = json.loads((evaluated / "metrics.json").read_text()), RunDir(evaluated)
     whole = text(tables(metrics))
     assert not [line for line in whole.splitlines() if line.endswith(" -")]
@@ -129,8 +129,8 @@ def test_what_is_no_part_is_measured_anew(evaluated, tmp_path, command):
         "[]",
         "{broken",
         "{}",
-        '{"asked": {"format": 2}, "figures": {}}',
-        '{"asked": {"format": 3}}',
+        '{"asked": {"format": 3}, "figures": {}, "by": {}}',
+        '{"asked": {"format": 4}}',
     ):
         (run / "evaluation" / "reconstruction.json").write_text(content)
         code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")

@@ -12,7 +12,6 @@ from vqprior.runtime import optimizer as module
 from vqprior.runtime.optimizer import (
     adamw,
     moments,
-    named_moments,
     on_device,
     restore_moments,
     set_rate,
@@ -119,18 +118,6 @@ def test_a_step_that_a_tensor_calls_unsound_leaves_weights_moments_and_count(ahe
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(value, before[name]) for name, value in moments(optimizer, model).items())
     assert not hasattr(optimizer.optimizer, "found_inf")  # or the next step would heed it
-
-
-def test_numbered_moments_of_earlier_versions_get_the_names_of_their_parameters():
-    """Decayed ones were counted first: matrices and kernels, then biases."""
-    model = network()
-    stored = {f"{index}.exp_avg": torch.tensor(float(index)) for index in range(6)}
-    named = named_moments(stored, model.named_parameters(), model.undecayed())
-    order = ["0.weight", "2.weight", "4.weight", "0.bias", "2.bias", "4.bias"]
-    assert {name: value.item() for name, value in named.items()} == {
-        f"{n}.exp_avg": i for i, n in enumerate(order)
-    }
-    assert named_moments(named, [], ()) is named
 
 
 def test_parameters_of_one_axis_and_those_that_a_model_names_are_not_decayed():

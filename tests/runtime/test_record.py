@@ -1,7 +1,6 @@
 """What a run keeps of its pictures: damage, mending and loss change no order, and nothing goes unnoticed."""
 
 import gzip
-import hashlib
 import pickle
 import shutil
 from dataclasses import replace
@@ -9,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.conftest import colour, write_pictures
 from vqprior.configs import UserError
@@ -17,7 +15,6 @@ from vqprior.configs.schema import Data
 from vqprior.runtime.data import load
 from vqprior.runtime.data.prepared import Prepared
 from vqprior.runtime.data.record import SKIPPED, Record, noted
-from vqprior.runtime.data.transform import prepare
 from vqprior.runtime.randomness import share_of
 
 SMALL = Data(size=(8, 8), validation=0.2, test=0.2)
@@ -276,30 +273,3 @@ def test_before_anything_is_learnt_other_settings_choose_other_pictures(pictures
     other = load(replace(SMALL, root=str(pictures), labels=False, validation=0.4), run=run, begun=False)
     assert other.label_names == () and len(other.validation) > len(first.validation)
     assert Record.read(run) == other.record
-
-
-def test_a_run_of_an_earlier_version_finds_the_data_as_that_version_read_them(tmp_path):
-    """Photographs decoded whole, former endings, the validation split cut from train; its fingerprint was
-    that."""
-    root = tmp_path / "pictures"
-    for split, count in (("train", 24), ("valid", 4), ("test", 4)):
-        (root / split).mkdir(parents=True)
-        for index in range(count):
-            colour(index, 256, 256).save(root / split / f"{index:02d}.jpg")
-    colour(77).save(root / "train" / "new.jfif", format="JPEG")
-    data = replace(SMALL, root=str(root))
-    found = load(data, expected="0" * 64)
-    assert len(found.test) == 4 and len(found.train) + len(found.validation) == 24 and found.data == data
-    photo = Image.open(root / "train" / found.train.keys[0])
-    assert np.array_equal(found.train.read(0), prepare(photo, data))
-    digest = hashlib.sha256()
-    for split in (found.train, found.validation, found.test):
-        digest.update("\n".join(split.keys).encode())
-        for index in np.unique(np.linspace(0, len(split) - 1, 32).astype(int)):
-            digest.update(
-                prepare(
-                    Image.open(root / split.name.replace("validation", "train") / split.keys[index]), data
-                ).tobytes()
-            )
-    assert found.fingerprint == digest.hexdigest()
-    assert not np.array_equal(load(data).train.read(0), found.train.read(0))  # drafted today

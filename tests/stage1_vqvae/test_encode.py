@@ -81,7 +81,7 @@ def test_a_killed_dump_goes_on_with_the_shards_it_lacks(trained, monkeypatch):
     trained.codes.rename(partial)
     (partial / "header.json").unlink()
     (partial / "train-00001.codes.npy").unlink()
-    (partial / "train-00002.names.json").unlink()  # as of a version that kept none
+    (partial / "train-00002.names.json").unlink()
     (partial / "origin.json").write_text(json.dumps(origin))
     kept = (partial / "train-00000.codes.npy").stat().st_mtime_ns
     encode(config, trained, data)
@@ -91,14 +91,15 @@ def test_a_killed_dump_goes_on_with_the_shards_it_lacks(trained, monkeypatch):
     }
 
 
-def test_shards_of_a_version_that_did_not_say_what_fp32_was_are_encoded_anew(trained, monkeypatch):
-    """Convolutions of an earlier version were TF32 on some GPUs: no dump may hold both."""
+def test_shards_of_another_precision_of_fp32_are_encoded_anew(trained):
+    """No dump may hold both."""
     config, data = trained.config().for_inference(), load(trained.config().data)
     encode(config, trained, data)
     whole = (trained.codes / "train-00000.codes.npy").read_bytes()
     partial = trained.path / "codes.partial"
     trained.codes.rename(partial)
-    (partial / "origin.json").write_text(json.dumps(CodeMaps(partial).header.origin()))
+    origin = CodeMaps(partial).header.origin() | {"fp32_precision": "tf32"}
+    (partial / "origin.json").write_text(json.dumps(origin))
     (partial / "header.json").unlink()
     (partial / "train-00000.codes.npy").write_bytes(whole[:-1] + b"\0")
     encode(config, trained, data)

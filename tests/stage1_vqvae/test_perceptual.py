@@ -10,12 +10,8 @@ from torch import nn
 from vqprior import configs
 from vqprior.configs.errors import UserError
 from vqprior.runtime.run_dir import RunDir
-from vqprior.stage1_vqvae.perceptual import (
-    ClassifierStages,
-    Perceptual,
-    VGGStages,
-    perceptual_of,
-)
+from vqprior.stage1_vqvae.perceptual import ClassifierStages, Perceptual, VGGStages
+from vqprior.stage1_vqvae.perceptual_weights import perceptual_of
 
 LPIPS = ["--stage1.perceptual", "1", "--stage1.features.network", "lpips", "--data.size", "32", "32"]
 WIDTHS = (64, 128, 256, 512, 512)
