@@ -91,7 +91,7 @@ def test_samples_of_one_class_are_called_so_and_settings_of_evaluate_are_no_flag
     )
     assert (
         "All of class bee." in page.read_text()
-        and "A column a class: ant, bee." in (reported / "report.html").read_text()
+        and "The classes in turn, a column each: ant, bee." in (reported / "report.html").read_text()
     )
     assert command("report", reported, "--only", "ladder")[0] == 2
 
