@@ -215,5 +215,6 @@ def _environment(run: RunDir, protocol: dict[str, Any]) -> dict[str, str]:
         Row("prior", "{prior}"),
         Row("data", "{data[fingerprint]}"),
     ]
-    commands = ["vqprior " + " ".join(map(str, start["command"])) for start in run.starts()[-5:]]
+    typed = [command_line(*start["command"]) for start in run.starts()]
+    commands = list(dict.fromkeys(typed))[-5:]  # each once, however often the run was resumed
     return {row.name: filled(row.value, protocol) for row in rows} | {"commands": "\n".join(commands)}

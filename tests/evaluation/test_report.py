@@ -5,11 +5,13 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from tests.launch import run_processes
 from vqprior.evaluation.parts import tables
+from vqprior.evaluation.report import _environment
 from vqprior.evaluation.subject import Subject
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,6 +43,12 @@ def test_everything_is_in_the_one_file(reported):
     for words in [*titles, "Use of the codes", "The codebook", "FD(classifier)", "ant, bee", "learning_rate"]:
         assert words in page, words
     assert page.count('<img src="data:image/png;base64,') == 5 and page.count("<svg") == 5
+
+
+def test_a_command_that_was_typed_again_stands_on_the_page_once_and_can_be_pasted():
+    run, protocol = SimpleNamespace(), {"steps": {}}
+    run.starts = lambda: [{"command": ["run", "x", "--data.root", "my photos"]}] * 3
+    assert _environment(run, protocol)["commands"] == "vqprior run x --data.root 'my photos'"
 
 
 def test_no_request_leaves_the_page(reported):
