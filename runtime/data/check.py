@@ -154,6 +154,7 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     groups = [group for group in places.values() if len(group) > 1]
     within = [group for group in groups if len({name for name, _ in group}) == 1]
     across = [group for group in groups if len({name for name, _ in group}) > 1]
+    numbers = {name: data.split(name).numbers for name in SPLITS} if data.label_names else {}
     findings = []
     for repeated, words in (
         (within, "within a split"),
@@ -161,12 +162,10 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     ):
         if repeated:
             shown = [" = ".join(_named(data, name, [i])[0] for name, i in group[:3]) for group in repeated]
-            findings.append(
-                Finding(
-                    False,
-                    f"{len(repeated):,} pictures are there more than once {words}: {some(shown, 5)}",
-                )
-            )
+            torn = sum(len({int(numbers[name][i]) for name, i in group if numbers}) > 1 for group in repeated)
+            classes = f" ({torn:,} of them in several classes)" if torn else ""
+            text = f"{len(repeated):,} pictures are there more than once {words}{classes}: {some(shown, 5)}"
+            findings.append(Finding(False, text))
     return findings
 
 

@@ -68,6 +68,7 @@ def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
     assert code == 0, printed
     for words in (
         "more than once",
+        "(1 of them in several classes)",
         "again.png",
         "1 pictures are of one colour",
         "black.png",
