@@ -101,8 +101,8 @@ class Evaluation(_OfRun):
     """What is measured of a run; `sample.*` says how the samples are drawn that are measured."""
 
     images: int = 10_000
-    """Images in each row of the ladder, and for each classifier of CAS; at most as many as the test split
-    has, and the training split."""
+    """Images in each row of the distances, and that each classifier learns from; at most as many as the test
+    split has, and the training split."""
     only: tuple[Part, ...] = ()
     """Parts to measure; without it all. Figures of the other parts stay as they are, where they are of the
     same weights, data and precision."""

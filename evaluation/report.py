@@ -17,7 +17,7 @@ from vqprior.configs.errors import UserError, command_line
 from vqprior.runtime.chunks import in_chunks
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
-from vqprior.runtime.pictures import beneath, grid, tiled, to_uint8
+from vqprior.runtime.pictures import beneath, columns_of, grid, tiled, to_uint8
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.labels import label_of_text
@@ -130,7 +130,7 @@ def _classes(subject: Subject) -> str:
     names, one = subject.label_names, subject.config.sample.label
     if one:
         return f"All of class {names[label_of_text(one, names)]}"
-    return f"A column a class: {', '.join(names[:SHOWN_CLASSES])}" if names else ""
+    return f"The classes in turn, a column each: {', '.join(names[:SHOWN_CLASSES])}" if names else ""
 
 
 def _drawn(settings: dict[str, Any]) -> str:
@@ -143,7 +143,7 @@ def _pictures(subject: Subject, tables: Iterable[Table]) -> dict[str, str]:
     test, sample = subject.data.test, subject.config.sample
 
     # Samples: a column a class, or one class for all
-    columns = min(len(subject.label_names) or SHOWN_CLASSES // 2, SHOWN_CLASSES)
+    columns = columns_of(len(subject.label_names))
     numbers = torch.arange(columns * ROWS_OF_SAMPLES)
     samples = subject.draw(numbers, subject.networks.labels_for(numbers % columns, sample.label))
 
@@ -215,5 +215,6 @@ def _environment(run: RunDir, protocol: dict[str, Any]) -> dict[str, str]:
         Row("prior", "{prior}"),
         Row("data", "{data[fingerprint]}"),
     ]
-    commands = ["vqprior " + " ".join(map(str, start["command"])) for start in run.starts()[-5:]]
+    typed = [command_line(*start["command"]) for start in run.starts()]
+    commands = list(dict.fromkeys(typed))[-5:]  # each once, however often the run was resumed
     return {row.name: filled(row.value, protocol) for row in rows} | {"commands": "\n".join(commands)}

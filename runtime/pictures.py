@@ -12,6 +12,7 @@ from .files import write_file
 from .transfer import onto
 
 GREY = 128  # between images, and where the last row has none
+USUAL_COLUMNS, MOST_COLUMNS = 8, 16  # of a grid
 
 
 def to_float(images: Tensor, device: torch.device, *, channels_last: bool = False) -> Tensor:
@@ -23,6 +24,14 @@ def to_float(images: Tensor, device: torch.device, *, channels_last: bool = Fals
 def to_uint8(x: Tensor) -> Tensor:
     """Images [N, C, H, W], about [0, 1], cut off and rounded -> uint8 on the CPU."""
     return (x.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def columns_of(classes: int) -> int:
+    """How many columns a grid has whose pictures are of so many classes in turn, 0 where they have none: a
+    column holds one class, and few classes have several columns each, so that the grid is no narrow strip."""
+    if not classes:
+        return USUAL_COLUMNS
+    return min(max(1, USUAL_COLUMNS // classes) * classes, MOST_COLUMNS)
 
 
 def grid(images: Tensor, columns: int) -> Tensor:

@@ -261,7 +261,7 @@ def refuse_contradictions(run: RunDir, config: Config, *, but: str | None = None
         both = f"stage1.steps is {stored.stage1.steps} there and {config.stage1.steps} now"
         changed.append(f"{both}, and the prior has learnt from its codes")
     if changed:
-        begun = command_line("run", run.path)
+        begun = command_line("train-prior" if stored.data.source == "codes" else "run", run.path)
         alone = "" if but else f"or leave them out and name the run alone, as in {begun}, "
         raise UserError(
             f"{run.path} was begun with other settings: {'; '.join(changed)}. "

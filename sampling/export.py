@@ -30,7 +30,7 @@ from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.codes import Level
 from vqprior.runtime.files import refuse_occupied, write_file, write_folder, write_json
 from vqprior.runtime.lineage import BEGUN_FROM
-from vqprior.runtime.pictures import grid, save_png
+from vqprior.runtime.pictures import columns_of, grid, save_png
 from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import FORMAT, RunDir
 from vqprior.stage1_vqvae.vqvae import VQVAE, find_vqvae, vqvae_of
@@ -42,7 +42,7 @@ from .onnx_graphs import refuse_without_exporter, write_graphs
 Card = Callable[[RunDir], str]
 """The model card of an exported folder, as Markdown."""
 CARD, PICTURE, SUMMARY = "README.md", "samples.png", "config.json"
-ROWS, MOST_COLUMNS = 4, 16  # of the grid of samples
+ROWS = 4  # of the grid of samples
 SOON = 1024  # codes of an image, up to which a grid is drawn: seconds on a CPU (docs/sampling.md)
 
 
@@ -114,7 +114,7 @@ def _samples(out: RunDir, settings: Sample) -> Tensor:
     """A grid of samples, a column a class, drawn in fp32."""
     networks = Networks.from_run(out.path, "cpu")
     settings = replace(settings, precision="no")
-    columns = min(len(networks.label_names) or MOST_COLUMNS // 2, MOST_COLUMNS)
+    columns = columns_of(len(networks.label_names))
     numbers = torch.arange(columns * ROWS)
     labels = networks.labels_for(numbers % columns)
     sampling = Sampling.of(settings, networks.batch_size_of(settings))

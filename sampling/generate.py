@@ -32,7 +32,7 @@ from vqprior.runtime.codes import Level
 from vqprior.runtime.devices import refuse_tf32
 from vqprior.runtime.files import move_folder, read_json, write_array, write_file, write_json
 from vqprior.runtime.npz import write_npz
-from vqprior.runtime.pictures import grid, save_png
+from vqprior.runtime.pictures import columns_of, grid, save_png
 from vqprior.runtime.processes import each_in_turn, on_main, say, share_of_process
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import Unfinished
@@ -108,14 +108,14 @@ def generate(settings: Sample, run: RunDir) -> Path:
         each_in_turn(chunks, draw, "sample")
 
     # Put together what the main process writes
-    columns = len(networks.label_names) if networks.label_names and not settings.label else 8
+    columns = columns_of(0 if settings.label else len(networks.label_names))
     numbers = np.full(len(numbers), -1) if labels is None else labels.numpy()
     names = np.array(networks.label_names, dtype=np.str_)
     classes = {"labels": numbers.astype(np.int64), "label_names": names}
     if settings.codes:
         classes |= on_main(_all_codes, unfinished, len(chunks), networks.tokenizer.levels)
     verified = on_main(_joined, unfinished, len(chunks)) if settings.verify else None
-    on_main(_assemble, unfinished, len(chunks), settings.npz_key, classes, min(columns, 16), verified)
+    on_main(_assemble, unfinished, len(chunks), settings.npz_key, classes, columns, verified)
     if verified:
         say(f"sample: {verified.in_words()}")
     say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")

@@ -66,6 +66,8 @@ def test_grids_become_a_run_that_is_trained_drawn_and_measured(here, command):
         (there,) = split.codes(indices)
         assert np.array_equal(there.numpy(), codes[at]) and np.array_equal(split.labels.numpy(), labels[at])
     assert command("train-prior", "run", *STEPS)[0] == 0
+    code, printed = command("train-prior", "run", "--stage2.layers", 5)
+    assert code == 2 and "as in vqprior train-prior run," in printed  # `run` would refuse these codes
     code, printed = command("sample", "run", "--images", 6, "--verify", True)
     assert code == 0, printed
     drawn = np.load("run/samples/samples.npz")

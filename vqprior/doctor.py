@@ -147,7 +147,8 @@ def _cpu() -> str:
 
     cores, threads = os.cpu_count(), torch.get_num_threads()
     memory = f", {_memory() / GB:.1f} GB of memory" if _memory() else ""
-    return f"cpu      {cores} cores, {threads} threads{memory}: {_precision(torch.device('cpu'))}"
+    of_torch = f"{threads} {'thread' if threads == 1 else 'threads'}"
+    return f"cpu      {cores} cores, {of_torch}{memory}: {_precision(torch.device('cpu'))}"
 
 
 def _gpu(device: "torch.device") -> str:

@@ -451,7 +451,7 @@ def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None"
 
     from vqprior.runtime.code_maps import CodeMaps
     from vqprior.runtime.evaluating import evaluating
-    from vqprior.runtime.pictures import grid
+    from vqprior.runtime.pictures import columns_of, grid
     from vqprior.sampling.choice import Sampling
     from vqprior.sampling.decoding import Imported
     from vqprior.sampling.networks import Networks
@@ -474,7 +474,7 @@ def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None"
     def preview(prior: "Prior", step: int) -> "Tensor":
         priors = [there.get(other, prior) for other in range(len(header.levels))]
         networks = Networks(shown, priors, header.label_names)
-        columns = min(len(header.label_names) or 8, 16)
+        columns = columns_of(len(header.label_names))
         numbers = torch.arange(columns * 4)
         sampling = Sampling(PREVIEW_SEED, batch_size=len(numbers))
         with evaluating(prior):

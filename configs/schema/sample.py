@@ -65,7 +65,8 @@ class Drawing:
             )
         if self.temperature <= 0:
             raise ValueError(
-                f"temperature is {self.temperature}; it must be above 0 (1 leaves the prior as it is)"
+                f"temperature is {self.temperature}; it must be above 0 (1 leaves the prior as it is, "
+                "and top_k 1 takes the likeliest code everywhere)"
             )
         if not is_whole(self.top_k) or self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k!r}; it is a whole number, at least 1, or 0 for all codes")

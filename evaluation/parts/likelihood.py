@@ -106,11 +106,23 @@ def posterior(subject: Subject) -> Figures:
 
 def tables(figures: Figures) -> list[Table]:
     """One list; of several levels what each of them costs, too."""
-    shown = [list_table("stage 2: prior of the codes of {images:,} test images", ROWS, figures)]
+    title = "stage 2: prior of the codes of {images:,} test images"
+    shown = [list_table(title, ROWS, figures, warning=no_neighbours(figures))]
     if levels := figures.get("levels"):
         rows = {f"level {number}": level for number, level in enumerate(levels)}
         shown.append(column_table("bits of each level, given those above", LEVELS, rows, figures))
     return shown
+
+
+def no_neighbours(figures: Figures) -> str:
+    """That the prior gains nothing by what it sees, and what to do; nothing where it gains."""
+    bits, by_place = (figures.get(name) for name in ("bits_per_code", "per_position_bits_per_code"))
+    if bits is None or by_place is None or bits < by_place:
+        return ""
+    return (
+        "The prior is no better than the per-position model, which sees no other code: it has learnt too "
+        "little (more stage2.steps) or by heart (docs/curves.md)."
+    )
 
 
 PART = Part(

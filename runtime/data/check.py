@@ -17,7 +17,7 @@ from vqprior.configs.commands import Check
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from ..pictures import grid, save_png
+from ..pictures import columns_of, grid, save_png
 from ..processes import say
 from ..run_dir import RunDir
 from . import SPLITS, DataSet, blank, load
@@ -154,6 +154,7 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     groups = [group for group in places.values() if len(group) > 1]
     within = [group for group in groups if len({name for name, _ in group}) == 1]
     across = [group for group in groups if len({name for name, _ in group}) > 1]
+    numbers = {name: data.split(name).numbers for name in SPLITS} if data.label_names else {}
     findings = []
     for repeated, words in (
         (within, "within a split"),
@@ -161,12 +162,10 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     ):
         if repeated:
             shown = [" = ".join(_named(data, name, [i])[0] for name, i in group[:3]) for group in repeated]
-            findings.append(
-                Finding(
-                    False,
-                    f"{len(repeated):,} pictures are there more than once {words}: {some(shown, 5)}",
-                )
-            )
+            torn = sum(len({int(numbers[name][i]) for name, i in group if numbers}) > 1 for group in repeated)
+            classes = f" ({torn:,} of them in several classes)" if torn else ""
+            text = f"{len(repeated):,} pictures are there more than once {words}{classes}: {some(shown, 5)}"
+            findings.append(Finding(False, text))
     return findings
 
 
@@ -243,13 +242,12 @@ def _batches(data: DataSet, config: Check, typed: dict[str, Any]) -> list[Findin
 
 def _write_sheet(data: DataSet, path: Path, *, mark: bool) -> None:
     """Training pictures, spread evenly; in a column a class where there are up to sixteen."""
-    labels, classes, columns = data.train.labels, len(data.label_names), 8
+    labels, classes, columns = data.train.labels, len(data.label_names), columns_of(0)
     if labels is not None and 2 <= classes <= 16:
-        columns = classes
         rows = max(1, SHEET // classes)
         by_class = [np.flatnonzero(labels.numpy() == number)[:rows] for number in range(classes)]
         shown = [int(of[row % len(of)]) for row in range(rows) for of in by_class if len(of)]
-        columns = sum(len(of) > 0 for of in by_class)
+        columns = columns_of(sum(len(of) > 0 for of in by_class))
     else:
         shown = np.unique(np.linspace(0, len(data.train) - 1, SHEET).astype(int)).tolist()
     try:

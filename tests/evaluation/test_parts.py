@@ -162,3 +162,11 @@ def test_an_empty_level_is_named_in_words_in_text_too():
     assert "level 0 carries nothing" in printed and "--stage1.levels" in printed
     levels[0]["swapped_mse"] = 0.2
     assert "nothing" not in text(PARTS["reconstruction"].tables(figures))
+
+
+@pytest.mark.parametrize(("bits", "said"), [(2.5, True), (2.0, True), (1.9, False)])
+def test_a_prior_that_gains_nothing_from_its_neighbours_is_called_so(bits, said):
+    figures = {"bits_per_code": bits, "per_position_bits_per_code": 2.0, "images": 4}
+    printed = " ".join(text(PARTS["likelihood"].tables(figures)).split())
+    assert ("no better than the per-position model" in printed) is said
+    assert "no better" not in text(PARTS["likelihood"].tables({}))

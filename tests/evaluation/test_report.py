@@ -5,11 +5,13 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from tests.launch import run_processes
 from vqprior.evaluation.parts import tables
+from vqprior.evaluation.report import _environment
 from vqprior.evaluation.subject import Subject
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,6 +43,12 @@ def test_everything_is_in_the_one_file(reported):
     for words in [*titles, "Use of the codes", "The codebook", "FD(classifier)", "ant, bee", "learning_rate"]:
         assert words in page, words
     assert page.count('<img src="data:image/png;base64,') == 5 and page.count("<svg") == 5
+
+
+def test_a_command_that_was_typed_again_stands_on_the_page_once_and_can_be_pasted():
+    run, protocol = SimpleNamespace(), {"steps": {}}
+    run.starts = lambda: [{"command": ["run", "x", "--data.root", "my photos"]}] * 3
+    assert _environment(run, protocol)["commands"] == "vqprior run x --data.root 'my photos'"
 
 
 def test_no_request_leaves_the_page(reported):
@@ -91,7 +99,7 @@ def test_samples_of_one_class_are_called_so_and_settings_of_evaluate_are_no_flag
     )
     assert (
         "All of class bee." in page.read_text()
-        and "A column a class: ant, bee." in (reported / "report.html").read_text()
+        and "The classes in turn, a column each: ant, bee." in (reported / "report.html").read_text()
     )
     assert command("report", reported, "--only", "ladder")[0] == 2
 

@@ -38,7 +38,8 @@ def check(command, pictures, tmp_path):
 def test_sound_pictures_may_be_trained_on_and_the_suggested_preset_runs(check, command, tmp_path):
     code, printed = check("--write", tmp_path / "mine.yaml", "--sheet", tmp_path / "sheet.png")
     assert code == 0 and "training may begin" in printed and "ant (12), bee (12)" in printed, printed
-    assert Image.open(tmp_path / "sheet.png").size[0] > 16
+    width, height = Image.open(tmp_path / "sheet.png").size
+    assert width == height > 16  # two classes in eight columns
     preset = configs.parse(tmp_path / "mine.yaml", [])
     assert preset.data.size == (8, 8) and preset.data.channels == 3 and preset.stage1.factor == 4
     few = ["--stage1.steps", 1, "--stage2.steps", 1, "--data.validation", 0.2, "--data.test", 0.2]
@@ -67,6 +68,7 @@ def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
     assert code == 0, printed
     for words in (
         "more than once",
+        "(1 of them in several classes)",
         "again.png",
         "1 pictures are of one colour",
         "black.png",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.utils import make_grid
 
-from vqprior.runtime.pictures import beneath, grid, hot, tiled
+from vqprior.runtime.pictures import beneath, columns_of, grid, hot, tiled
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -48,3 +48,12 @@ def test_each_row_stands_above_its_reconstructions(count):
         expected = torch.arange(row * columns, row * columns + shown)
         assert cells[2 * row, :shown].tolist() == expected.tolist()
         assert cells[2 * row + 1, :shown].tolist() == (expected + 100).tolist()
+
+
+@pytest.mark.parametrize(
+    ("classes", "columns"),
+    [(0, 8), (1, 8), (2, 8), (3, 6), (4, 8), (5, 5), (8, 8), (10, 10), (16, 16), (1000, 16)],
+)
+def test_a_column_holds_one_class_and_few_classes_make_no_narrow_strip(classes, columns):
+    assert columns_of(classes) == columns
+    assert not classes or classes > 16 or columns % classes == 0
