@@ -2,10 +2,12 @@
 refused."""
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import json
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from itertools import product
@@ -21,7 +23,9 @@ from vqprior.configs.commands import ImportCodes
 from vqprior.configs.errors import UserError
 from vqprior.evaluation.parts import code_copies
 from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.codes import Level
 from vqprior.runtime.grids import read
+from vqprior.sampling.decoding import Imported, named_decoder
 
 STEPS = ["--stage2.steps", 4, "--stage2.save_every", 2, "--stage2.eval_every", 4, "--stage2.batch_size", 8]
 STEPS += ["--stage2.channels", 8, "--stage2.layers", 4, "--stage2.gated_pixelcnn.head", 8]
@@ -200,6 +204,39 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
         shutil.copytree("decode/stage2", f"{name}/stage2")
         code, printed = command("sample", name, "--images", 4)
         assert code == 2 and words in printed, printed
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def decode(codes: return 3", "cannot be imported (SyntaxError"),
+        ("decode = of_elsewhere", "cannot be imported (NameError: name 'of_elsewhere'"),
+        ("import sys; sys.exit('usage')", "cannot be imported (SystemExit: usage"),
+        ("import sys; decode = lambda codes: sys.exit(1)", "data.decoder failed on codes int64 [1, 3, 4]"),
+        (
+            "import numpy; decode = lambda codes: numpy.zeros((len(codes), 0, 4, 3), 'uint8')",
+            "gave uint8 [1, 0, 4, 3] for 1 maps",
+        ),
+    ],
+)
+def test_a_decoder_that_fails_is_refused_however_it_fails(here, monkeypatch, code, words):
+    Path("of_mine.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "of_mine", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(UserError) as refused:
+        Imported([Level(5, 3, 4)], decoder=named_decoder("of_mine:decode")).refuse_unsound()
+    assert words in str(refused.value)
+
+
+def test_a_decoder_may_flip_its_pictures_and_write_to_its_codes():
+    def decode(codes: np.ndarray) -> np.ndarray:
+        pictures = codes[:, ::-1, :, None].astype(np.uint8)
+        codes[:] = 0
+        return pictures.view()[:, :, ::-1]
+
+    codes = torch.from_numpy(grids(4))
+    pictures = Imported([Level(5, 3, 4)], decoder=decode).images_of((codes,))
+    assert torch.equal(pictures[:, 0].long(), codes.flip(1, 2))
 
 
 @pytest.mark.parametrize(
