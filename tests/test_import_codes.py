@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import io
 import json
+import re
+import shlex
 import shutil
 import sys
 import zipfile
@@ -402,6 +404,42 @@ def test_metadata_that_nothing_asks_for_may_be_anything(here, command):
     """As class names without labels, and one side of a map alone."""
     parquet(metadata={"label_names": "cats, dogs", "height": "3"})
     assert command("import-codes", "f.parquet", "--out", "run")[0] == 0
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_class_names_of_the_file_are_those_of_labels_from_another(here, command, ending):
+    """As of what `vqprior encode` writes; where the file has labels, the names are of these."""
+    names = ["cat", "dog", "fish"]
+    for own in (False, True):
+        if ending == "parquet":
+            parquet(metadata={"label_names": json.dumps(names)}, **({"label": LABELS} if own else {}))
+        else:
+            np.savez("f.npz", codes=grids(), label_names=names, **({"labels": LABELS} if own else {}))
+        np.save("labels.npy", 2 - LABELS)
+        run = f"run{own}"
+        assert command("import-codes", f"f.{ending}", "--labels", "labels.npy", "--out", run)[0] == 0
+        assert CodeMaps(f"{run}/codes").header.label_names == (["0", "1", "2"] if own else names)
+
+
+def test_damaged_code_maps_are_imported_again_as_it_is_printed(here, command):
+    np.save("grids.npy", grids())
+    assert command("import-codes", "grids.npy", "--out", "run")[0] == 0
+    shutil.copytree("run/codes", "whole")
+    for name in ("train-00000.codes.npy", "header.json"):
+        Path("run/codes", name).write_bytes(b"{")
+        code, printed = command("train-prior", "run", *STEPS)
+        assert code == 2 and "delete run/codes and make it again: vqprior import-codes" in printed, printed
+        shutil.rmtree("run/codes")
+        code, printed = command("train-prior", "run", *STEPS)
+        words = re.search(
+            r"make them: vqprior (.*), with the other flags of then, and move (.*) there", printed
+        )
+        assert code == 2 and words, printed
+        assert command(*shlex.split(words[1]))[0] == 0
+        Path(words[2]).rename("run/codes")
+        shutil.rmtree("run-again")
+        for file in Path("whole").iterdir():
+            assert file.read_bytes() == Path("run/codes", file.name).read_bytes()
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz"])
