@@ -127,7 +127,7 @@ def read_header(folder: Path) -> Header | None:
         tree["levels"] = [Level(**level) for level in tree["levels"]]
         return Header(**{f.name: tree[f.name] for f in fields(Header)})
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder and encode again") from error
+        raise UserError(f"{path} is damaged ({error}); {_anew(folder)}") from error
 
 
 class CodeMaps:
@@ -145,11 +145,11 @@ class CodeMaps:
         folder = Path(folder)
         header = read_header(folder)
         if header is None:
-            raise UserError(f"there are no code maps in {folder}; make them with `{to_encode(folder)}`")
+            raise UserError(f"there are no code maps in {folder}; make them: {to_make(folder)}")
         self.folder, self.header = folder, header
         for name, digest in header.files.items() if verify else ():
             if not (folder / name).is_file() or sha256(folder / name) != digest:
-                raise UserError(f"{folder / name} is missing or damaged; delete {folder} and encode again")
+                raise UserError(f"{folder / name} is missing or damaged; {_anew(folder)}")
 
     def split(self, name: str) -> "CodeSplit":
         """The codes of one split.
@@ -167,7 +167,7 @@ class CodeMaps:
                     if array.shape != (size, *of_one) or array.dtype.kind not in "iu":
                         raise ValueError(f"it holds {array.dtype} {list(array.shape)}")
                 except NOT_READ as error:
-                    why = f"{file} is missing or damaged ({error}); delete {self.folder} and encode again"
+                    why = f"{file} is missing or damaged ({error}); {_anew(self.folder)}"
                     raise UserError(why) from error
                 yield array
 
@@ -278,16 +278,26 @@ def _read_names(file: Path, count: int) -> list[str]:
         if not isinstance(names, list) or len(names) != count or not all(type(name) is str for name in names):
             raise ValueError(f"expected a list of {count} names")
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({error}); delete its folder and encode again") from error
+        raise UserError(f"{file} is damaged ({error}); {_anew(file.parent)}") from error
     return names
 
 
-def to_encode(folder: Path) -> str:
-    """The command that makes the code maps of a folder; where the pictures are must be said if they are no
-    longer where the run had them, as for an export."""
+def _anew(folder: Path) -> str:
+    """How damaged code maps are made anew, in words."""
+    return f"delete {folder} and make it again: {to_make(folder)}"
+
+
+def to_make(folder: Path) -> str:
+    """What to type for the code maps of a folder; where the pictures or the codes are must be said if they
+    are no longer where the run had them, as for an export."""
     run = RunDir(folder.parent)
-    moved = is_run_dir(run.path) and are_elsewhere(run.config().data)
-    return command_line("encode", run.path, *(["--data.root", "PHOTOS"] if moved else []))
+    data = run.config().data if is_run_dir(run.path) else Data()
+    if data.source != "codes":
+        moved = is_run_dir(run.path) and are_elsewhere(data)
+        return command_line("encode", run.path, *(["--data.root", "PHOTOS"] if moved else []))
+    file, beside = Path(data.root), Path(f"{run.path}-again")
+    command = command_line("import-codes", file if file.is_file() else "CODES", "--out", beside)
+    return f"{command}, with the other flags of then, and move {beside / folder.name} there"
 
 
 def are_elsewhere(data: Data) -> bool:

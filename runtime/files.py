@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 TEMPORARY = ".tmp"  # what a killed run leaves under this ending is ignored, and replaced by the next write
 
 
+def refuse_file(path: Path) -> None:
+    """Refuse, with a UserError, a path for a folder that is a file, or lies below one."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{place} is a file; give a folder with --out")
+
+
 def refuse_occupied(path: Path) -> None:
     """Refuse, with a UserError, a path for a new folder where there is something, or the current folder."""
     if path.resolve() == Path.cwd():
         raise UserError(f"--out is the current folder; give one of its own, such as --out {path / 'mine'}")
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"{path} is not empty; give another folder with --out, or delete this one")
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file; give a folder with --out")
+    refuse_file(path)
 
 
 def sync_file(path: Path) -> None:

@@ -106,20 +106,21 @@ def _of_parquet(file: Path, settings: ImportCodes) -> Grids:
     except ImportError as error:
         raise UserError("Parquet files need pyarrow: pip install 'vqprior[data]'") from error
     try:
-        return _of_table(pq.read_table(file), settings.key or "codes", file)
+        return _of_table(pq.read_table(file), settings, file)
     except pa.ArrowException as error:  # not each is a ValueError
         raise ValueError(str(error)) from error
 
 
-def _of_table(table: "pyarrow.Table", key: str, file: Path) -> Grids:
+def _of_table(table: "pyarrow.Table", settings: ImportCodes, file: Path) -> Grids:
+    key = settings.key or "codes"
     if key not in table.column_names:
         raise UserError(f"{file} has no column {key!r}; it has {', '.join(table.column_names)}: --key COLUMN")
     metadata, labels = table.schema.metadata or {}, _column(table, "label", file)
-    said = lambda name: _said(metadata, name, file)
+    said, labelled = lambda name: _said(metadata, name, file), labels is not None or settings.labels
     return Grids(
         _as_maps(_array_of(table[key]), _map_size(key, metadata, file), file),
         numbers_of(labels, file),
-        () if labels is None else tuple(_texts(said("label_names"), "label_names", file) or ()),
+        tuple(_texts(said("label_names"), "label_names", file) or ()) if labelled else (),
         _texts(_column(table, "name", file), "name", file),
         _texts(_column(table, "split", file), "split", file),
         _whole(said("K"), "K", file),

@@ -98,11 +98,13 @@ def config_of(level: Level, settings: ImportCodes, file: Path) -> Config:
 
 
 def with_labels(grids: Grids, settings: ImportCodes) -> Grids:
-    """The grids with labels from a file of their own, where one is given; all that is said of maps is checked
-    against their number. Raises as `import_codes`."""
+    """The grids with labels from a file of their own, where one is given; the names of classes stay where
+    they are of no other labels. All that is said of maps is checked against their number. Raises as
+    `import_codes`."""
     if settings.labels:
-        labels = read_labels(Path(settings.labels))
-        grids = replace(grids, labels=numbers_of(labels, Path(settings.labels)), label_names=())
+        labels = numbers_of(read_labels(Path(settings.labels)), Path(settings.labels))
+        names = grids.label_names if grids.labels is None else ()
+        grids = replace(grids, labels=labels, label_names=names)
     count = len(grids.codes)
     for what, listed in (("labels", grids.labels), ("names", grids.names), ("split", grids.split)):
         if listed is not None and len(listed) != count:

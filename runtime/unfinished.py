@@ -13,7 +13,7 @@ import numpy as np
 
 from vqprior.configs.errors import UserError
 
-from .files import read_json, write_json
+from .files import read_json, refuse_file, write_json
 
 
 def begin_parts(begun: Path, settings: dict[str, Any], *, inside: str = ".") -> None:
@@ -35,8 +35,9 @@ def refuse_others(out: Path, command: str, records: Iterable[str]) -> None:
         records: files of which one is there where this command has written before.
 
     Raises:
-        UserError: there are files in it, and no such record.
+        UserError: there are files in it, and no such record; or it is a file itself.
     """
+    refuse_file(out)
     if any((out / record).is_file() for record in records) or not out.is_dir():
         return
     others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))

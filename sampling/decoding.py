@@ -19,6 +19,7 @@ from vqprior.runtime.codes import Codes, Level
 from vqprior.runtime.processes import say
 
 GOLDEN = 0.618  # of the circle of hues: codes with near numbers have other colours
+OF_THE_USER = (Exception, SystemExit)  # what code of the user's may raise
 Decoder = Callable[[np.ndarray], np.ndarray]
 """Codes int64 [N, h, w] -> images uint8 [N, H, W, C]."""
 
@@ -68,11 +69,12 @@ class Imported:
             squares = self.colours[own].permute(0, 3, 1, 2)
             return squares.repeat_interleave(self.size, 2).repeat_interleave(self.size, 3)
         try:
-            made = np.asarray(self.decoder(own.numpy()))
-        except Exception as error:  # of the user's own code
+            made = np.array(self.decoder(own.numpy().copy()), order="C")  # a flipped view is no tensor
+        except OF_THE_USER as error:
             found = f"{type(error).__name__}: {error}"
             raise UserError(f"data.decoder failed on codes int64 {list(own.shape)} ({found})") from error
-        if made.dtype != np.uint8 or made.ndim != 4 or len(made) != len(own) or made.shape[-1] not in (1, 3):
+        fits = made.ndim == 4 and made.size and len(made) == len(own) and made.shape[-1] in (1, 3)
+        if made.dtype != np.uint8 or not fits:
             found = f"{made.dtype} {list(made.shape)}"
             raise UserError(
                 f"data.decoder gave {found} for {len(own)} maps; it gives uint8 [N, H, W, 1 or 3]"
@@ -97,10 +99,11 @@ def named_decoder(words: str) -> Decoder:
     say(f"the codes are decoded by {words}, code of your own")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except OF_THE_USER as error:
+        found = f"{type(error).__name__}: {error}"
         hint = "it takes MODULE:FUNCTION, found from the current folder"
         raise UserError(
-            f"data.decoder is {words!r}, and that cannot be imported ({error}); {hint}"
+            f"data.decoder is {words!r}, and that cannot be imported ({found}); {hint}"
         ) from error
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Precision, is_whole
-from vqprior.runtime.code_maps import CodeMaps, to_encode
+from vqprior.runtime.code_maps import CodeMaps, to_make
 from vqprior.runtime.codes import Codes, Level, apart, codes_onto, in_a_row, picked
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.lineage import codes_origin
@@ -131,7 +131,7 @@ def held_out(run: RunDir, label: int | None) -> Codes:
     if not run.codes.is_dir():
         raise UserError(
             f"{run.path} keeps no codes of the pictures that it learnt beside, as an export never does, and "
-            f"they say what is usual; with those pictures: {to_encode(run.codes)}"
+            f"they say what is usual; with those pictures: {to_make(run.codes)}"
         )
     maps = CodeMaps(run.codes, verify=False)
     if codes_origin(run)["vqvae"] != maps.header.vqvae:

@@ -2,10 +2,14 @@
 refused."""
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import json
+import re
+import shlex
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from itertools import product
@@ -21,7 +25,9 @@ from vqprior.configs.commands import ImportCodes
 from vqprior.configs.errors import UserError
 from vqprior.evaluation.parts import code_copies
 from vqprior.runtime.code_maps import CodeMaps
+from vqprior.runtime.codes import Level
 from vqprior.runtime.grids import read
+from vqprior.sampling.decoding import Imported, named_decoder
 
 STEPS = ["--stage2.steps", 4, "--stage2.save_every", 2, "--stage2.eval_every", 4, "--stage2.batch_size", 8]
 STEPS += ["--stage2.channels", 8, "--stage2.layers", 4, "--stage2.gated_pixelcnn.head", 8]
@@ -205,6 +211,39 @@ def test_a_decoder_of_ones_own_makes_the_pictures(here, command):
 
 
 @pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def decode(codes: return 3", "cannot be imported (SyntaxError"),
+        ("decode = of_elsewhere", "cannot be imported (NameError: name 'of_elsewhere'"),
+        ("import sys; sys.exit('usage')", "cannot be imported (SystemExit: usage"),
+        ("import sys; decode = lambda codes: sys.exit(1)", "data.decoder failed on codes int64 [1, 3, 4]"),
+        (
+            "import numpy; decode = lambda codes: numpy.zeros((len(codes), 0, 4, 3), 'uint8')",
+            "gave uint8 [1, 0, 4, 3] for 1 maps",
+        ),
+    ],
+)
+def test_a_decoder_that_fails_is_refused_however_it_fails(here, monkeypatch, code, words):
+    Path("of_mine.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "of_mine", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(UserError) as refused:
+        Imported([Level(5, 3, 4)], decoder=named_decoder("of_mine:decode")).refuse_unsound()
+    assert words in str(refused.value)
+
+
+def test_a_decoder_may_flip_its_pictures_and_write_to_its_codes():
+    def decode(codes: np.ndarray) -> np.ndarray:
+        pictures = codes[:, ::-1, :, None].astype(np.uint8)
+        codes[:] = 0
+        return pictures.view()[:, :, ::-1]
+
+    codes = torch.from_numpy(grids(4))
+    pictures = Imported([Level(5, 3, 4)], decoder=decode).images_of((codes,))
+    assert torch.equal(pictures[:, 0].long(), codes.flip(1, 2))
+
+
+@pytest.mark.parametrize(
     ("make", "flags", "words"),
     [
         (lambda: np.save("f.npy", np.random.rand(9, 4)), ["f.npy"], "save them as integers"),
@@ -367,6 +406,42 @@ def test_metadata_that_nothing_asks_for_may_be_anything(here, command):
     """As class names without labels, and one side of a map alone."""
     parquet(metadata={"label_names": "cats, dogs", "height": "3"})
     assert command("import-codes", "f.parquet", "--out", "run")[0] == 0
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_class_names_of_the_file_are_those_of_labels_from_another(here, command, ending):
+    """As of what `vqprior encode` writes; where the file has labels, the names are of these."""
+    names = ["cat", "dog", "fish"]
+    for own in (False, True):
+        if ending == "parquet":
+            parquet(metadata={"label_names": json.dumps(names)}, **({"label": LABELS} if own else {}))
+        else:
+            np.savez("f.npz", codes=grids(), label_names=names, **({"labels": LABELS} if own else {}))
+        np.save("labels.npy", 2 - LABELS)
+        run = f"run{own}"
+        assert command("import-codes", f"f.{ending}", "--labels", "labels.npy", "--out", run)[0] == 0
+        assert CodeMaps(f"{run}/codes").header.label_names == (["0", "1", "2"] if own else names)
+
+
+def test_damaged_code_maps_are_imported_again_as_it_is_printed(here, command):
+    np.save("grids.npy", grids())
+    assert command("import-codes", "grids.npy", "--out", "run")[0] == 0
+    shutil.copytree("run/codes", "whole")
+    for name in ("train-00000.codes.npy", "header.json"):
+        Path("run/codes", name).write_bytes(b"{")
+        code, printed = command("train-prior", "run", *STEPS)
+        assert code == 2 and "delete run/codes and make it again: vqprior import-codes" in printed, printed
+        shutil.rmtree("run/codes")
+        code, printed = command("train-prior", "run", *STEPS)
+        words = re.search(
+            r"make them: vqprior (.*), with the other flags of then, and move (.*) there", printed
+        )
+        assert code == 2 and words, printed
+        assert command(*shlex.split(words[1]))[0] == 0
+        Path(words[2]).rename("run/codes")
+        shutil.rmtree("run-again")
+        for file in Path("whole").iterdir():
+            assert file.read_bytes() == Path("run/codes", file.name).read_bytes()
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz"])

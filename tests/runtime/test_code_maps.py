@@ -142,9 +142,8 @@ def test_a_damaged_shard_is_refused_by_whoever_reads_it_unverified(tmp_path, kin
             "floats": array.astype(np.float64),
         }
         np.save(shard, others[damage])
-    with pytest.raises(
-        UserError, match=rf"{kind}.npy is missing or damaged \(.*\); delete .* and encode again"
-    ):
+    words = rf"{kind}.npy is missing or damaged \(.*\); delete .* and make it again: vqprior encode "
+    with pytest.raises(UserError, match=words):
         CodeMaps(tmp_path / "codes", verify=False).split("train")
 
 

@@ -1,6 +1,7 @@
 """Completions: from Python, then as pictures on disk."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from vqprior.runtime.codes import Level
 from vqprior.runtime.data.transform import prepare
 from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.masks import hidden_codes
+from vqprior.sampling.networks import Networks
 
 HEIGHT, WIDTH = 16, 20  # codes 4 x 5
 RNG = np.random.default_rng(0)
@@ -270,3 +272,14 @@ def test_a_photo_of_more_than_8_bits_goes_by_what_it_holds_and_says_so(finished_
     assert (
         code == 2 and "flat.npy, which --image names: pictures of more than 8 bits have no range" in printed
     )
+
+
+def test_a_file_is_no_folder_for_what_comes_out(finished_run, tmp_path, command, photo, monkeypatch):
+    """Before anything is drawn; neither is a path below it."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(Networks, "codes", None)
+    calls = [["complete", finished_run, "--image", photo, "--hide", "left half"], ["sample", finished_run]]
+    for call, out in product([*calls, ["export", finished_run]], ["file", "file/new"]):
+        code, printed = command(*call, "--out", tmp_path / out)
+        assert code == 2 and f"{tmp_path / 'file'} is a file; give a folder with --out" in printed, printed
+    assert (tmp_path / "file").read_text() == "mine"
