@@ -95,7 +95,7 @@ def test_a_run_that_a_process_works_on_is_running(run):
 
 def test_an_export_is_named_as_one(command):
     words = row(command("ls", ROOT / "models")[1], "mnist")
-    assert "export" in words and "8,000/8,000" in words and "FD(classifier) 0.44" in words
+    assert "export" in words and "8,000/8,000" in words and "FD(classifier) 0.46" in words
 
 
 @pytest.mark.parametrize(
