@@ -152,6 +152,8 @@ def _npy(content: bytes) -> np.ndarray:
     """An array of pixels [H, W] or [H, W, C] from the bytes of an .npy file."""
     _npy_header(content)
     array = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.dtype == np.bool_:  # a mask, or a picture of black and white
+        array = array * np.uint8(255)
     return np.ascontiguousarray(array[:, :, 0] if array.shape[2:] == (1,) else array)
 
 
@@ -165,8 +167,8 @@ def _npy_header(content: bytes) -> tuple[tuple[int, ...], np.dtype]:
     first = np.lib.format.read_magic(file) == (1, 0)
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    if dtype.kind not in "uif" or dtype == np.int8:
-        raise ValueError(f"it holds {dtype}; expected uint8, wider whole numbers or floats")
+    if dtype.kind not in "buif" or dtype == np.int8:
+        raise ValueError(f"it holds {dtype}; expected bool, uint8, wider whole numbers or floats")
     if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,), (4,)) or min(shape) < 1:
         raise ValueError(f"it has shape {list(shape)}; expected [H, W] or [H, W, C] with C 1, 3 or 4")
     expected, present = math.prod(shape) * dtype.itemsize, len(content) - file.tell()

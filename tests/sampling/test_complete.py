@@ -187,7 +187,7 @@ def test_the_command_writes_one_picture_and_its_numbers(finished_run, tmp_path, 
     assert all(np.array_equal(panel, image) for panel, image in zip(panels[2:], found["images"], strict=True))
 
 
-@pytest.mark.parametrize("how", ["mask", "box", "hide"])
+@pytest.mark.parametrize("how", ["mask", "array", "box", "hide"])
 def test_what_is_behind_the_mask_of_a_photo_changes_no_completion(
     finished_run, tmp_path, command, photo, how
 ):
@@ -195,13 +195,17 @@ def test_what_is_behind_the_mask_of_a_photo_changes_no_completion(
     pixels = np.asarray(Image.open(photo)).copy()
     small = np.zeros((6, 5), dtype=np.uint8)  # a mask of another size, stretched
     small[3:, 2:] = 255
+    np.save(tmp_path / "mask.npy", small > 0)
     flags = {
         "mask": ["--mask", write(tmp_path / "mask.png", small)],
+        "array": ["--mask", tmp_path / "mask.npy"],
         "box": ["--box", 13, 9, 11, 10],
         "hide": ["--hide", "left half"],
     }[how]
+    stretched = np.asarray(Image.fromarray(small).resize((47, 33), Image.Resampling.NEAREST)) > 127
     hidden = {
-        "mask": np.asarray(Image.fromarray(small).resize((47, 33), Image.Resampling.NEAREST)) > 127,
+        "mask": stretched,
+        "array": stretched,
         "box": np.pad(np.ones((11, 10), bool), ((13, 33 - 24), (9, 47 - 19))),
         "hide": np.broadcast_to(np.arange(47) < 23, (33, 47)),
     }[how]
