@@ -133,9 +133,16 @@ def _classes(subject: Subject) -> str:
     return f"The classes in turn, a column each: {', '.join(names[:SHOWN_CLASSES])}" if names else ""
 
 
+IDLE = {("label", None), ("label", ""), ("top_k", 0), ("top_p", 1.0)}
+"""Settings of drawing with the values that change nothing."""
+
+
 def _drawn(settings: dict[str, Any]) -> str:
     """How samples were drawn, in words."""
-    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    told = {name.replace("_", "-"): value for name, value in settings.items() if (name, value) not in IDLE}
+    if told.get("precision") == "no":
+        told["precision"] = "fp32"
+    return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
 def _pictures(subject: Subject, tables: Iterable[Table]) -> dict[str, str]:

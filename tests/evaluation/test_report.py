@@ -11,7 +11,7 @@ import pytest
 
 from tests.launch import run_processes
 from vqprior.evaluation.parts import tables
-from vqprior.evaluation.report import _environment
+from vqprior.evaluation.report import _drawn, _environment
 from vqprior.evaluation.subject import Subject
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -153,3 +153,9 @@ def test_a_browser_shows_all_of_it_within_the_window(reported, tmp_path, width):
     )
     assert re.search("<title>(.*?)</title>", done.stdout).group(1) == "true,true", done.stderr[-2000:]
     assert re.search(r"<img[^>]*data:image/png", done.stdout)
+
+
+def test_how_samples_were_drawn_is_said_in_words():
+    drawing = {"seed": 0, "label": None, "guidance": 2.0, "top_k": 0, "top_p": 0.9, "precision": "no"}
+    assert _drawn(drawing) == "seed 0, guidance 2.0, top-p 0.9, precision fp32"
+    assert _drawn({"label": "no"}) == "label no"
