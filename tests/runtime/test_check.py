@@ -297,7 +297,7 @@ def test_a_written_preset_has_all_that_the_other_said(command, pictures, tmp_pat
 
 @pytest.mark.parametrize(
     ("typed", "name"),
-    [("--stage1.batch-size 4", "stage1.batch_size"), ("--stage1.decay 0.9", "stage1.codebook.decay")],
+    [("--stage1.batch-size 4", "stage1.batch_size"), ("--stage2.label-dropout 0.3", "stage2.label_dropout")],
 )
 def test_flags_that_are_typed_in_other_ways_stay_as_well(check, typed, name):
     code, printed = check(*typed.split())
