@@ -125,10 +125,11 @@ class CodesTab:
 
     def choose_place(self, visit: Visit, event: gr.EventData) -> Iterator[Values]:
         """Ask which codes could stand at a place."""
+        opened = there(visit.opened)
         level = event.of[0]  # whose map was clicked: the next one may not have been shown yet
         of_level = self.studio.levels[level]
         place = divmod(one_of(of_level.places, event, "places"), of_level.width)
-        yield from self._show(visit, there(visit.opened)._replace(level=level, place=place))
+        yield from self._show(visit, opened._replace(level=level, place=place))
 
     def choose_code(self, visit: Visit, event: gr.EventData) -> Iterator[Values]:
         """Put a code at the place for which it was shown."""

@@ -36,7 +36,7 @@ SHORT = [
         "20",
         "--stage1.eval_every",
         "40",
-        "--stage1.restart",
+        "--stage1.codebook.restart",
         "0.5",
     ),
     *(
@@ -50,7 +50,7 @@ SHORT = [
         "20",
     ),
 ]
-RUNS = {"ema": [], "gradient, accumulated": ["--stage1.codebook", "gradient", "--stage1.accumulate", "2"]}
+RUNS = {"ema": [], "gradient, accumulated": ["--stage1.quantizer", "gradient", "--stage1.accumulate", "2"]}
 Digests = dict[str, object]  # by the name of what was made
 
 

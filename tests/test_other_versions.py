@@ -73,4 +73,5 @@ def test_pictures_that_a_checkpoint_knows_by_another_name_are_refused(run, comma
 @pytest.mark.parametrize("flags", [["--n", "3"], ["--stage1.decay", "0.9"], ["--stage1.codebook", "ema"]])
 def test_names_that_settings_had_before_are_unknown(tmp_path, command, flags):
     code, printed = command("run", "folder", *TINY, *flags, "--out", tmp_path / "run")
-    assert code == 2 and not (tmp_path / "run").exists(), printed
+    assert code == 2 and f"Unrecognized options: {flags[0]}" in printed, printed
+    assert not (tmp_path / "run").exists()

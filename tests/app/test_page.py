@@ -130,6 +130,9 @@ def test_events_that_come_after_the_page_has_changed_are_answered_in_words(studi
         (tabs.codes.redraw(visit, 4, *CHOICE), "choose a place in the map of codes first"),
         (tabs.codes.undo(visit), "there is nothing to undo"),
         (tabs.codes.undo(Visit()), "load it anew"),
+        # Of a page of a program that has ended, whose run had more levels
+        (tabs.codes.choose_place(Visit(), choosing(1, len(studio.levels))), "load it anew"),
+        (tabs.codes.choose_code(Visit(), choosing(1, len(studio.levels), 0, 0)), "load it anew"),
     ):
         with pytest.raises(UserError, match=words):
             next(steps)  # before anything is shown

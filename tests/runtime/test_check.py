@@ -295,10 +295,14 @@ def test_a_written_preset_has_all_that_the_other_said(command, pictures, tmp_pat
     assert config.stage1.batch_size == 4 and config.data.root == str(pictures)
 
 
-def test_a_flag_that_is_typed_in_another_way_stays_as_well(check):
-    code, printed = check("--stage1.batch-size", "4")
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("--stage1.batch-size 4", "stage1.batch_size"), ("--stage2.label-dropout 0.3", "stage2.label_dropout")],
+)
+def test_flags_that_are_typed_in_other_ways_stay_as_well(check, typed, name):
+    code, printed = check(*typed.split())
     assert code == 0, printed
-    assert "--stage1.batch_size 4 " in printed.splitlines()[-1]
+    assert f"--{name} {typed.split()[1]} " in printed.splitlines()[-1]
 
 
 def test_after_a_run_that_learnt_nothing_the_whole_command_is_said(command, pictures, tmp_path):

@@ -83,7 +83,7 @@ def test_a_header_that_does_not_say_all_is_refused(tmp_path, name):
     write(tmp_path / "codes", header())
     file = tmp_path / "codes" / "header.json"
     file.write_text(json.dumps({key: x for key, x in json.loads(file.read_text()).items() if key != name}))
-    with pytest.raises(UserError, match=rf"'{name}'.*delete .* and make it again: vqprior encode"):
+    with pytest.raises(UserError, match=rf"'{name}'.*delete .* and make it again: vqprior encode "):
         CodeMaps(tmp_path / "codes")
 
 

@@ -11,6 +11,7 @@ from tests.sampling.drawing import drawn
 from tests.stage2_prior.every_prior import KINDS, opinionated, settings, some_codes
 from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.codes import Level
+from vqprior.runtime.optimizer import adamw
 from vqprior.sampling.choice import Choice
 from vqprior.sampling.noise import gumbel_noise
 from vqprior.sampling.workspace import Workspace
@@ -220,6 +221,14 @@ def test_what_is_said_of_its_tensors_is_true(kind):
     tables = {name for name in tensors if "embedding" in name}
     assert tables <= {*prior.undecayed()} <= {*tensors}
     assert prior.forward_numbers() > 0 and prior.cached_numbers() > 0
+
+
+@pytest.mark.parametrize("kind", ["gated_pixelcnn", "pixelsnail"])
+def test_class_biases_are_decayed_and_tables_of_codes_are_not(kind):
+    prior = build(settings(kind), [Level(K, 3, 3)], 3)
+    decayed, others = (group["params"] for group in adamw(prior, weight_decay=0.1).param_groups)
+    is_in = lambda group, tensor: any(tensor is one for one in group)
+    assert is_in(decayed, prior.label_bias.weight) and is_in(others, prior.embedding.weight)
 
 
 @every_kind
