@@ -193,7 +193,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--root", default=None, help="data.root, where it is not that of the run")
-    parser.add_argument("--images", "--n", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning_rate", type=float, default=1e-4, help="of Adam; pythae's default")
     parser.add_argument("--out", type=Path, required=True)
