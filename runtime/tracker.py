@@ -56,13 +56,13 @@ class Tracker:
     """Writes the event files of one stage of a run, and tells other trackers; on other processes than the
     main one it does nothing.
 
-    Only `flush` and `close` fail on a full disk, so that a loop can take the error where all processes hear
-    of it.
+    Only `settings`, `flush` and `close` fail on a full disk, so that a loop can take the error where all
+    processes hear of it.
 
     Args:
         run: the run directory.
         stage: `stage1`, `stage2`, `stage2-1`, ...: what the tags begin with.
-        step: the step that training goes on after; what a killed run wrote beyond it is taken out.
+        step: the step that training goes on after.
         active: whether this is the main process.
     """
 
@@ -73,8 +73,6 @@ class Tracker:
         self.writers: dict[Series, Any] = {}
         if active:
             threading.excepthook = _say_other_error_of_thread
-            for series in SERIES:
-                take_back(run / series, stage, step)
 
     def scalars(self, step: int, values: dict[str, float], series: Series = "") -> None:
         """One point of each named curve; names are as in `tag`."""
@@ -95,16 +93,20 @@ class Tracker:
         self._add("histogram", self.tag(name), values.cpu(), step)
 
     def settings(self, step: int, config: Config, command: str) -> None:
-        """Begin with the trackers that the configuration names.
+        """Begin with the trackers that the configuration names; event files lose what a killed run wrote
+        beyond the step.
 
         TensorBoard has the configuration and the command as text, the settings that are not the default as
         HParams, and which charts stand side by side (the custom scalars).
 
         Raises:
             UserError: another tracker cannot begin.
+            OSError: the disk is full.
         """
         if not self.active:
             return
+        for series in SERIES:
+            take_back(self.run / series, self.stage, self.start)
         self.writes_events = "tensorboard" in config.tracker
         others = [name for name in dict.fromkeys(config.tracker) if name != "tensorboard"]
         self.services = Services(others, self.run, self.stage, resumed=self.start > 0, config=config)

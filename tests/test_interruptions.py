@@ -216,7 +216,7 @@ def test_a_full_disk(finished_run, tmp_path, command, steps):
     before = {p: p.read_bytes() for p in run.rglob("*.safetensors")}
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (LIMITED, {resource.RLIM_INFINITY}));"
     code += f"import sys; from vqprior.cli import main; sys.exit(main(['{steps}', '{run}']))"
-    limit = {"train-vqvae": 12000, "encode": 150, "train-prior": 8000, "sample": 500}[steps]
+    limit = {"train-vqvae": 8000, "encode": 150, "train-prior": 8000, "sample": 500}[steps]
     full = subprocess.run(
         [sys.executable, "-c", code.replace("LIMITED", str(limit))],
         capture_output=True,
