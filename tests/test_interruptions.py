@@ -16,7 +16,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import TINY, write_pictures
-from tests.launch import run_processes, start_process
+from tests.launch import environment, run_processes, start_process
 
 pytestmark = pytest.mark.slow
 
@@ -219,6 +219,7 @@ def test_a_full_disk(finished_run, tmp_path, command, steps):
     limit = {"train-vqvae": 8000, "encode": 150, "train-prior": 8000, "sample": 500}[steps]
     full = subprocess.run(
         [sys.executable, "-c", code.replace("LIMITED", str(limit))],
+        env=environment(None),
         capture_output=True,
         text=True,
         timeout=120,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch import environment
 from vqprior import configs
 from vqprior.configs import Config, UserError
 from vqprior.configs.commands import Check, Complete, Evaluation, Export, ImportCodes, Report, Score
@@ -245,7 +246,7 @@ def test_parsing_imports_no_torch():
     code = (
         "import sys; from vqprior import configs; configs.parse(None, []); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], env=environment(None), check=True)
 
 
 @pytest.mark.parametrize("former", ["stage1: {codebook: ema}", "sample: {n: 7}", "data: {memory_gb: .inf}"])

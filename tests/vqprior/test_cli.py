@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import TINY, colour, write_pictures
-from tests.launch import run_processes
+from tests.launch import environment, run_processes
 from vqprior.cli import COMMANDS
 from vqprior.configs.errors import UserError
 from vqprior.runtime.run_dir import RunDir
@@ -385,7 +385,9 @@ def test_bare_call_shows_the_commands(command):
 
 def test_a_typo_is_answered_before_torch_is_imported():
     code = "import sys; from vqprior import cli; cli.main(['runn', 'x']); print('torch' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment(None), capture_output=True, text=True
+    ).stdout
     assert out.strip() == "False"
 
 
