@@ -282,15 +282,17 @@ def git_commit() -> str | None:
     """The commit of the code that runs, with a + where the work tree differs from it; None outside a
     checkout.
 
-    Asked once: a checkout may move while what was loaded from it goes on.
+    Asked once: a checkout may move while what was loaded from it goes on. Nothing is written into it: git's
+    index, which `describe --dirty` refreshes, would stay locked where the disk is full.
     """
     here = Path(__file__)
-    git = ["git", "-C", str(here.parent)]
+    git = ["git", "--no-optional-locks", "-C", str(here.parent)]
     asked = dict(capture_output=True, text=True, timeout=10, check=True)
     try:
         # an installed package may lie in the work tree of another project, which does not track it
         subprocess.run([*git, "ls-files", "--error-unmatch", here.name], **asked)
-        said = subprocess.run([*git, "describe", "--always", "--dirty=+", "--exclude=*"], **asked).stdout
+        said = subprocess.run([*git, "rev-parse", "--short", "HEAD"], **asked).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **asked).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.strip() or None
+    return f"{said}+" if changed else said

@@ -1,6 +1,7 @@
 """What a run directory says of the code that made it."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -32,8 +33,15 @@ def test_the_commit_is_that_of_this_code_and_not_of_a_project_that_it_is_install
     assert commit() is None
     subprocess.run([*git, "add", "run_dir.py"], check=True)
     subprocess.run([*git, "commit", "-qm", "ours"], check=True)
+    index = (tmp_path / ".git" / "index").stat().st_mtime_ns
+    os.utime(tmp_path / "mine.py", (1, 1))  # git must look at it again, and could note what it saw
     commit.cache_clear()
-    assert len(commit()) >= 7
+    clean = commit()
+    assert re.fullmatch("[0-9a-f]{7,}", clean)
+    assert (tmp_path / ".git" / "index").stat().st_mtime_ns == index
+    (tmp_path / "mine.py").write_text("changed")
+    commit.cache_clear()
+    assert commit() == f"{clean}+"
 
 
 def test_text_with_a_name_that_is_no_utf8_is_written_as_utf8(tmp_path):
