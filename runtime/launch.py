@@ -84,6 +84,17 @@ def autocast(device: torch.device, precision: Precision, *, cached: bool = True)
         yield
 
 
+@contextmanager
+def usual_device() -> Iterator[None]:
+    """Inside, tensors that are made without a device are on the CPU, whatever `torch.set_default_device` or
+    `with torch.device(...)` of a caller say."""
+    if torch.get_default_device().type == "cpu":  # a mode would be asked in each operation
+        yield
+        return
+    with torch.device("cpu"):
+        yield
+
+
 def network_of(model: nn.Module, config: Config) -> nn.Module:
     """What a training loop calls and accelerate prepares: the model, compiled or with its weights cast
     together."""

@@ -66,7 +66,9 @@ class Choice:
 
     def __post_init__(self):
         check("guidance", self.guidance, lambda g: g >= 0, "at least 0 (1 leaves the prior as it is)")
-        check("temperature", self.temperature, lambda t: t > 0, "above 0 (1 leaves the prior as it is)")
+        likeliest = "top_k 1 takes the likeliest code everywhere"
+        words = f"above 0 (1 leaves the prior as it is, and {likeliest})"
+        check("temperature", self.temperature, lambda t: t > 0, words)
         check("top_k", self.top_k, lambda k: k >= 0, "at least 1, or 0 for all codes")
         check("top_p", self.top_p, lambda p: (p > 0) & (p <= 1), "a probability in (0, 1]")
 

@@ -15,6 +15,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Method, Precision, Sample, is_whole
 from vqprior.runtime.chunks import chunks, in_chunks
 from vqprior.runtime.codes import Codes, picked
+from vqprior.runtime.launch import usual_device
 from vqprior.runtime.run_dir import RunDir
 from vqprior.stage1_vqvae.vqvae import VQVAE
 from vqprior.stage2_prior.prior import Prior
@@ -82,6 +83,7 @@ class Generator:
         self.run: RunDir | None = None  # that it was loaded from
 
     @classmethod
+    @usual_device()
     def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
         """The generator of a run directory; raises as `Networks.from_run`."""
         loaded = Networks.from_run(run, device)
@@ -102,6 +104,7 @@ class Generator:
         a branch, tag or commit; raises as `pretrained_folder` and `from_run`."""
         return cls.from_run(pretrained_folder(name, revision), device)
 
+    @usual_device()
     def sample(
         self,
         n: int | None = None,
@@ -139,6 +142,7 @@ class Generator:
         codes, sampling = self._drawn(n, labels, seed, drawing, passes, verify)
         return self.networks.decode(codes, sampling).permute(0, 2, 3, 1).numpy()
 
+    @usual_device()
     def sample_codes(
         self,
         n: int | None = None,
@@ -176,7 +180,9 @@ class Generator:
             if each is None:
                 raise UserError("say how many images: n, or one label for each image")
             n = len(each)
-        settings = self._settings(images=n, seed=seed, **passes)
+        if not (is_whole(n) and n > 0):
+            raise UserError(f"n is {n!r}; it is a whole number, at least 1")
+        settings = self._settings(seed=seed, **passes)
         numbers = torch.arange(n)
         in_turn = self.networks.labels_for(numbers)
         chosen = in_turn if labels is None else label_numbers(labels, n, self.label_names)
@@ -217,6 +223,7 @@ class Generator:
         """What decoding the codes of images uint8 [N, H, W, C] gives: as `Tokenizer.reconstruct`."""
         return self._of_pictures().reconstruct(images, batch_size=batch_size, precision=precision)
 
+    @usual_device()
     def complete(
         self,
         image: np.ndarray,
@@ -298,6 +305,7 @@ class Generator:
             as_arrays(is_known),
         )
 
+    @usual_device()
     def known_codes(
         self, image: np.ndarray | Tensor, mask: np.ndarray | Tensor, *, precision: Precision | None = None
     ) -> Arrays:
@@ -318,6 +326,7 @@ class Generator:
         pairs = zip(seen, self.networks.vqvae.levels, strict=True)
         return tuple(of_level.masked_fill(hidden_codes(hidden, level), -1) for of_level, level in pairs)
 
+    @usual_device()
     def log2_prob(
         self,
         given: Arrays,
@@ -350,6 +359,7 @@ class Generator:
         passes = dict(batch_size=settings.batch_size, precision=settings.precision)
         return self.networks.log2_prob(codes, labels, **passes).numpy()
 
+    @usual_device()
     def posterior(
         self,
         given: Arrays,
@@ -387,6 +397,7 @@ class Generator:
         """arg max over labels of p(codes | label), int64 [N]: a classifier for free; see `posterior`."""
         return self.posterior(given, batch_size=batch_size, precision=precision).argmax(axis=1)
 
+    @usual_device()
     def usual(
         self,
         label: Label | None = None,
@@ -414,6 +425,7 @@ class Generator:
         cost = lambda at: bits_by_place(self.networks, picked(codes, at), number, settings.precision)[0]
         return Usual(in_chunks(cost, len(codes[0]), settings.batch_size).numpy(), number)
 
+    @usual_device()
     def score(
         self,
         images: np.ndarray | Tensor,

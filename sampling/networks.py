@@ -1,6 +1,7 @@
 """The two networks of a run, loaded once, and passes of many maps through them in chunks of one size."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -160,7 +161,7 @@ class Networks:
         self.check_guidance(sampling.choice.guidance)
         made = dict(dtype=torch.int64, device=self.device)
         codes = tuple(torch.empty(len(images), *prior.level.size, **made) for prior in self.priors)
-        with convolutions(self.device, sampling.precision):
+        with self._apart(sampling.precision):
             if self.resolved(sampling, len(images)).method == "parallel":  # all places of a level at once
                 for level, of_level in enumerate(codes):
                     all_rounds = self.rounds(level, images, labels, sampling, codes[:level], known)
@@ -171,6 +172,13 @@ class Networks:
                 for of_level, of_chunk in zip(codes, drawn, strict=True):
                     of_level[chunk.items[0] : chunk.items[-1] + 1] = chunk.own(of_chunk)
         return codes
+
+    @contextmanager
+    def _apart(self, precision: Precision) -> Iterator[None]:
+        """Inside, caches compute in the precision that they were made in, under the autocast of a caller too,
+        and fp32 is what `convolutions` says; raises as that does."""
+        with convolutions(self.device, precision), torch.autocast(self.device.type, enabled=False):
+            yield
 
     def resolved(self, sampling: Sampling, images: int) -> Sampling:
         """With a method in place of `auto`, for so many images in all: all at once where that was measured to
@@ -206,7 +214,7 @@ class Networks:
         parallel = sampling.method == "parallel"
         steps = self._settling(*given) if parallel else self._in_order(together, *given)
         while True:
-            with convolutions(self.device, sampling.precision):  # given back before the caller goes on
+            with self._apart(sampling.precision):  # given back before the caller goes on
                 codes = next(steps, None)
             if codes is None:
                 return

@@ -15,7 +15,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Drawing, Precision
 from vqprior.runtime.chunks import in_chunks
 from vqprior.runtime.codes import Codes, Level, codes_onto, picked
-from vqprior.runtime.launch import autocast
+from vqprior.runtime.launch import autocast, usual_device
 from vqprior.runtime.lineage import codes_origin
 from vqprior.runtime.pictures import to_float, to_uint8
 from vqprior.runtime.processes import device_for
@@ -45,6 +45,7 @@ class Tokenizer:
         self.vqvae, self.batch_size, self.precision = vqvae, batch_size, precision
 
     @classmethod
+    @usual_device()
     def from_run(cls, run: str | Path, device: torch.device | str | None = None) -> Self:
         """The VQ-VAE of a run directory, on the device: in the words of --device, or torch's; a GPU where
         there is one.
@@ -92,6 +93,7 @@ class Tokenizer:
         """Channels C of an image: 1 for grey, 3 for colour."""
         return self.vqvae.channels
 
+    @usual_device()
     def encode(
         self,
         images: np.ndarray | Tensor,
@@ -108,6 +110,7 @@ class Tokenizer:
         encode = lambda at: self.codes_of(given[at], precision=settings.precision)
         return as_arrays(in_chunks(encode, len(given), settings.batch_size))
 
+    @usual_device()
     def decode(
         self,
         codes: Arrays | Tensor | Sequence[Tensor],
@@ -143,7 +146,8 @@ class Tokenizer:
     def codes_of(self, images: Tensor, *, precision: Precision = "no") -> Codes:
         """Images [B, C, H, W] uint8 -> their codes on the CPU, in one pass."""
         with autocast(self.vqvae.device, precision):
-            codes = codes_of(self.vqvae.encode(to_float(images, self.vqvae.device)))
+            x = to_float(images, self.vqvae.device).to(self.vqvae.dtype)
+            codes = codes_of(self.vqvae.encode(x))
         return tuple(of_level.cpu() for of_level in codes)
 
     @torch.no_grad()

@@ -91,6 +91,11 @@ class VQVAE(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
     def undecayed(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone, biases aside: those of the quantizers."""
         return {f"quantizers.{name}" for name, _ in self.quantizers.named_parameters()}

@@ -2,6 +2,7 @@
 wrong."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -77,6 +78,31 @@ def test_every_option_gives_what_the_cpu_gives_and_nothing_is_said(kind, on_cpu,
         found = everything(generator_on(kind))
     assert same(found, on_cpu)
     assert capsys.readouterr().out == ""
+
+
+@contextmanager
+def in_double_precision() -> Iterator[None]:
+    """Tensors of no type are of fp64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_what_a_caller_has_set_around_a_call_changes_nothing(prior):
+    """Autocast, another device and another type for new tensors, as training code and notebooks have them."""
+    generator = tiny_generator(stage2=settings(prior, label_dropout=0.1))
+    images = generator.sample(3)
+    scored = lambda: generator.score(images, generator.usual(pictures=images), restorations=1).restorations
+    expected = [*everything(generator), scored()]
+    elsewhere = torch.autocast("cpu", torch.bfloat16), torch.device("meta"), in_double_precision()
+    for around in elsewhere:
+        with around:
+            found = [*everything(generator), scored()]
+        near = [np.allclose(a, b, atol=1e-3) for a, b in zip(found, expected, strict=True)]
+        assert all(near), around  # likelihoods are rounded otherwise where tensors of fp64 take part
 
 
 @pytest.mark.parametrize("prior", PRIORS)
