@@ -46,6 +46,7 @@ class Imported:
     def __init__(self, levels: Sequence[Level], size: int = 4, decoder: Decoder | None = None):
         self.levels, self.size, self.decoder = tuple(levels), size, decoder
         self.colours = colours(self.levels[-1].K)
+        self._shape: tuple[int, ...] | None = None  # [H, W, C] of what the decoder gave first
 
     @classmethod
     def of(cls, config: Config, levels: Sequence[Level]) -> Self:
@@ -78,6 +79,12 @@ class Imported:
             found = f"{made.dtype} {list(made.shape)}"
             raise UserError(
                 f"data.decoder gave {found} for {len(own)} maps; it gives uint8 [N, H, W, 1 or 3]"
+            )
+        self._shape = self._shape or made.shape[1:]
+        if made.shape[1:] != self._shape:
+            found = f"[N, {', '.join(map(str, self._shape))}] before and {list(made.shape)} now"
+            raise UserError(
+                f"data.decoder gave {found}; it gives pictures of one size, whatever the codes are"
             )
         return torch.from_numpy(made).permute(0, 3, 1, 2)
 

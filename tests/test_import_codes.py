@@ -232,6 +232,14 @@ def test_a_decoder_that_fails_is_refused_however_it_fails(here, monkeypatch, cod
     assert words in str(refused.value)
 
 
+def test_a_decoder_whose_pictures_are_of_a_size_that_depends_on_the_codes_is_refused():
+    decode = lambda codes: np.zeros((len(codes), 4, 4 + codes.max(), 3), np.uint8)
+    shown = Imported([Level(5, 3, 4)], decoder=decode)
+    shown.refuse_unsound()  # all codes are 0
+    with pytest.raises(UserError, match=r"\[N, 4, 4, 3\] before and \[2, 4, 5, 3\] now; .* one size"):
+        shown.images_of((torch.ones(2, 3, 4, dtype=torch.int64),))
+
+
 def test_a_decoder_may_flip_its_pictures_and_write_to_its_codes():
     def decode(codes: np.ndarray) -> np.ndarray:
         pictures = codes[:, ::-1, :, None].astype(np.uint8)
