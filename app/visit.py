@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Condition
+from threading import Condition, main_thread
 from typing import Any, Self, TypeVar
 
 Step = TypeVar("Step")
@@ -26,11 +26,18 @@ class Visit:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for all turns that were taken before, and have those taken later wait."""
+        """Wait for all turns that were taken before, and have those taken later wait.
+
+        Raises:
+            RuntimeError: the program ends meanwhile. It waits for its threads, and the turn before may never
+                end: whoever went on with it is gone.
+        """
         with self._changed:
             before = self._taken
             self._taken += 1
-            self._changed.wait_for(lambda: self._ended == before)
+            while not self._changed.wait_for(lambda: self._ended == before, timeout=0.5):
+                if not main_thread().is_alive():
+                    raise RuntimeError("the program ends")
         try:
             yield
         finally:
@@ -39,9 +46,14 @@ class Visit:
                 self._changed.notify_all()
 
     @property
+    def waiting(self) -> int:
+        """How many turns the visitor has begun since this one began."""
+        return max(0, self._taken - self._ended - 1)
+
+    @property
     def is_waited_for(self) -> bool:
-        """Whether the visitor has begun something else since this turn began."""
-        return self._taken > self._ended + 1
+        """Whether there is any."""
+        return self.waiting > 0
 
     def until_waited_for(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The steps up to that."""

@@ -1,9 +1,12 @@
 """Whose turn it is."""
 
+import subprocess
+import sys
 import time
 from copy import deepcopy
 from threading import Thread
 
+from tests.launch import ROOT, environment
 from vqprior.app.visit import Visit
 
 
@@ -27,7 +30,7 @@ def test_turns_of_a_visitor_come_in_the_order_in_which_they_were_taken_and_never
     with visit.turn():
         for number, thread in enumerate(threads):
             thread.start()
-            wait_for(lambda number=number: visit._taken == number + 2)
+            wait_for(lambda number=number: visit.waiting == number + 1)
         assert done == []
     for thread in threads:
         thread.join()
@@ -66,3 +69,19 @@ def test_a_copy_is_a_new_visitor():
     visit.opened = "a picture"
     with visit.turn(), deepcopy(visit).turn():  # which does not wait
         assert deepcopy(visit).opened is None
+
+
+def test_a_program_that_ends_does_not_wait_for_a_turn_that_nobody_ends():
+    """As where Ctrl-C comes while a drawing is shown and the visitor's next action waits: threads of
+    the server are waited for, and a second Ctrl-C was needed."""
+    code = """
+from threading import Thread
+from vqprior.app.visit import Visit
+visit = Visit()
+drawing = visit.turn()
+drawing.__enter__()
+Thread(target=lambda: visit.turn().__enter__()).start()
+while not visit.is_waited_for:
+    pass
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(None), check=True, timeout=60)
