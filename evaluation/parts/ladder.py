@@ -23,7 +23,7 @@ from ..subject import ROWS, Subject
 from ..tables import Column, Figures, Row, Table, column_table, filled
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
-NOTE = "After ± stands the deviation of the subsets whose mean KID is."
+NOTE = "KID is the mean of subsets of up to 1,000 images, ± their standard deviation (none of one alone)."
 
 
 @dataclass
