@@ -67,7 +67,7 @@ SAID = {
 """What fields take whose parts have limits of their own."""
 
 LITTLE = 1e-9
-WHOLE = [*range(-1, 33), 1000, 1001, 65536, 65537, 10**9]
+WHOLE = [*range(-1, 65), 1000, 1001, 65535, 65536, 65537, 10**9]
 SHARES = [-LITTLE, 0.0, LITTLE, 0.5 - LITTLE, 0.5, 1 - LITTLE, 1.0, 1 + LITTLE, 1e9]
 NAMES = {int: "whole number", float: "number", str: "text", bool: "True, False"}
 

@@ -1,17 +1,18 @@
 """What the numbers say of a run: the figures of `metrics.json`, part by part; what is done is kept."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from vqprior.configs.commands import Evaluation
 from vqprior.runtime.data import DataSet
-from vqprior.runtime.files import write_json
+from vqprior.runtime.files import read_json, write_json
 from vqprior.runtime.lock import lock
 from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir, git_commit
 
 from .measured import Measured, read_part, versions, write_part
-from .part import Part, Settings
+from .part import Part, Settings, origin
 from .parts import PARTS, Metrics, archives, tables
 from .subject import Subject
 from .tables import text
@@ -70,39 +71,54 @@ def _keep(subject: Subject, part: Part, settings: Settings) -> None:
     if done and done.settings == settings:
         say(f"evaluate: {part.name} is done")
         return
+    say(f"evaluate: measure {part.name}")
     figures = part.measure(subject)
     on_main(write_part, subject.folder, part.name, settings, figures)
 
 
-def _tell_left_out(measured: dict[str, Measured], origin: Settings) -> None:
-    """Say which parts and files, by their names, were measured before and are left out of the figures."""
+def _why_left_out(part: Measured, of_today: Settings) -> str:
+    """Why what was measured before is not among the figures of today, in words; nothing where it is."""
+    differing = [key for key, value in of_today.items() if part.settings.get(key) != value]
+    if "format" in differing:
+        return "by another version of vqprior"
+    if differing == ["precision"]:
+        there, here = part.settings["precision"], of_today["precision"]
+        return f"with --precision {there}, where this is with {here}"
+    return "of other weights or pictures" if differing else ""
+
+
+def _kept(subject: Subject, measured: dict[str, Measured], *, lost: Iterable[str]) -> dict[str, Measured]:
+    """Of what was measured, by the names of parts and files, that of these networks and data; which is left
+    out is said.
+
+    Args:
+        lost: names that `metrics.json` had, and that are not there any more.
+    """
     why: dict[str, list[str]] = {}
     for name, part in measured.items():
-        differing = [key for key, value in origin.items() if part.settings.get(key) != value]
-        if differing == ["precision"]:
-            there, here = part.settings["precision"], origin["precision"]
-            words = f"with --precision {there}, where this is with {here}"
-            why.setdefault(words, []).append(name)
-        elif differing:
-            why.setdefault("of other weights or pictures", []).append(name)
+        with_priors = name not in PARTS or PARTS[name].needs_priors
+        why.setdefault(_why_left_out(part, origin(subject, with_priors=with_priors)), []).append(name)
+    kept = why.pop("", [])
+    if names := [name for name in lost if name not in measured]:
+        why[f"and is not in {subject.folder}"] = names
     for words, names in why.items():
         say(f"evaluate: left out is what was measured before, {words}: {', '.join(names)}")
+    return {name: measured[name] for name in kept}
 
 
 def _assemble(subject: Subject) -> Metrics:
-    """All parts that are there, of these networks and data, into `metrics.json`; which are of others is
-    said."""
-    config, weights = subject.config, subject.weights()
-    origin = subject.origin()
-    read = {name: measured for name in PARTS if (measured := read_part(subject.folder, name))}
-    of_files = [*archives.measured_archives(subject.folder).values()]
-    _tell_left_out(read | {part.settings["file"]: part for part in of_files}, origin)
-    kept = lambda part: origin.items() <= part.settings.items()
-    ours = {PARTS[name].key_of_metrics: part for name, part in read.items() if kept(part)}
-    others = [part for part in of_files if kept(part)]
+    """All parts that are there, of these networks and data, into `metrics.json`."""
+    config = subject.config
+    parts = {name: measured for name in PARTS if (measured := read_part(subject.folder, name))}
+    read = archives.measured_archives(subject.folder).values()
+    of_files = {part.settings["file"]: part for part in read}
+    before = read_json(subject.run.metrics)
+    kept = _kept(subject, parts | of_files, lost=_names(before if isinstance(before, dict) else {}))
+    ours = {PARTS[name].key_of_metrics: part for name, part in kept.items() if name in PARTS}
+    others = {file: part for file, part in kept.items() if file not in PARTS}
     metrics: Metrics = {key: part.figures for key, part in ours.items()}
     if others:
-        metrics["archives"] = {part.settings["file"]: part.figures for part in others}
+        metrics["archives"] = {file: part.figures for file, part in others.items()}
     priors = enumerate(subject.prior_checkpoints)
     steps = {"stage1": subject.vqvae_checkpoint.step} if subject.vqvae_checkpoint else {}
     steps |= {subject.run.stage2_of(level).name: saved.step for level, saved in priors}
@@ -112,11 +128,17 @@ def _assemble(subject: Subject) -> Metrics:
         "precision": config.precision,
         "seed": config.seed,
         "steps": steps,
-        **weights,
+        **subject.weights(),
         "data": asdict(config.data) | {"fingerprint": subject.data_fingerprint},
         "parts": {key: part.protocol for key, part in ours.items()},
-        "archives": {part.settings["file"]: part.protocol for part in others},
+        "archives": {file: part.protocol for file, part in others.items()},
         **versions(config.precision),
     }
     write_json(subject.run.metrics, metrics)
     return metrics
+
+
+def _names(metrics: Metrics) -> list[str]:
+    """The names of the parts and files of which there are figures."""
+    files = metrics.get("archives")
+    return [name for name, part in PARTS.items() if part.key_of_metrics in metrics] + [*(files or {})]

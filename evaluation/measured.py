@@ -13,7 +13,7 @@ from vqprior.runtime.processes import device_of_process
 from vqprior.runtime.run_dir import git_commit, package_version
 
 from .features import CLASSIFIER
-from .part import FORMAT, Settings
+from .part import Settings
 from .tables import Figures
 
 
@@ -31,12 +31,11 @@ class Measured(NamedTuple):
 
 
 def read_part(folder: Path, name: str) -> Measured | None:
-    """A part that is there; None where there is none, or one of another format."""
+    """A part that is there, of another format too; None where there is none."""
     content = read_json(folder / f"{name}.json")
     try:
-        measured = Measured(content["asked"], content["figures"], content.get("by", {}))
-        return measured if measured.settings["format"] == FORMAT else None
-    except (KeyError, TypeError, AttributeError):
+        return Measured(dict(content["asked"]), content["figures"], content.get("by", {}))
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -19,6 +19,11 @@ Dependency = Callable[[Subject], Settings]
 """What figures can be a function of, by name, as a run has it."""
 
 
+def origin(subject: Subject, *, with_priors: bool = True) -> Settings:
+    """What all figures depend on: where it differs they are of other networks, pictures or versions."""
+    return {"format": FORMAT} | subject.origin(with_priors=with_priors)
+
+
 def row_size(subject: Subject) -> Settings:
     """The number of images that are looked at."""
     return {"n": subject.n}
@@ -113,7 +118,7 @@ class Part:
                 f'is {subject.config.sample.label!r}. Take it back with --sample.label "", or measure '
                 "samples of one class with --archives"
             )
-        settings = {"format": FORMAT} | subject.origin()
+        settings = origin(subject, with_priors=self.needs_priors)
         for depends_on in self.depends_on:
             settings |= depends_on(subject)
         return settings

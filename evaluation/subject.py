@@ -162,10 +162,10 @@ class Subject:
         """What tells the networks from others."""
         return fingerprints(self.vqvae_fingerprint, self.prior_checkpoints)
 
-    def origin(self) -> dict[str, Any]:
-        """What every figure depends on."""
-        measured = {"data": self.data_fingerprint, "precision": self.config.precision}
-        return self.weights() | measured
+    def origin(self, *, with_priors: bool = True) -> dict[str, Any]:
+        """What figures depend on: those of stage one alone on no prior."""
+        weights = self.weights() if with_priors else {"vqvae": self.vqvae_fingerprint}
+        return weights | {"data": self.data_fingerprint, "precision": self.config.precision}
 
     @property
     def rows(self) -> dict[str, str]:
@@ -233,7 +233,8 @@ class Subject:
         """What a set of images is a function of: a row, or `all` real training images."""
         if name in ("all", "train", "test"):
             return {"data": self.data.fingerprint} | ({} if name == "all" else {"n": self.n})
-        return self.origin() | {"n": self.n} | (self.drawing() if name in DRAWN else {})
+        is_drawn = name in DRAWN
+        return self.origin(with_priors=is_drawn) | {"n": self.n} | (self.drawing() if is_drawn else {})
 
     def _maker(self, name: str) -> Images:
         """What makes the images of a row."""

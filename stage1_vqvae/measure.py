@@ -109,12 +109,16 @@ def measure(
     precision: Precision,
     channels_last: bool,
     perceptual: Distance | None = None,
+    name: str = "",
 ) -> Reconstruction:
     """Encode and decode every image of the split once, shared out over the processes; changes no state.
 
     Of several levels it also decodes each image with the codes of one level from another image: the one half
     a split further on, which is of another class where pictures come class by class. A split of one image
     has no other.
+
+    Args:
+        name: of a bar, where one is to be shown.
     """
     device, share = model.device, share_of_process()
     levels, n = range(len(model.levels)), model.quantizers[0].codes_per_vector
@@ -128,7 +132,7 @@ def measure(
         return to_float(split.images(indices), device, channels_last=channels_last)
 
     with evaluating(model):
-        for chunk in chunks(len(split), batch, share):
+        for chunk in chunks(len(split), batch, share, name=name):
             x = images(chunk.padded)
             with autocast(device, precision):
                 quantized = model.encode(x)
@@ -198,7 +202,7 @@ def decoder_bits_per_dim(
     if not model.likelihood.is_probability:
         raise ValueError("this decoder was trained on a distance and says nothing of probabilities")
     total = 0.0
-    for chunk in chunks(len(split), batch, share_of_process()):
+    for chunk in chunks(len(split), batch, share_of_process(), name="bits of the decoder"):
         indices = chunk.padded
         x = to_float(split.images(indices), model.device, channels_last=channels_last)
         with autocast(model.device, precision):

@@ -31,6 +31,7 @@ def bits_by_position(
     batch: int,
     precision: Precision,
     images: int | None = None,
+    name: str = "",
 ) -> Tensor:
     """Mean negative log-likelihood, in bits, of the code at each place of the maps of the prior's level, [h,
     w] fp64.
@@ -38,11 +39,12 @@ def bits_by_position(
     Args:
         split: with the levels down to the prior's.
         images: so many of the maps, chosen by chance but always the same; all where it is not given.
+        name: of a bar, where one is to be shown.
     """
     device, chosen = prior.device, some_of(len(split), images or len(split))
     total = torch.zeros(prior.level.size, dtype=torch.float64)
     with evaluating(prior):
-        for chunk in chunks(chosen, batch, share_of_process()):
+        for chunk in chunks(chosen, batch, share_of_process(), name=name):
             indices = chunk.padded
             *above, codes = codes_onto(split.codes(indices), device)
             labels = onto(split.labels[indices], device) if prior.classes else None

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.settings import COMMANDS, page, takes
 from tests.launch import ROOT
 from vqprior.configs import Config, commands, flatten
-from vqprior.configs.schema import Data, GatedPixelCNN, Sample, Stage1, Stage2, Stage2Fine
+from vqprior.configs.schema import Adversary, Data, GatedPixelCNN, Sample, Stage1, Stage2, Stage2Fine
 
 
 def test_the_page_is_that_of_the_schema():
@@ -37,6 +37,8 @@ def test_every_command_with_settings_of_its_own_is_on_it():
     [
         (Stage1(), "K", int, "whole number, 2 to 65536"),
         (Stage1(), "factor", int, "whole number, 2, 4, 8, 16, ..."),
+        (Adversary(), "width", int, "whole number, 16, 32, 48, 64, ..."),
+        (commands.App(), "port", int, "whole number, 0 to 65535"),
         (Stage1(), "eval_every", int, "whole number, at least 1"),
         (Stage1(), "steps", int, "whole number, at least 0"),
         (Stage2(), "steps", int, "whole number, at least 1"),

@@ -95,7 +95,8 @@ def archive(path: Path, name: str, content: str, subject: Subject) -> Figures:
 def measured_archives(folder: Path) -> dict[str, Measured]:
     """The archives that were measured, by the names of their parts."""
     names = [path.stem for path in sorted(folder.glob(f"{PREFIX}*.json"))]
-    return {name: measured for name in names if (measured := read_part(folder, name))}
+    read = {name: measured for name in names if (measured := read_part(folder, name))}
+    return {name: measured for name, measured in read.items() if "file" in measured.settings}
 
 
 def forget_others(folder: Path, path: Path, name: str) -> None:

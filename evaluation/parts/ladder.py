@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vqprior.runtime.processes import on_main
+from vqprior.runtime.processes import is_main, on_main
+from vqprior.runtime.progress import bar
 
 from .. import distances
 from ..classifier import SEED
@@ -22,7 +23,7 @@ from ..subject import ROWS, Subject
 from ..tables import Column, Figures, Row, Table, column_table, filled
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
-NOTE = "After ± stands the deviation of the subsets whose mean KID is."
+NOTE = "KID is the mean of subsets of up to 1,000 images, ± their standard deviation (none of one alone)."
 
 
 @dataclass
@@ -101,7 +102,7 @@ def ladder(subject: Subject) -> Figures:
     """Each row against real test images."""
     real = features_of_row(subject, "test")
     rows = {}
-    for name in subject.rows:
+    for name in bar(subject.rows, "ladder", unit="row", active=is_main()):
         fake = features_of_row(subject, name)
         rows[name] = on_main(compare, real, fake)
     extractor = subject.extractor

@@ -59,8 +59,8 @@ def of_level(subject: Subject, level: int) -> Figures:
     """The bits of one level's codes, given those of the levels above."""
     train, test = (subject.maps.split(name).down_to(level) for name in ("train", "test"))
     prior = subject.networks.priors[level]
-    by_position = bits_by_position(prior, test, **subject.passes)
-    on_train = bits_by_position(prior, train, images=len(test), **subject.passes)
+    by_position = bits_by_position(prior, test, name="bits", **subject.passes)
+    on_train = bits_by_position(prior, train, images=len(test), name="bits on train", **subject.passes)
     bits, held_out = by_position.mean().item(), position_counts(test, subject.levels[level])
     unigram, per_position = subject.frequencies[level]
     return {

@@ -39,7 +39,8 @@ TILES = (
 def reconstruction(subject: Subject) -> Figures:
     """Encode and decode each test image."""
     test = subject.data.test
-    measured = measure(subject.vqvae, test, channels_last=subject.config.channels_last, **subject.passes)
+    layout = subject.config.channels_last
+    measured = measure(subject.vqvae, test, channels_last=layout, name="reconstructions", **subject.passes)
     of_levels = [
         {"map": [*level.size], "code_counts": carried.counts.flatten().tolist(), **carried.figures()}
         for level, carried in zip(subject.levels, measured.levels, strict=True)

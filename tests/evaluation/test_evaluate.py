@@ -338,6 +338,32 @@ def test_what_another_precision_or_other_weights_measured_is_left_out_and_named(
     assert code == 0 and "measured before, of other weights or pictures: likelihood" in printed, printed
 
 
+def test_what_takes_long_says_how_far_it_is(evaluated, tmp_path, command, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    for name in ("reconstruction", "likelihood", "ladder"):
+        (run / "evaluation" / f"{name}.json").unlink()
+    monkeypatch.setattr("vqprior.runtime.progress.EVERY", 0.0)
+    code, printed = command("evaluate", run, *FLAGS)
+    assert code == 0 and "\nevaluate: measure ladder\n" in printed, printed
+    for name in ("reconstructions", "bits", "bits on train", "ladder"):
+        assert f"\n{name}: 1 of " in printed, (name, printed)
+
+
+def test_what_another_version_measured_or_an_export_had_is_left_out_and_named(evaluated, tmp_path, command):
+    """It had gone from metrics.json without a word."""
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    for name in ("labels", "copies"):
+        file = run / "evaluation" / f"{name}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"asked": {"format": 3}}))
+    (run / "evaluation" / "ladder.json").unlink()
+    code, printed = command("evaluate", run, *FLAGS, "--only", "likelihood")
+    assert code == 0 and "measured before, by another version of vqprior: labels, copies" in printed, printed
+    assert f"measured before, and is not in {run / 'evaluation'}: ladder" in printed, printed
+    assert {*metrics(evaluated)} - {*metrics(run)} == {"labels", "copies", "ladder"}
+
+
 def test_stage_one_alone_is_measured_before_there_are_codes_and_a_prior(evaluated, tmp_path, command):
     """As before hours of stage two; the figures are those that it has with them."""
     run = tmp_path / "run"
@@ -357,10 +383,12 @@ def test_stage_one_alone_is_measured_before_there_are_codes_and_a_prior(evaluate
         code, printed = command("evaluate", run, *FLAGS, *flags)
         assert code == 2 and "there are no code maps" in printed, printed
 
-    # With codes and a prior it is of all networks again
+    # With codes and a prior the figures are of all networks, and those of stage one stay
     assert command("encode", run)[0] == command("train-prior", run)[0] == 0
-    code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
-    assert code == 0 and "is done" not in printed and metrics(run)["protocol"]["prior"]
+    code, printed = command("evaluate", run, *FLAGS, "--only", "likelihood")
+    assert code == 0 and "left out" not in printed and metrics(run)["protocol"]["prior"], printed
+    assert metrics(run)["stage1"] == whole["stage1"]
+    assert "reconstruction is done" in command("evaluate", run, *FLAGS, "--only", "reconstruction")[1]
     shutil.rmtree(run / "codes")
     code, printed = command("evaluate", run, *FLAGS, "--only", "reconstruction")
     assert code == 0 and "is done" in printed and printed.endswith(f"next: vqprior encode {run}\n"), printed
