@@ -59,6 +59,12 @@ def test_splits_that_lie_deeper_are_said_and_one_class_is_no_riddle(tmp_path):
         write_pictures(tmp_path / "splits" / "a" / "b" / split, 6)
     assert f"sub-folders test, train: --data.root {tmp_path}/splits/a/b" in opened(tmp_path / "splits").layout
     assert sizes(opened(tmp_path / "splits" / "a" / "b")) == (6, None, 6)
+    bare = opened(tmp_path / "splits", labels=False).layout
+    assert (
+        f"(data.labels False); to go by the sub-folders test, train: --data.root {tmp_path}/splits/a/b"
+        in bare
+    )
+    assert "--data.root" not in opened(tmp_path / "splits" / "a" / "b", labels=False).layout
     write_pictures(tmp_path / "one" / "a" / "b", 6, ())
     write_pictures(tmp_path / "heap" / "a", 6)
     write_pictures(tmp_path / "heap" / "a", 2, ())
@@ -230,3 +236,38 @@ def test_metadata_of_others_beside_pictures_hides_none(tmp_path):
     (tmp_path / "bee" / "run.json").write_text("no JSON")
     source = opened(tmp_path)
     assert len(source.train) == 4 and source.label_names == ("ant", "bee")
+
+
+def test_folders_of_network_drives_and_systems_are_no_data(tmp_path):
+    """Of a Synology's thumbnails some would be in other splits than the pictures that they are of."""
+    write_pictures(tmp_path, 4)
+    write_pictures(tmp_path / "ant", 2, ("@eaDir/picture0.png",))
+    write_pictures(tmp_path, 2, ("__MACOSX",))
+    source = opened(tmp_path)
+    assert len(source.train) == 4 and source.label_names == ("ant", "bee")
+    assert source.left_out == {"hidden": 2}
+
+
+def test_folders_that_differ_by_words_of_splits_are_said_to(tmp_path):
+    for names in (("train2017", "val2017"), ("seg_pred", "seg_test", "seg_train")):
+        write_pictures(tmp_path / names[0], 6, names)
+        layout = opened(tmp_path / names[0]).layout
+        assert f"({', '.join(names)}; if these are splits, say" in layout and "--data.train_root" in layout
+    write_pictures(tmp_path / "things", 6, ("test tube", "training shoe", "dev"))
+    assert opened(tmp_path / "things", train_root=str(tmp_path / "things")).layout.endswith("folder a class")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a.zip", "unpack"), ("a.parquet", "--data.source parquet"), ("a", "--data.root FOLDER")],
+)
+def test_a_file_in_place_of_a_folder(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"x")
+    refused(tmp_path / name, "not a folder", words)
+
+
+def test_flat_pictures_beside_a_table_say_how_to_use_it(tmp_path):
+    write_pictures(tmp_path, 4, ())
+    assert "--data.table" not in opened(tmp_path).layout
+    (tmp_path / "metadata.jsonl").write_text("{}")
+    assert "--data.table FILE" in opened(tmp_path).layout
