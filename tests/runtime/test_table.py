@@ -1,5 +1,6 @@
 """A table of pictures, as people and their programs write it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,38 @@ def test_a_column_that_is_not_there_is_refused(tmp_path):
     write_pictures(tmp_path, 2, ())
     table = csv_table(tmp_path, "file,label\npicture0.png,a\n")
     refused(tmp_path, "file, label", "--data.label_column", table=table, label_column="kind")
+
+
+def test_a_table_of_json_lines(tmp_path):
+    write_pictures(tmp_path, 3, ())
+    rows = [{"file_name": "picture0.png", "label": "b"}, {"file_name": "picture1.png", "label": "a"}]
+    table = tmp_path / "metadata.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    source = opened(tmp_path, table=str(table))
+    assert source.label_names == ("a", "b") and source.train.labels.tolist() == [1, 0]
+    table.write_text(json.dumps(rows[0]) + '\n{"file_name": "picture1.png"}')
+    refused(tmp_path, "no label in 1 of 2 rows", table=str(table))
+    for text in ('[1]\n"a"', '{"file": "a"', '{"file": "a"}\n3'):
+        table.write_text(text)
+        refused(tmp_path, "cannot be read as JSON lines", table=str(table))
+    table.write_text("")
+    refused(tmp_path, "has no rows", table=str(table))
+
+
+def test_where_the_files_of_a_table_lie_it_is_said(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "all" / "the pictures", 2, ())
+    table = csv_table(tmp_path / "all", "file\npicture0.png\npicture1.png\n")
+    for root in (tmp_path / "all", tmp_path):
+        refused(root, f"--data.root '{tmp_path}/all/the pictures'", table=table)
+    monkeypatch.chdir(tmp_path / "all" / "the pictures")
+    refused(tmp_path, "--data.root .", table=table)
+
+
+def test_files_outside_the_root_are_said(tmp_path):
+    write_pictures(tmp_path / "in", 2, ())
+    write_pictures(tmp_path / "out", 1, ())
+    inside = f"file\npicture0.png\n{tmp_path}/in/picture1.png\n"
+    assert "outside data.root" not in opened(tmp_path / "in", table=csv_table(tmp_path, inside)).layout
+    text = inside + "../out/picture0.png\n"
+    said = opened(tmp_path / "in", table=csv_table(tmp_path, text)).layout
+    assert "files outside data.root among them (../out/picture0.png)" in said
