@@ -24,7 +24,7 @@ from torch import Tensor
 from vqprior.configs.commands import EncodePictures
 from vqprior.configs.schema import Data
 from vqprior.runtime.codes import Level, apart, in_a_row, in_words
-from vqprior.runtime.data.source import Pictures
+from vqprior.runtime.data.source import Pictures, counted
 from vqprior.runtime.files import write_array, write_file
 from vqprior.runtime.lineage import codes_origin, encodes_as
 from vqprior.runtime.npz import write_npz
@@ -134,7 +134,7 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, pictures: Pictures, 
         say("encode: codes.parquet is not written, since it needs pyarrow: pip install 'vqprior[data]'")
     list_left_out(unfinished, "encode")
     unfinished.finish()
-    say(f"encode: {len(names):,} pictures -> {in_words(levels)}, {files} in {out}")
+    say(f"encode: {counted(len(names), 'picture')} -> {in_words(levels)}, {files} in {out}")
 
 
 def _size(levels: Sequence[Level]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.data.decode import Unreadable
 from vqprior.runtime.data.folder import FileReader, walk
 from vqprior.runtime.data.record import SKIPPED, note, noted
-from vqprior.runtime.data.source import Pictures, printable
+from vqprior.runtime.data.source import Pictures, counted, printable
 from vqprior.runtime.data.split import decoded
 from vqprior.runtime.data.threads import pool
 from vqprior.runtime.data.transform import central, prepare
@@ -37,7 +37,8 @@ def pictures_in(root: Path, command: str) -> Pictures:
         there = f" (there are {left_out})" if left_out else ""
         raise UserError(f"no images are under {printable(str(root))}{there}; give another folder, --pictures")
     if left_out:
-        say(f"{command}: {len(walked.names):,} pictures in {printable(str(root))}; left out: {left_out}")
+        count = counted(len(walked.names), "picture")
+        say(f"{command}: {count} in {printable(str(root))}; left out: {left_out}")
     return Pictures(FileReader(root, walked.names), [printable(name) for name in walked.names], None)
 
 
@@ -88,7 +89,7 @@ def names_of(pictures: Pictures, readable: np.ndarray, unfinished: Unfinished) -
     names = [key for key, is_sound in zip(pictures.keys, readable, strict=True) if is_sound]
     if not names:
         listing = unfinished.folder / SKIPPED
-        raise UserError(f"none of the {len(readable):,} pictures can be read; {listing} says why")
+        raise UserError(f"none of {counted(len(readable), 'picture')} can be read; {listing} says why")
     return names
 
 
@@ -98,7 +99,8 @@ def list_left_out(unfinished: Unfinished, command: str) -> None:
     out.unlink(missing_ok=True)
     if without := noted(listing):
         write_file(out, listing.read_bytes())
-        say(f"{command}: {len(without):,} pictures could not be read and were left out; {out} lists them")
+        count = counted(len(without), "picture")
+        say(f"{command}: {count} could not be read, and left out; {out} says why")
 
 
 def _read(pictures: Pictures, index: int, data: Data, on_error: str, listing: Path) -> Tensor | None:

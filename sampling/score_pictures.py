@@ -33,7 +33,7 @@ from vqprior.configs.commands import Score
 from vqprior.configs.schema import Data
 from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.codes import Level, apart, picked
-from vqprior.runtime.data.source import Pictures
+from vqprior.runtime.data.source import Pictures, counted
 from vqprior.runtime.files import move_folder, write_array, write_file
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.pictures import grid, hot, save_png
@@ -193,8 +193,9 @@ def _assemble(
     list_left_out(unfinished, "score")
     unfinished.finish()
     share, bits = unfinished.settings["quantile"], figures["bits"]
+    count = counted(len(names), "picture")
     say(
-        f"score: {len(names):,} pictures, from {bits.min():.1f} to {bits.max():.1f} bits; {most.sum():,} "
+        f"score: {count}, from {bits.min():.1f} to {bits.max():.1f} bits; {most.sum():,} "
         f"cost at least as much as {100 * share:g}% of {len(usual.bits):,} validation pictures.\n"
         f"figures          {out / 'scores.csv'}\nmost unusual     {out / 'unusual.png'}"
     )

@@ -23,7 +23,7 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .source import Pictures, Source, explicit_roots, in_words, one_line, printable
+from .source import Pictures, Source, counted, explicit_roots, in_words, one_line, printable
 from .splits import differ_by_splits, in_order, split_of
 
 ENDINGS = frozenset(
@@ -407,7 +407,7 @@ def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
         loose = [name for name in part.names if "/" not in name]
         if loose and not flat[split]:
             raise UserError(
-                f"{printable(str(part.root))} mixes two layouts: {len(loose):,} images at its top ("
+                f"{printable(str(part.root))} mixes two layouts: {counted(len(loose), 'image')} at its top ("
                 f"{in_words([*map(printable, loose)])}) and {len(part.names) - len(loose):,} in sub-folders. "
                 "Move them together, or use all without classes: --data.labels False"
             )

@@ -22,7 +22,7 @@ from vqprior.configs.schema import Data
 
 from .folder import ENDINGS, FileReader
 from .labels import classes_of
-from .source import Pictures, Source, in_words, printable
+from .source import Pictures, Source, counted, in_words, printable
 from .splits import all_words, in_order, split_of
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path")
@@ -126,8 +126,8 @@ def _read_csv(table: Path) -> Columns:
         raise UserError(f"data.table {table} has two columns of one name ({', '.join(names)}); rename one")
     if uneven := [line for line, row in rows if len(row) != len(names)]:
         raise UserError(
-            f"data.table {table} has {len(names)} columns and {len(uneven):,} rows of other lengths, the "
-            f"first in line {uneven[0]}: put quotes around values with a comma in them"
+            f"data.table {table} has {len(names)} columns and {counted(len(uneven), 'row')} of other length, "
+            f"the first in line {uneven[0]}: put quotes around values with a comma in them"
         )
     columns = {name: [row[place].strip() for _, row in rows] for place, name in enumerate(names)}
     return {name: _as_numbers(values) for name, values in columns.items()}
@@ -177,13 +177,14 @@ def _names(files: Sequence[Any], table: Path) -> list[str]:
     """The files, in one spelling each."""
     if empty := [row for row, file in enumerate(files) if file is None or file == "" or "\0" in str(file)]:
         raise UserError(
-            f"data.table {table} names no file in {len(empty):,} rows, the first at picture {empty[0] + 1}"
+            f"data.table {table} names no file in {counted(len(empty), 'row')}, the first at picture "
+            f"{empty[0] + 1}"
         )
     names = [os.path.normpath(str(file)) for file in files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
-            f"data.table {table} lists {len(twice):,} files more than once: {in_words(twice)}; leave one row "
-            "of each"
+            f"data.table {table} lists {counted(len(twice), 'file')} more than once: {in_words(twice)}; "
+            "leave one row of each"
         )
     return names
 
@@ -232,7 +233,7 @@ def _rows_by_split(columns: Columns, count: int, table: Path) -> Mapping[str, li
         else:
             rows.setdefault(split, []).append(row)
     if unknown:
-        found = in_words([f"{word} in {number:,} rows" for word, number in unknown.items()])
+        found = in_words([f"{word} in {counted(number, 'row')}" for word, number in unknown.items()])
         raise UserError(f"the column split of data.table {table} holds {found}; it takes {all_words()}")
     if "train" not in rows:
         raise UserError(

@@ -62,7 +62,7 @@ def test_a_name_with_a_zero_byte_is_no_file(tmp_path, on_error):
     write_pictures(tmp_path, 2, ())
     pq.write_table(pa.table({"file": ["picture0.png", "picture\0.png"]}), tmp_path / "table.parquet")
     table = str(tmp_path / "table.parquet")
-    refused(tmp_path, "names no file in 1 rows, the first at picture 2", table=table, on_error=on_error)
+    refused(tmp_path, "names no file in 1 row, the first at picture 2", table=table, on_error=on_error)
 
 
 def test_a_parquet_table(tmp_path):
@@ -85,7 +85,7 @@ def test_a_parquet_table(tmp_path):
     [
         ("file,label\npicture0.png,a\ngone.png,b\n", ("1 of the 2 files", "gone.png", "--data.root")),
         ("file\npicture0.png\n./picture0.png\n", ("more than once", "picture0.png")),
-        ("file,split\npicture0.png,train\npicture1.png,holdout\n", ("'holdout' in 1 rows", "training")),
+        ("file,split\npicture0.png,train\npicture1.png,holdout\n", ("'holdout' in 1 row", "training")),
         ("file,label\npicture0.png,a\npicture1.png,\n", ("no label", "1 of 2 rows")),
         ("name,label\npicture0.png,a\n", ("name, label", "--data.image_column")),
         ("file,split\npicture0.png,test\n", ("no train",)),
