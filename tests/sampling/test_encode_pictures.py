@@ -120,6 +120,17 @@ def test_a_killed_call_goes_on(encode, tmp_path, monkeypatch):
     assert len(written) == 2 and files(tmp_path / "out") == whole
 
 
+def test_a_run_that_skips_damaged_pictures_skips_those_of_others(encode, finished_run, photos, tmp_path):
+    (photos / "03.jpg").write_bytes(b"no picture")
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    assert "on_error: stop" in text
+    (run / "config.yaml").write_text(text.replace("on_error: stop", "on_error: skip"))
+    assert encode("--on_error", "stop", run=run)[0] == 2
+    code, printed = encode(run=run)
+    assert code == 0 and "1 picture could not be read" in printed, printed
+
+
 def test_a_damaged_picture_stops_it_or_is_left_out(encode, photos, tmp_path):
     (photos / "03.jpg").write_bytes((photos / "03.jpg").read_bytes()[:200])
     code, printed = encode()
