@@ -166,9 +166,9 @@ class OtherPictures:
     """A folder of pictures, those in its sub-folders among them; they are cut and resized like the run's."""
     range: tuple[float, float] | None = None
     """Values that become black and white in pictures of more than 8 bits, LOW HIGH; without it the run's."""
-    on_error: OnError = "stop"
+    on_error: OnError | None = None
     """What becomes of a picture that cannot be read: the command stops and names it, or leaves it out and
-    lists it in skipped.txt."""
+    lists it in skipped.txt; without it as data.on_error of the run says."""
 
     def __post_init__(self):
         if self.range and not self.range[0] < self.range[1]:

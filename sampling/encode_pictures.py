@@ -5,7 +5,7 @@ OUT/
                      text, the classes of the run, where it has any; of several levels codes0, codes1, ...
     codes.parquet    a row a picture: name, and codes as a list of h * w; h, w, K, ... in the metadata; of
                      several levels columns codes0, codes1, ..., and lists of heights and widths
-    skipped.txt      with --on_error skip, pictures that could not be read: `pictures`, name and reason
+    skipped.txt      where errors are skipped, pictures that could not be read: `pictures`, name and reason
     codes.json       the settings; written last
 
 The pictures are prepared like those of the run, and encoded by the VQ-VAE of its code maps and its prior.
@@ -13,7 +13,7 @@ The pictures are prepared like those of the run, and encoded by the VQ-VAE of it
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from vqprior.configs.commands import EncodePictures
 from vqprior.configs.schema import Data
 from vqprior.runtime.codes import Level, apart, in_a_row, in_words
-from vqprior.runtime.data.source import Pictures
+from vqprior.runtime.data.source import Pictures, counted
 from vqprior.runtime.files import write_array, write_file
 from vqprior.runtime.lineage import codes_origin, encodes_as
 from vqprior.runtime.npz import write_npz
@@ -33,7 +33,7 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import Unfinished
 from vqprior.stage1_vqvae.vqvae import vqvae_of
 
-from .other_pictures import content_of, list_left_out, names_of, pictures_in, read_chunk
+from .other_pictures import content_of, data_of, list_left_out, names_of, pictures_in, read_chunk
 from .tokenizer import Tokenizer
 
 LEFT_OUT = -1  # in a chunk, in place of the codes of a picture that cannot be read
@@ -48,9 +48,7 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
     Raises:
         UserError: stage one is not trained, there are no pictures, or one cannot be read (on_error `stop`).
     """
-    tokenizer, data = Tokenizer.from_run(run.path), run.config().data
-    if settings.range:
-        data = replace(data, range=settings.range)
+    tokenizer, data = Tokenizer.from_run(run.path), data_of(run.config().data, settings)
     pictures = on_main(pictures_in, Path(settings.pictures), "encode")
     record = on_main(_record, settings, run, data, tokenizer, pictures)
     unfinished = Unfinished(Path(settings.out), "codes.json", record, "encode --pictures")
@@ -65,7 +63,7 @@ def encode_pictures(settings: EncodePictures, run: RunDir) -> Path:
         if (file := unfinished.part(index)).is_file():
             return
         size, listing = tokenizer.batch_size, unfinished.folder
-        images, readable = read_chunk(pictures, places, size, data, settings, listing)
+        images, readable = read_chunk(pictures, places, size, data, listing)
         codes = in_a_row(tokenizer.codes_of(images, precision=tokenizer.precision))[: len(places)]
         codes[~readable] = LEFT_OUT
         write_array(file, codes.numpy().astype(np.int32))  # last: where it is, the chunk is done
@@ -86,6 +84,7 @@ def _record(
     origin = codes_origin(run)
     record = asdict(settings) | {
         "out": None,
+        "on_error": data.on_error,
         "vqvae": encodes_as(vqvae_of(run, warn=say))["vqvae"],
         "precision": tokenizer.precision,
         "batch": tokenizer.batch_size,
@@ -134,7 +133,7 @@ def _assemble(unfinished: Unfinished, tokenizer: Tokenizer, pictures: Pictures, 
         say("encode: codes.parquet is not written, since it needs pyarrow: pip install 'vqprior[data]'")
     list_left_out(unfinished, "encode")
     unfinished.finish()
-    say(f"encode: {len(names):,} pictures -> {in_words(levels)}, {files} in {out}")
+    say(f"encode: {counted(len(names), 'picture')} -> {in_words(levels)}, {files} in {out}")
 
 
 def _size(levels: Sequence[Level]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Any folder of pictures, read as a run's own are: for `encode --pictures` and `score`."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,18 @@ from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.data.decode import Unreadable
 from vqprior.runtime.data.folder import FileReader, walk
 from vqprior.runtime.data.record import SKIPPED, note, noted
-from vqprior.runtime.data.source import Pictures, printable
+from vqprior.runtime.data.source import Pictures, counted, printable
 from vqprior.runtime.data.split import decoded
 from vqprior.runtime.data.threads import pool
 from vqprior.runtime.data.transform import central, prepare
 from vqprior.runtime.files import write_file
 from vqprior.runtime.processes import say
 from vqprior.runtime.unfinished import Unfinished
+
+
+def data_of(data: Data, settings: OtherPictures) -> Data:
+    """The settings of a run's pictures, with what is said of others."""
+    return replace(data, range=settings.range or data.range, on_error=settings.on_error or data.on_error)
 
 
 def pictures_in(root: Path, command: str) -> Pictures:
@@ -37,7 +43,8 @@ def pictures_in(root: Path, command: str) -> Pictures:
         there = f" (there are {left_out})" if left_out else ""
         raise UserError(f"no images are under {printable(str(root))}{there}; give another folder, --pictures")
     if left_out:
-        say(f"{command}: {len(walked.names):,} pictures in {printable(str(root))}; left out: {left_out}")
+        count = counted(len(walked.names), "picture")
+        say(f"{command}: {count} in {printable(str(root))}; left out: {left_out}")
     return Pictures(FileReader(root, walked.names), [printable(name) for name in walked.names], None)
 
 
@@ -58,7 +65,6 @@ def read_chunk(
     places: Tensor,
     size: int,
     data: Data,
-    settings: OtherPictures,
     listing: Path,
 ) -> tuple[Tensor, Tensor]:
     """Pictures as the run's networks see them, uint8 [size, C, H, W], the last repeated, and which of the n
@@ -71,7 +77,7 @@ def read_chunk(
     Raises:
         UserError: as `_read`.
     """
-    read = lambda place: _read(pictures, place, data, settings.on_error, listing)
+    read = lambda place: _read(pictures, place, data, listing)
     seen = [*pool(data.workers).map(read, places.tolist())]
     blank = torch.zeros(data.channels, *data.size, dtype=torch.uint8)
     images = torch.stack([blank if image is None else image for image in seen])
@@ -88,7 +94,7 @@ def names_of(pictures: Pictures, readable: np.ndarray, unfinished: Unfinished) -
     names = [key for key, is_sound in zip(pictures.keys, readable, strict=True) if is_sound]
     if not names:
         listing = unfinished.folder / SKIPPED
-        raise UserError(f"none of the {len(readable):,} pictures can be read; {listing} says why")
+        raise UserError(f"none of the {counted(len(readable), 'picture')} can be read; {listing} says why")
     return names
 
 
@@ -98,14 +104,15 @@ def list_left_out(unfinished: Unfinished, command: str) -> None:
     out.unlink(missing_ok=True)
     if without := noted(listing):
         write_file(out, listing.read_bytes())
-        say(f"{command}: {len(without):,} pictures could not be read and were left out; {out} lists them")
+        count = counted(len(without), "picture")
+        say(f"{command}: {count} could not be read, and left out; {out} says why")
 
 
-def _read(pictures: Pictures, index: int, data: Data, on_error: str, listing: Path) -> Tensor | None:
+def _read(pictures: Pictures, index: int, data: Data, listing: Path) -> Tensor | None:
     """A picture as the run's networks see it, uint8 [C, H, W]; None where it is left out and listed.
 
     Raises:
-        UserError: it cannot be read and `on_error` is `stop`, or it has more than 8 bits and no range.
+        UserError: it cannot be read and data.on_error is `stop`, or it has more than 8 bits and no range.
     """
     try:
         picture = decoded(pictures, index, data)
@@ -120,7 +127,7 @@ def _read(pictures: Pictures, index: int, data: Data, on_error: str, listing: Pa
         except (UserError, ValueError, OSError, MemoryError) as error:
             raise Unreadable(where, str(error)) from error
     except Unreadable as error:
-        if on_error == "stop":
+        if data.on_error == "stop":
             raise UserError(f"{error}; fix it, or go on without it: --on_error skip") from error
         note(listing / SKIPPED, "pictures", pictures.keys[index], error.reason)
         return None

@@ -9,7 +9,7 @@ OUT/
                     usual [V] (bits of the validation pictures), limits [h, w]; of several levels places0, ...
     unusual.png     the pictures that cost most: picture | heat map | restorations | difference
     pictures/       the same of each, by its number
-    skipped.txt     with --on_error skip, pictures that could not be read: `pictures`, name and reason
+    skipped.txt     where errors are skipped, pictures that could not be read: `pictures`, name and reason
     scores.json     the settings; written last
 
 The pictures are prepared like those of the run. What is found of a picture depends on no other one.
@@ -20,7 +20,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from vqprior.configs.commands import Score
 from vqprior.configs.schema import Data
 from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.codes import Level, apart, picked
-from vqprior.runtime.data.source import Pictures
+from vqprior.runtime.data.source import Pictures, counted
 from vqprior.runtime.files import move_folder, write_array, write_file
 from vqprior.runtime.npz import write_npz
 from vqprior.runtime.pictures import grid, hot, save_png
@@ -46,7 +46,7 @@ from .arguments import as_arrays, by_level, numbered
 from .choice import Sampling
 from .labels import label_of_text
 from .networks import Networks, prior_checkpoints
-from .other_pictures import content_of, list_left_out, names_of, pictures_in, read_chunk
+from .other_pictures import content_of, data_of, list_left_out, names_of, pictures_in, read_chunk
 from .score import Scored, Usual, bits_by_place, heat, held_out, score
 
 SHOWN = 12  # pictures that unusual.png shows
@@ -61,9 +61,7 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
         UserError: the run is not finished or has no code maps, an unknown class, or pictures as for `encode
             --pictures`.
     """
-    networks, data = Networks.from_run(run.path), run.config().data
-    if settings.range:
-        data = replace(data, range=settings.range)
+    networks, data = Networks.from_run(run.path), data_of(run.config().data, settings)
     label = label_of_text(settings.label, networks.label_names) if settings.label else None
     pictures = on_main(pictures_in, Path(settings.pictures), "score")
     record = on_main(_record, settings, run, data, networks, pictures)
@@ -94,7 +92,7 @@ def score_pictures(settings: Score, run: RunDir) -> Path:
         index, places = numbered
         if unfinished.part(index).is_file():
             return
-        images, readable = read_chunk(pictures, places, size, data, settings, unfinished.folder)
+        images, readable = read_chunk(pictures, places, size, data, unfinished.folder)
         sampling = Sampling(settings.seed, precision=precision, batch_size=size)
         how = dict(restorations=settings.restorations, sampling=sampling, own=len(places))
         scored = score(networks, images, label, limits, **how)
@@ -120,6 +118,7 @@ def _record(
     """What the figures depend on, as JSON reads it back."""
     record = asdict(settings) | {
         "out": None,
+        "on_error": data.on_error,
         "vqvae": vqvae_of(run, warn=say).fingerprint,
         "priors": [found.fingerprint for found in prior_checkpoints(run)],
         "encode_precision": networks.tokenizer.precision,
@@ -193,8 +192,9 @@ def _assemble(
     list_left_out(unfinished, "score")
     unfinished.finish()
     share, bits = unfinished.settings["quantile"], figures["bits"]
+    count = counted(len(names), "picture")
     say(
-        f"score: {len(names):,} pictures, from {bits.min():.1f} to {bits.max():.1f} bits; {most.sum():,} "
+        f"score: {count}, from {bits.min():.1f} to {bits.max():.1f} bits; {most.sum():,} "
         f"cost at least as much as {100 * share:g}% of {len(usual.bits):,} validation pictures.\n"
         f"figures          {out / 'scores.csv'}\nmost unusual     {out / 'unusual.png'}"
     )

@@ -207,9 +207,11 @@ def import_codes(file: Path, settings: ImportCodes) -> None:
 def _tell_skipped(run: RunDir) -> None:
     """Say how many pictures the run went on without."""
     from vqprior.runtime.data.record import SKIPPED, noted
+    from vqprior.runtime.data.source import counted
 
     if skipped := on_main(noted, run.path / SKIPPED):
-        say(f"{len(skipped):,} pictures could not be read and were left out; {run.path / SKIPPED} lists them")
+        count = counted(len(skipped), "picture")
+        say(f"{count} could not be read, and left out; {run.path / SKIPPED} says why")
 
 
 @contextmanager

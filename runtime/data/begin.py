@@ -15,8 +15,8 @@ from ..randomness import share_of
 from . import value_range
 from .decode import Unreadable
 from .prepared import Prepared
-from .record import Listed, Look, Record, look, some
-from .source import SPLITS, Pictures, Source
+from .record import Listed, Look, Record, look, with_reasons
+from .source import SPLITS, Pictures, Source, counted
 from .split import Split, decoded
 from .threads import in_threads
 
@@ -37,14 +37,15 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
         for name, of_split in looks.items()
     }
     bad = [
-        f"{given[name].reader.where(index)} ({seen.reason})"
+        (given[name].reader.where(index), seen.reason)
         for name, of_split in looks.items()
         for index, seen in enumerate(of_split)
         if seen.reason
     ]
     if bad and data.on_error == "stop":
         raise UserError(
-            f"{len(bad):,} of {sum(map(len, given.values())):,} pictures cannot be read: {some(bad)}. "
+            f"{len(bad):,} of {counted(sum(map(len, given.values())), 'picture')} cannot be read: "
+            f"{with_reasons(bad)}. "
             "Fix them or move them away (`vqprior check` decodes all, and finds more), or go on without "
             "them: --data.on_error skip"
         )
@@ -56,13 +57,21 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
         sound = [index for index in indices if not looks[origin][index].reason]
         splits[name] = _listed(origin, given[origin], sound, looks[origin])
         if len(indices) and not sound:
-            raise UserError(f"no picture of the {name} split can be read: {some(bad)}")
+            raise UserError(f"no picture of the {name} split can be read: {with_reasons(bad)}")
         if not sound:
             raise UserError(
-                f"of {len(source.train)} pictures none fall into the {name} split; "
-                "add pictures, or give more of them: --data.validation 0.2 --data.test 0.2"
+                f"of {counted(len(source.train), 'picture')} none falls into the {name} split; add pictures, "
+                f"{_that_fill(source, data)}"
             )
     return Record(splits, list(source.label_names), source.layout, dict(source.left_out), unreadable)
+
+
+def _that_fill(source: Source, data: Data) -> str:
+    """What to type for few pictures, so that no split is empty."""
+    for share in (0.1, 0.2, 0.3, 0.4):
+        if all(_cut(source, replace(data, validation=share, test=share)).values()):
+            return f"or give more of them: --data.validation {share} --data.test {share}"
+    return "or give pictures of their own for validation and test"
 
 
 def _looks(pictures: Pictures, data: Data, quiet: bool) -> list[Look]:
@@ -99,7 +108,7 @@ def with_range(record: Record, source: Source, data: Data, *, quiet: bool) -> Re
         pictures = getattr(source, split.origin)
         places = {key: index for index, key in enumerate(pictures.keys)}
         looks = zip(split.keys, split.looks, strict=True)
-        wide += [(pictures, places[key]) for key, seen in looks if seen.kind not in ("", "8 bits")]
+        wide += [(pictures, places[key]) for key, seen in looks if seen.is_wide]
     if not wide:
         return record
     if data.range != "auto":
@@ -155,8 +164,8 @@ def without_unreadable(record: Record, splits: dict[str, Split]) -> tuple[Record
         )
         sound = [index for index in range(len(split)) if index not in split.absent]
         if not sound:
-            reasons = [f"{split.keys[index]} ({reason})" for index, reason in split.absent.items()]
-            raise UserError(f"no picture of the {name} split can be read: {some(reasons)}")
+            reasons = with_reasons((split.keys[index], reason) for index, reason in split.absent.items())
+            raise UserError(f"no picture of the {name} split can be read: {reasons}")
         labels = None if old.labels is None else [old.labels[i] for i in sound]
         listed[name] = Listed(old.origin, [old.keys[i] for i in sound], labels, [old.looks[i] for i in sound])
         left[name] = Split(

@@ -22,13 +22,15 @@ from ..processes import say
 from ..run_dir import RunDir
 from . import SPLITS, DataSet, blank, load
 from .folder import refuse_among_pictures
-from .record import Record, digest_of, some
+from .record import Record, digest_of, some, with_reasons
 from .resume import differing
+from .source import counted
 from .suggestion import suggestion, which_maps, write_preset
 
 SHEET = 64  # pictures on the contact sheet
 FEW = 20  # training pictures of a class, below which it is named
 LEAST = {"train": 100, "validation": 10, "test": 10}  # pictures of a split, below which it is named
+DARK = 64  # of 255, below which a value is nearly black
 FOR_WHAT = {
     "train": "that is little to learn from",
     "validation": "the best checkpoint would be chosen by them",
@@ -42,6 +44,7 @@ class Seen(NamedTuple):
     digest: str  # of its pixels
     blank: bool
     grey: bool
+    brightest: int  # value
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,17 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     data = load(tolerant, quiet=False, see=see)
     say(data.summary())
     seen = {name: [looks[name, key] for key in data.split(name).keys] for name in SPLITS}
-    findings = [*_unreadable(data, config.data), *_blank(data, seen), *_duplicates(data, seen)]
-    findings += [*_sizes(data), *_classes(data), *_few(data), *_batches(data, config, typed)]
-    findings += _changed(data, run, config.data)
+    grey = all(one.grey for all_of in seen.values() for one in all_of)
+    settings = typed | suggestion(data, config, typed, grey=grey)
+    findings = [*_unreadable(data, config.data), *_blank(data, seen), *_dark(seen), *_duplicates(data, seen)]
+    findings += [*_sizes(data, *settings["data.size"]), *_classes(data), *_few(data)]
+    findings += [*_batches(data, config, typed), *_changed(data, run, config.data)]
     for finding in findings:
-        say(f"{'!' if finding.stops else '-'} {finding.text}")
+        if not finding.stops:  # what does is said last, with what follows from it
+            say(f"- {finding.text}")
     sheet = config.sheet_file
     _write_sheet(data, sheet, mark=not config.sheet)
     say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
-    grey = all(one.grey for all_of in seen.values() for one in all_of)
-    settings = typed | suggestion(data, config, typed, grey=grey)
     if "stage1.levels" not in typed and "stage1.levels" in settings and not RunDir(run).has_begun:
         say(which_maps(settings, config.stage1.levels))
     if config.write:
@@ -102,7 +106,7 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
 def _look(pixels: np.ndarray) -> Seen:
     """A look at a prepared picture, uint8 [C, H + m, W + m]."""
     grey = len(pixels) == 1 or bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
-    return Seen(digest_of(pixels), blank(pixels), grey)
+    return Seen(digest_of(pixels), blank(pixels), grey, int(pixels.max()))
 
 
 def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
@@ -113,14 +117,14 @@ def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
 def _unreadable(data: DataSet, wanted: Data) -> list[Finding]:
     unreadable = data.record.unreadable
     pictures = [
-        f"{split}: {key} ({why})" for split, reasons in unreadable.items() for key, why in reasons.items()
+        (f"{split}: {key}", why) for split, reasons in unreadable.items() for key, why in reasons.items()
     ]
     if not pictures:
         return []
     advice = (
         "" if wanted.on_error == "skip" else "; fix or remove them, or go on without: --data.on_error skip"
     )
-    text = f"{len(pictures):,} pictures cannot be read: {some(pictures)}{advice}"
+    text = f"{counted(len(pictures), 'picture')} cannot be read: {with_reasons(pictures)}{advice}"
     return [Finding(wanted.on_error == "stop", text)]
 
 
@@ -138,11 +142,17 @@ def _blank(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
         if most
         else ""
     )
-    return [
-        Finding(
-            most, f"{len(blanks):,} pictures are of one colour, or all black or white: {some(blanks)}{advice}"
-        )
-    ]
+    text = f"{counted(len(blanks), 'picture')} of one colour, or all black or white: {some(blanks)}{advice}"
+    return [Finding(most, text)]
+
+
+def _dark(seen: dict[str, list[Seen]]) -> list[Finding]:
+    """Pictures that are nearly black, as masks, or 12 bits stored in 16 of which the upper 8 are read."""
+    brightest = max(one.brightest for all_of in seen.values() for one in all_of)
+    text = (
+        f"no picture has a pixel above {brightest} of 255, so all are nearly black: spread their values first"
+    )
+    return [Finding(False, text)] if 0 < brightest < DARK else []
 
 
 def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
@@ -164,7 +174,8 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
             shown = [" = ".join(_named(data, name, [i])[0] for name, i in group[:3]) for group in repeated]
             torn = sum(len({int(numbers[name][i]) for name, i in group if numbers}) > 1 for group in repeated)
             classes = f" ({torn:,} of them in several classes)" if torn else ""
-            text = f"{len(repeated):,} pictures are there more than once {words}{classes}: {some(shown, 5)}"
+            pictures = counted(len(repeated), "picture")
+            text = f"{pictures} there more than once {words}{classes}: {some(shown, 5)}"
             findings.append(Finding(False, text))
     return findings
 
@@ -178,16 +189,17 @@ def _changed(data: DataSet, run: Path, wanted: Data) -> list[Finding]:
         if pictures is not None:
             names = (record.label_names, data.source.label_names)
             reasons = differing(listed, names[0], pictures, names[1], workers=data.data.workers)[1]
-            others += [f"{listed.keys[place]} ({reason})" for place, reason in reasons.items()]
+            others += [(listed.keys[place], reason) for place, reason in reasons.items()]
     if not others:
         return []
     new = "for a new run give another folder: --out runs/NAME"
-    text = f"{len(others):,} pictures that {run} began with are others now: {some(others)}; {new}"
+    count = counted(len(others), "picture")
+    text = f"{count} of those that {run} began with changed: {with_reasons(others)}; {new}"
     return [Finding(wanted.on_error == "stop", text)]
 
 
-def _sizes(data: DataSet) -> list[Finding]:
-    height, width = data.data.size
+def _sizes(data: DataSet, height: int, width: int) -> list[Finding]:
+    """Pictures smaller than those that are learnt from."""
     looks = [
         (key, look)
         for split in data.record.splits.values()
@@ -200,12 +212,8 @@ def _sizes(data: DataSet) -> list[Finding]:
     ]
     if not small:
         return []
-    return [
-        Finding(
-            False,
-            f"{len(small):,} pictures are smaller than data.size and would be enlarged: {some(small, 5)}",
-        )
-    ]
+    text = f"{counted(len(small), 'picture')} smaller than {width}x{height}, to be enlarged: {some(small, 5)}"
+    return [Finding(False, text)]
 
 
 def _classes(data: DataSet) -> list[Finding]:
@@ -220,7 +228,7 @@ def _classes(data: DataSet) -> list[Finding]:
     few = [
         f"{name} ({counts[number]})" for number, name in enumerate(data.label_names) if counts[number] < FEW
     ]
-    scarce = f"{len(few):,} classes have fewer than {FEW} training pictures: {some(few)}"
+    scarce = f"{counted(len(few), 'class')} with fewer than {FEW} training pictures: {some(few)}"
     return [Finding(False, text) for text, those in ((found, groups), (scarce, few)) if those]
 
 

@@ -23,6 +23,11 @@ KINDS = {  # of a pixel, by Pillow's mode; all other modes have 8 bits or less
     "I": "32 bits",
     "F": "float",
 }
+UPPER = "the upper 8 of 16 bits"  # of a colour, which are all that Pillow gives
+EIGHT = ("8 bits", UPPER)  # kinds of pixels that are read as 8 bits
+TIFF = tuple(
+    bytes.fromhex(magic) for magic in ("49492A00", "4D4D002A", "49492B00", "4D4D002B")
+)  # how one begins
 HEADROOM = 2  # a decoder may reduce a picture to this many times the size that is needed, and no further
 DRAFTED = ("JPEG", "MPO")  # formats whose decoder can give a half, a quarter or an eighth of the size
 TURNED = (5, 6, 7, 8)  # orientations whose upright picture has width and height exchanged
@@ -60,7 +65,7 @@ class Facts(NamedTuple):
     format: str  # JPEG, PNG, ..., NPY; "array" where it is not encoded
     width: int  # of the upright picture
     height: int
-    kind: str  # of a pixel: "8 bits", "16 bits", "32 bits", "float"
+    kind: str  # of a pixel: one of EIGHT, "16 bits", "32 bits", "float"
     several: bool  # frames: they are not counted, which takes minutes for a hostile TIFF
 
 
@@ -82,10 +87,19 @@ def facts(content: Content | None, where: str, formats: Sequence[str] | None = N
             (height, width, *_), dtype = _npy_header(content)
             return Facts("NPY", width, height, _kind(dtype), False)
         with Image.open(io.BytesIO(content), formats=formats) as image:
-            kind, several = KINDS.get(image.mode, "8 bits"), getattr(image, "is_animated", False)
+            kind, several = (
+                KINDS.get(image.mode, EIGHT[_is_deep(image)]),
+                getattr(image, "is_animated", False),
+            )
             return Facts(image.format or "unknown", *_upright(image), kind, several)
     except Exception as error:  # Pillow's plugins and numpy raise anything on damaged files
         raise Unreadable(where, _reason(error, content)) from error
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a picture that is not loaded yet is stored in 16 bits, as Pillow's name of how to unpack it
+    says (`RGB;16B`, in a tuple with other things in TIFFs)."""
+    return any(";16" in str(tile[-1]) for tile in image.tile)
 
 
 def _upright(image: Image.Image) -> tuple[int, int]:
@@ -123,13 +137,15 @@ def decode(
             array = _npy(content)
             return Image.fromarray(array) if array.dtype == np.uint8 else _finite(array)
         with Image.open(io.BytesIO(content), formats=formats) as image:
-            deep = any(tile[-1] == "RGB;16B" for tile in image.tile)  # first: getexif may load the pixels
+            deep = _is_deep(image)  # first: getexif may load the pixels
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             if least and image.format in DRAFTED:
                 height, width = least[::-1] if orientation in TURNED else least
                 image.draft(None, (HEADROOM * width, HEADROOM * height))
             image.load()
-            if deep and "transparency" in image.info:  # Pillow takes the upper 8 bits of pixels only
+            if (
+                deep and image.mode == "RGB" and "transparency" in image.info
+            ):  # Pillow takes the upper 8 bits of pixels only
                 image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
             if image.mode not in KINDS:
                 return ImageOps.exif_transpose(image) if orientation != 1 else image
@@ -191,6 +207,9 @@ def _reason(error: Exception, content: bytes) -> str:
     """Why a picture cannot be read, without the memory address that Pillow puts into its message."""
     if not content:
         return "the file is empty"
+    if isinstance(error, Image.UnidentifiedImageError) and content.startswith(TIFF):
+        kinds = "whole numbers of 8 to 32 bits or floats of 32 bits, or as .npy"
+        return f"it is a TIFF of a kind that Pillow does not read; save it in {kinds}"
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError):

@@ -23,8 +23,8 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .source import Pictures, Source, explicit_roots, in_words, one_line, printable
-from .splits import in_order, split_of
+from .source import Pictures, Source, counted, explicit_roots, in_words, one_line, printable
+from .splits import differ_by_splits, in_order, split_of
 
 ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .ppm .pgm .npy".split(),
@@ -35,9 +35,14 @@ INSTEAD = {
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "; unpack what is packed"),
 }
 """What is answered where there are no pictures, and files with these endings."""
+TABLES = (".csv", ".jsonl")  # endings of files that may hold classes
 SAY_WHICH = "say which is which: --data.train_root FOLDER --data.test_root FOLDER"
 
 
+SYSTEM = frozenset(
+    ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")
+)
+"""Folders of network drives and systems: thumbnails of the pictures beside them, and what was deleted."""
 OURS = frozenset((".unfinished", "CACHEDIR.TAG", ".vqprior"))
 MARKERS = {
     "samples.json": {"prior", "seed", "top_p"},
@@ -96,7 +101,7 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
     """The files with these endings under a folder.
 
     Each real folder is visited once, however many links lead to it. Hidden files and folders are left out,
-    and folders that vqprior or another program wrote for itself.
+    those of a system, and folders that vqprior or another program wrote for itself.
 
     Raises:
         UserError: a folder cannot be read.
@@ -119,7 +124,7 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
         listing.folders += [inside] if inside else []
         for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name in SYSTEM:
                 listing.left_out["hidden"] += 1
             elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 (links if entry.is_symlink() else folders).append(name)
@@ -225,7 +230,7 @@ def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
 def _require_folder(root: Path, setting: str) -> None:
     if not root.is_dir():
         raise UserError(
-            f"{setting} is {str(root)!r}, which is not a folder. "
+            f"{setting} is {str(root)!r}, which is not a folder{INSTEAD.get(root.suffix.lower(), '')}. "
             f"Give your folder of images: --{setting} FOLDER"
         )
 
@@ -367,7 +372,9 @@ def _source(parts: Mapping[str, Part], seen: str, left_out: Counter[str], labell
     Raises:
         UserError: a split mixes layouts, or two differ, or a held-out split has a class that train lacks.
     """
-    names, note = _classes(parts) if labelled else ([], "no classes (data.labels False)")
+    names, note = _classes(parts) if labelled else _without_classes(parts)
+    if labelled and not names and any(f"ending {ending}" in left_out for ending in TABLES):
+        note += "; if a table has classes, name it: --data.table FILE"
     numbers = {name: number for number, name in enumerate(names)}
     pictures = {split: _pictures(part, numbers) for split, part in parts.items()}
     layout = "; ".join(text for text in (seen, note) if text)
@@ -379,6 +386,11 @@ def _source(parts: Mapping[str, Part], seen: str, left_out: Counter[str], labell
         layout=layout,
         left_out=dict(left_out),
     )
+
+
+def _without_classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
+    """As `_classes`, where none are wanted."""
+    return [], "; ".join(("no classes (data.labels False)", *_deeper(parts, splits_alone=True)))
 
 
 def _pictures(part: Part, numbers: Mapping[str, int]) -> Pictures:
@@ -395,7 +407,7 @@ def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
         loose = [name for name in part.names if "/" not in name]
         if loose and not flat[split]:
             raise UserError(
-                f"{printable(str(part.root))} mixes two layouts: {len(loose):,} images at its top ("
+                f"{printable(str(part.root))} mixes two layouts: {counted(len(loose), 'image')} at its top ("
                 f"{in_words([*map(printable, loose)])}) and {len(part.names) - len(loose):,} in sub-folders. "
                 "Move them together, or use all without classes: --data.labels False"
             )
@@ -420,21 +432,25 @@ def _classes(parts: Mapping[str, Part]) -> tuple[list[str], str]:
         note = f"one sub-folder, {printable(tops['train'][0])}, which is not a class"
         return [], "; ".join((note, *_deeper(parts)))
     note = "a sub-folder a class"
+    if differ_by_splits(tops["train"]):
+        note += f" ({in_words([*map(printable, tops['train'])])}; if these are splits, {SAY_WHICH})"
     for split in parts:
         if lacking := sorted(set(tops["train"]) - set(tops[split])):
             note += f"; no pictures in {split} of {in_words([*map(printable, lacking)])}"
     return tops["train"], note
 
 
-def _deeper(parts: Mapping[str, Part]) -> list[str]:
+def _deeper(parts: Mapping[str, Part], *, splits_alone: bool = False) -> list[str]:
     """What to type where the sub-folders that tell something lie deeper, as in an unpacked download; it is
-    not guessed."""
+    not guessed. `splits_alone` where classes tell nothing."""
     flags, folders = [], []
     for part in parts.values():
         at = os.path.commonpath([os.path.dirname(name) for name in part.names])
         inside = [os.path.relpath(name, at) for name in part.names]
-        if any("/" not in name for name in inside):
-            return []  # pictures beside sub-folders, or no sub-folders
+        if not at or any("/" not in name for name in inside):
+            return []  # nothing is deeper; or pictures beside sub-folders, or no sub-folders
         folders = folders or _tops(inside)
         flags += [f"--{part.setting}", printable(str(part.root / at))]
+    if splits_alone and not any(map(split_of, folders)):
+        return []
     return [f"to go by the sub-folders {in_words([*map(printable, folders)])}: {shlex.join(flags)}"]

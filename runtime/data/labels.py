@@ -16,6 +16,8 @@ import numpy as np
 
 from vqprior.configs.errors import UserError
 
+from .source import counted
+
 OTHERWISE = (
     "Learn without classes: --data.labels False; or name another column: --data.label_column COLUMN; "
     "or list the pictures with their classes: --data.table FILE.csv"
@@ -142,7 +144,7 @@ def _refuse_unknown(values: Mapping[str, Sequence[Any]], known: set[Any], what: 
         if unknown := sorted(set(column) - known):
             named = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
             raise UserError(
-                f"{what} has {len(unknown):,} classes in {split} that train lacks: {named}. Add such "
+                f"{what} has {counted(len(unknown), 'class')} in {split} that train lacks: {named}. Add such "
                 f"pictures to train or take them out of {split}. {OTHERWISE}"
             )
 
@@ -152,7 +154,7 @@ def _notes(order: Sequence[Any], given: Sequence[str] | None, what: str) -> list
         return [f"{what} has one value in all rows, {str(order[0])!r}: no classes"]
     if given is not None:
         dropped = [name for name in given if name not in order]
-        note = f"{len(dropped):,} classes without pictures in train are dropped: {', '.join(dropped[:5])}"
+        note = f"{counted(len(dropped), 'class')} without pictures in train dropped: {', '.join(dropped[:5])}"
         return [f"classes from {what}"] + ([note + (", ..." if len(dropped) > 5 else "")] if dropped else [])
     if isinstance(order[0], int) and list(order) != list(range(len(order))):
         gaps = "" if order[-1] - order[0] + 1 == len(order) else ", with gaps"

@@ -17,7 +17,7 @@ from vqprior.configs.schema import Data
 
 from .folder import walk
 from .labels import classes_of
-from .source import Pictures, Source, explicit_roots, in_words, one_line, printable
+from .source import Pictures, Source, counted, explicit_roots, in_words, one_line, printable
 from .splits import in_order, split_in_path, split_of
 from .table import LABEL_COLUMNS, find_column
 
@@ -89,7 +89,7 @@ def _seen(split: str, paths: Sequence[str]) -> str:
     """The files of a split in words; those of several folders may be several data sets, and are one."""
     folders = sorted({os.path.dirname(path) for path in paths})
     together = f", all of the folders {in_words([*map(printable, folders)])}" if len(folders) > 1 else ""
-    return f"{split} in {len(paths):,} files{together}"
+    return f"{split} in {counted(len(paths), 'file')}{together}"
 
 
 def _local_files(data: Data) -> tuple[dict[str, list[str]], dict[str, int]]:

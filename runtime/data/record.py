@@ -13,7 +13,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from vqprior.configs.errors import UserError
 
 from ..files import write_file
-from .decode import Unreadable, facts
+from .decode import EIGHT, Unreadable, facts
 from .source import Content, Pictures, one_line
 
 FORMAT = 1
@@ -44,6 +44,11 @@ class Look:
     kind: str = ""  # of a pixel: "8 bits", "16 bits", ...
     frames: int = 1  # 2 stands for several
     reason: str = ""  # why it cannot be read, else empty
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its pixels have more than 8 bits, which data.range makes 8."""
+        return self.kind not in ("", *EIGHT)
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,14 @@ def noted(file: Path) -> dict[tuple[str, str], str]:
     return {(words[0], words[1]): words[2] for words in lines if len(words) == 3}
 
 
+def with_reasons(reasons: Iterable[tuple[str, str]]) -> str:
+    """Names of pictures and what is wrong with them, those of one reason together: `a, b (it is gone)`."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        names.setdefault(reason, []).append(name)
+    return some([f"{some(alike)} ({reason})" for reason, alike in names.items()])
+
+
 def some(names: Sequence[str], count: int = 10) -> str:
     """The first names of many, as text."""
     rest = f", and {len(names) - count:,} more" if len(names) > count else ""
@@ -183,7 +196,7 @@ def summary(record: Record, root: str) -> str:
         parts.append(f"{len(split.keys):,} {name}" + ("" if name == "train" else f" ({cut})"))
     lines.append(", ".join(parts))
     lines.append(_formats(looks))
-    if any(look.kind not in ("", "8 bits") for look in looks) and record.range:
+    if any(look.is_wide for look in looks) and record.range:
         low, high = record.range
         lines.append(f"pictures of more than 8 bits: {low:g} becomes black, {high:g} white (data.range)")
     if animated := sum(look.frames > 1 for look in looks):

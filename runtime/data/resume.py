@@ -7,7 +7,7 @@ import numpy as np
 
 from vqprior.configs.errors import UserError
 
-from .record import DAMAGED, SKIPPED, Listed, Record, look, note, noted, some
+from .record import DAMAGED, SKIPPED, Listed, Record, look, note, noted, with_reasons
 from .source import SPLITS, Pictures, Source, one_line
 from .split import Split
 from .threads import in_threads
@@ -82,12 +82,12 @@ def settle_differences(splits: dict[str, Split], run: Path) -> None:
     Raises:
         UserError: there are some and data.on_error is `stop`, or too many to go on without.
     """
-    named = [f"{split.keys[i]} ({why})" for split in splits.values() for i, why in split.absent.items()]
+    named = [(split.keys[i], why) for split in splits.values() for i, why in split.absent.items()]
     if not named:
         return
     total = sum(map(len, splits.values()))
     count = f"{len(named):,} of the {total:,} pictures"
-    found = f"{count} that {run} began with are other pictures now: {some(named)}. "
+    found = f"{count} that {run} began with are other pictures now: {with_reasons(named)}. "
     if next(iter(splits.values())).data.on_error == "stop":
         raise UserError(
             f"{found}Put them back, or go on without them: --data.on_error skip; or start a new run with "

@@ -126,6 +126,12 @@ def one_line(name: str) -> str:
     return "".join(repr(sign)[1:-1] if category(sign) in ("Cc", "Zl", "Zp") else sign for sign in name)
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 picture`, `2,000 pictures`, `2 classes`."""
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{number:,} {thing if number == 1 else plural}"
+
+
 def in_words(names: Sequence[str], count: int = 5) -> str:
     """The first names of many, as text."""
     rest = f" and {len(names) - count:,} more" if len(names) > count else ""

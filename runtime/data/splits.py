@@ -1,6 +1,7 @@
 """The words that name a split, in folder names, file names and the column `split` of a table."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 
 from vqprior.configs.errors import UserError
@@ -36,6 +37,16 @@ def split_in_path(path: str) -> str | None:
         if named:
             return named.pop()
     return None
+
+
+def differ_by_splits(names: Iterable[str]) -> bool:
+    """Whether some names differ by words of splits alone, as `train2017` and `val2017` do."""
+    splits_of_rest: defaultdict[str, set[str]] = defaultdict(set)
+    for name in map(str.lower, names):
+        for word in re.findall("[a-z]+", name):
+            if split := split_of(word):
+                splits_of_rest[name.replace(word, "", 1)].add(split)
+    return any(len(splits) > 1 for splits in splits_of_rest.values())
 
 
 def all_words() -> str:

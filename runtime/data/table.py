@@ -1,13 +1,15 @@
-"""A table of pictures: a CSV or Parquet file with a row for each: its file and, if wanted, label and split.
+"""A table of pictures, CSV, Parquet or JSON lines: a row for each, its file and, if wanted, label and split.
 
-file,label,split
-a/1.jpg,cat,train
+file,label,split            {"file_name": "a/1.jpg", "label": "cat", "split": "train"}
+a/1.jpg,cat,train           {"file_name": "a/2.jpg", "label": "dog", "split": "test"}
 a/2.jpg,dog,test
 """
 
 import csv
+import json
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from vqprior.configs.schema import Data
 
 from .folder import ENDINGS, FileReader
 from .labels import classes_of
-from .source import Pictures, Source, in_words, printable
+from .source import Pictures, Source, counted, in_words, printable
 from .splits import all_words, in_order, split_of
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path")
@@ -59,6 +61,8 @@ def load_table(data: Data) -> Source:
     seen = f"the table {table}, its column {file_column!r}" + (
         " and its splits" if SPLIT_COLUMN in columns else ""
     )
+    if outside := [name for name in names if _is_outside(name, data.root)]:
+        seen += f", files outside data.root among them ({in_words([*map(printable, outside)])})"
     layout = f"{seen}; {note}"
     return Source(parts["train"], parts.get("test"), label_names, parts.get("validation"), layout)
 
@@ -91,10 +95,10 @@ def _read(table: Path) -> Columns:
     """The columns of a table, lower-case `split` among them where it has that column in any case."""
     if not table.is_file():
         raise UserError(
-            f"data.table is {str(table)!r}, which is not a file. Give a CSV or Parquet file: --data.table "
-            "FILE.csv"
+            f"data.table is {str(table)!r}, which is not a file. Give a CSV, Parquet or JSON-lines file: "
+            "--data.table FILE.csv"
         )
-    columns = _read_parquet(table) if table.suffix.lower() == ".parquet" else _read_csv(table)
+    columns = READERS.get(table.suffix.lower(), _read_csv)(table)
     if not columns or not next(iter(columns.values())):
         raise UserError(f"data.table {table} has no rows; it takes a row of names, then one for each picture")
     split = find_column(columns, None, (SPLIT_COLUMN,), "", "")
@@ -122,8 +126,8 @@ def _read_csv(table: Path) -> Columns:
         raise UserError(f"data.table {table} has two columns of one name ({', '.join(names)}); rename one")
     if uneven := [line for line, row in rows if len(row) != len(names)]:
         raise UserError(
-            f"data.table {table} has {len(names)} columns and {len(uneven):,} rows of other lengths, the "
-            f"first in line {uneven[0]}: put quotes around values with a comma in them"
+            f"data.table {table} has {len(names)} columns and {counted(len(uneven), 'row')} of other length, "
+            f"the first in line {uneven[0]}: put quotes around values with a comma in them"
         )
     columns = {name: [row[place].strip() for _, row in rows] for place, name in enumerate(names)}
     return {name: _as_numbers(values) for name, values in columns.items()}
@@ -153,19 +157,41 @@ def _read_parquet(table: Path) -> Columns:
         raise UserError(f"data.table {table} cannot be read as Parquet ({error})") from error
 
 
+def _read_json_lines(table: Path) -> Columns:
+    """The columns of its first row; a value that a row lacks is None."""
+    try:
+        with open(table, encoding="utf-8-sig") as file:
+            rows = [json.loads(line) for line in file if line.strip()]
+        return {name: [row.get(name) for row in rows] for name in (rows[0] if rows else {})}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"data.table {table} cannot be read as JSON lines ({error}); it takes an object in each line, as "
+            '{"file": "a/1.jpg", "label": "cat"}'
+        ) from error
+
+
+READERS = {".parquet": _read_parquet, ".jsonl": _read_json_lines}  # by ending; all others are CSV
+
+
 def _names(files: Sequence[Any], table: Path) -> list[str]:
     """The files, in one spelling each."""
     if empty := [row for row, file in enumerate(files) if file is None or file == "" or "\0" in str(file)]:
         raise UserError(
-            f"data.table {table} names no file in {len(empty):,} rows, the first at picture {empty[0] + 1}"
+            f"data.table {table} names no file in {counted(len(empty), 'row')}, the first at picture "
+            f"{empty[0] + 1}"
         )
     names = [os.path.normpath(str(file)) for file in files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
-            f"data.table {table} lists {len(twice):,} files more than once: {in_words(twice)}; leave one row "
-            "of each"
+            f"data.table {table} lists {counted(len(twice), 'file')} more than once: {in_words(twice)}; "
+            "leave one row of each"
         )
     return names
+
+
+def _is_outside(name: str, root: str) -> bool:
+    far = os.path.isabs(name) or name.startswith(os.pardir)  # all others need no look at the root
+    return far and Path(os.path.relpath(os.path.join(root, name), root)).parts[0] == os.pardir
 
 
 def _require_files(names: Sequence[str], data: Data) -> None:
@@ -181,11 +207,17 @@ def _require_files(names: Sequence[str], data: Data) -> None:
 def _nearly(missing: Sequence[str], data: Data) -> str:
     """What to do about files that are missing: those of Windows, or without endings, are there by another
     name."""
-    first = missing[0]
+    first, table = missing[0], Path(data.table)
     others = [first.replace("\\", "/"), *(first + ending for ending in sorted(ENDINGS))]
     if there := [name for name in others if os.path.isfile(os.path.join(data.root, name))]:
         return f"There is {there[0]}: write names in the table as the files have them, with / between folders"
-    return "Give the folder that they are relative to: --data.root FOLDER"
+    folders = (Path(), table.parent, *_folders_in(table.parent), *_folders_in(Path(data.root)))
+    root = next((str(folder) for folder in folders if (folder / first).is_file()), "FOLDER")
+    return f"Give the folder that they are relative to: {shlex.join(('--data.root', root))}"
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.is_dir())
 
 
 def _rows_by_split(columns: Columns, count: int, table: Path) -> Mapping[str, list[int]]:
@@ -201,7 +233,7 @@ def _rows_by_split(columns: Columns, count: int, table: Path) -> Mapping[str, li
         else:
             rows.setdefault(split, []).append(row)
     if unknown:
-        found = in_words([f"{word} in {number:,} rows" for word, number in unknown.items()])
+        found = in_words([f"{word} in {counted(number, 'row')}" for word, number in unknown.items()])
         raise UserError(f"the column split of data.table {table} holds {found}; it takes {all_words()}")
     if "train" not in rows:
         raise UserError(

@@ -1,6 +1,7 @@
 """`vqprior check`: what stops training, what is odd, and settings to begin with."""
 
 import os
+import re
 import shlex
 import shutil
 from dataclasses import asdict, replace
@@ -56,7 +57,8 @@ def test_all_that_cannot_be_read_is_named_and_stops(check, pictures):
     (pictures / "bee" / "picture1.png").write_bytes(b"no picture")
     code, printed = check()
     assert code == 2 and "2 pictures cannot be read" in printed
-    assert "picture0.png" in printed and "picture1.png" in printed and "training cannot begin" in printed
+    assert printed.count("picture0.png") == printed.count("picture1.png") == 1
+    assert "training cannot begin" in printed
     assert check("--data.on_error", "skip")[0] == 0
 
 
@@ -70,12 +72,36 @@ def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
         "more than once",
         "(1 of them in several classes)",
         "again.png",
-        "1 pictures are of one colour",
+        "1 picture of one colour",
         "black.png",
         "tiny.png (5x5)",
     ):
         assert words in printed, printed
-    assert "classes have fewer than 20 training pictures: ant" in printed
+    assert "classes with fewer than 20 training pictures: ant" in printed
+
+
+def test_pictures_that_are_nearly_black_are_said_to_be(check, pictures):
+    for path in pictures.rglob("*.png"):
+        Image.open(path).point(lambda value: value >> 4).save(path)
+    code, printed = check()
+    assert code == 0 and "no picture has a pixel above 15 of 255" in printed, printed
+
+
+def test_pictures_are_small_beside_the_size_that_is_suggested(command, pictures, tmp_path):
+    """Those of 12x10 pixels are not to be enlarged to the 64 of a setting that nobody typed."""
+    flags = ["folder", *FLAGS[4:], "--data.root", pictures, "--out", tmp_path / "run"]
+    assert "to be enlarged" not in command("check", *flags)[1]
+    assert "24 pictures smaller than 16x16" in command("check", *flags, "--data.size", 16, 16)[1]
+
+
+def test_for_few_pictures_it_says_what_to_type_that_works(command, tmp_path):
+    for count in (1, 3, 10):
+        root = write_pictures(tmp_path / str(count), count, ())
+        flags = ["check", "folder", "--data.root", root, "--out", tmp_path / "run"]
+        code, printed = command(*flags)
+        said = re.search("--data.validation [0-9.]+ --data.test [0-9.]+", printed)
+        assert code == 2 and bool(said) == (count > 1), printed
+        assert command(*flags, *said[0].split())[0] == 0 if said else "of 1 picture none" in printed
 
 
 def test_classes_with_names_that_look_alike_are_named(check, pictures):
@@ -98,7 +124,7 @@ def test_pictures_that_are_mostly_black_stop_training(check, command, pictures, 
     for path in pictures.rglob("*.png"):
         Image.fromarray(np.zeros((12, 10, 3), dtype=np.uint8)).save(path)
     code, printed = check()
-    assert code == 2 and "24 pictures are of one colour" in printed and "--data.range LOW HIGH" in printed
+    assert code == 2 and "24 pictures of one colour" in printed and "--data.range LOW HIGH" in printed
     code, printed = command("run", *FLAGS, "--data.root", pictures, "--out", tmp_path / "run")
     assert code == 2 and "nothing can be learnt" in printed, printed
 

@@ -160,7 +160,7 @@ def test_torchvision_sets_are_read_where_they_lie(tmp_path):
             lambda root: (write_pictures(root), (root / "ant" / "bad.png").write_bytes(b"\x89PNG no")),
             "bad.png",
         ),
-        (lambda root: write_pictures(root, 1, ()), "none fall into"),
+        (lambda root: write_pictures(root, 1, ()), "of 1 picture none falls into"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, make, words):

@@ -13,7 +13,7 @@ from tests.conftest import colour
 from vqprior.configs import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime.data import load, value_range
-from vqprior.runtime.data.decode import Unreadable, decode, facts
+from vqprior.runtime.data.decode import UPPER, Unreadable, decode, facts
 from vqprior.runtime.data.transform import prepare
 
 DATA = Data(size=(4, 4), channels=1)
@@ -84,6 +84,43 @@ def test_more_than_8_bits_become_the_right_8(kind):
         assert abs(prepare(decode(content, "it"), data)[0] - expected).max() <= 1
 
 
+def png_of_16_bits(values: np.ndarray, *more: tuple[bytes, bytes]) -> bytes:
+    """Colours [H, W, 3] as a PNG, which Pillow does not write, and `more` chunks."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def changed(content: bytes, *changes: tuple[bytes, bytes]) -> bytes:
+    for old, new in changes:
+        assert content.count(old) == 1
+        content = content.replace(old, new)
+    return content
+
+
+def test_colours_of_16_bits_are_said_to_be_read_by_their_upper_8():
+    values = np.arange(48, dtype=np.uint16).reshape(4, 4, 3) * 257
+    of_8_bits = encoded(Image.fromarray(values.astype("<u2").view(np.uint8).reshape(4, 8, 3)), "TIFF")
+    width = [struct.pack("<HHII", 256, 4, 1, pixels) for pixels in (8, 4)]
+    bits = [struct.pack("<3H", *[bits] * 3) for bits in (8, 16)]
+    for content in (png_of_16_bits(values), changed(of_8_bits, (*width,), (*bits,))):
+        assert facts(content, "it").kind == UPPER
+        assert np.array_equal(decode(content, "it"), values >> 8)
+    assert facts(of_8_bits, "it").kind == facts(encoded(colour(0), "PNG"), "it").kind == "8 bits"
+
+
+def test_a_tiff_that_pillow_does_not_know_is_said_to_be_one():
+    bits = [struct.pack("<HHII", 258, 3, 1, bits) for bits in (32, 64)]
+    content = changed(encoded(Image.fromarray(ramp(1, np.float32)), "TIFF"), (*bits,))
+    with pytest.raises(Unreadable, match="TIFF of a kind that Pillow does not read; save it in"):
+        facts(content, "it")
+
+
 def test_npy_of_8_bits_is_taken_as_it_is():
     array = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     pixels = prepare(decode(encoded(array, "NPY"), "it"), replace(DATA, channels=3))
@@ -115,17 +152,8 @@ def test_a_transparent_value_of_a_16_bit_picture_becomes_white_and_no_other_does
 
 def test_a_transparent_colour_of_16_bits_becomes_white_and_no_other_does():
     """Pillow keeps the upper byte of each value; the colour is not one whose lower bytes are the same."""
-    colours = [(0x1234, 0x5678, 0x9ABC), (0x3400, 0x7800, 0xBC00)]
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        sum_of = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", sum_of)
-
-    stored = [struct.pack(">HHH", *values) for values in colours]
-    content = b"\x89PNG\r\n\x1a\n"
-    content += chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
-    content += chunk(b"tRNS", stored[0])
-    content += chunk(b"IDAT", zlib.compress(b"\0" + b"".join(stored))) + chunk(b"IEND", b"")
+    values = np.array([[(0x1234, 0x5678, 0x9ABC), (0x3400, 0x7800, 0xBC00)]], dtype=np.uint16)
+    content = png_of_16_bits(values, (b"tRNS", values[0, 0].astype(">u2").tobytes()))
     made = prepare(decode(content, "it"), Data(size=(1, 2)))
     assert made[:, 0, 0].tolist() == [255, 255, 255] and made[:, 0, 1].tolist() == [0x34, 0x78, 0xBC]
 

@@ -120,13 +120,24 @@ def test_a_killed_call_goes_on(encode, tmp_path, monkeypatch):
     assert len(written) == 2 and files(tmp_path / "out") == whole
 
 
+def test_a_run_that_skips_damaged_pictures_skips_those_of_others(encode, finished_run, photos, tmp_path):
+    (photos / "03.jpg").write_bytes(b"no picture")
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    assert "on_error: stop" in text
+    (run / "config.yaml").write_text(text.replace("on_error: stop", "on_error: skip"))
+    assert encode("--on_error", "stop", run=run)[0] == 2
+    code, printed = encode(run=run)
+    assert code == 0 and "1 picture could not be read" in printed, printed
+
+
 def test_a_damaged_picture_stops_it_or_is_left_out(encode, photos, tmp_path):
     (photos / "03.jpg").write_bytes((photos / "03.jpg").read_bytes()[:200])
     code, printed = encode()
     assert code == 2 and "03.jpg cannot be read" in printed and "--on_error skip" in printed
     assert not (tmp_path / "out" / "codes.npz").exists()
     code, printed = encode("--on_error", "skip")
-    assert code == 0 and "1 pictures could not be read and were left out" in printed, printed
+    assert code == 0 and "1 picture could not be read, and left out" in printed, printed
     found = archive(tmp_path / "out")
     assert len(found["names"]) == len(found["codes"]) == 22 and "03.jpg" not in found["names"].tolist()
     assert (tmp_path / "out" / "skipped.txt").read_text().startswith("pictures\t03.jpg\t")

@@ -1,0 +1,144 @@
+"""A table of pictures, as people and their programs write it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_pictures
+from tests.sources import opened, refused, sizes
+
+
+def csv_table(root: Path, text: str) -> str:
+    (root / "table.csv").write_text(text)
+    return str(root / "table.csv")
+
+
+def test_a_table_gives_files_labels_and_splits(tmp_path):
+    write_pictures(tmp_path, 6, ())
+    rows = [
+        ("0", "10", "Training"),
+        ("1", "9", "train"),
+        ("2", "9", "train"),
+        ("3", "9", "dev"),
+        ("4", "10", "test"),
+    ]
+    text = "filename;label;Split\n" + "".join(f"picture{a}.png;{b};{c}\n" for a, b, c in rows)
+    source = opened(tmp_path, table=csv_table(tmp_path, text))
+    assert sizes(source) == (3, 1, 1) and source.label_names == ("9", "10")
+    assert source.train.labels.tolist() == [1, 0, 0] and source.test.labels.tolist() == [1]
+    assert source.train.keys == ["picture0.png", "picture1.png", "picture2.png"]
+    named = opened(
+        tmp_path,
+        table=csv_table(tmp_path, 'who,what\n"picture0.png","a, b"\npicture1.png,c\n'),
+        **{
+            "image_column": "who",
+            "label_column": "what",
+        },
+    )
+    assert named.label_names == ("a, b", "c")
+    spaced = (
+        'file, label, split\npicture0.png, "a, b", train\npicture1.png, c, train\npicture2.png, c, test\n'
+    )
+    with_spaces = opened(tmp_path, table=csv_table(tmp_path, spaced))
+    assert with_spaces.label_names == ("a, b", "c") and sizes(with_spaces) == (2, None, 1)
+    bare = opened(tmp_path, table=csv_table(tmp_path, "file\npicture0.png\n"))
+    assert sizes(bare) == (1, None, None) and bare.label_names == ()
+
+
+@pytest.mark.parametrize("head", ["sep=;\r\n", '\ufeff"sep=;"\n', "\n", " \r\n;\r\n", "\ufeff"])
+def test_what_programs_write_around_a_table_is_no_part_of_it(tmp_path, head):
+    write_pictures(tmp_path, 3, ())
+    rows = "file;label\npicture0.png;a\npicture1.png;b, c\n;\npicture2.png;a\n;\n\n"
+    source = opened(tmp_path, table=csv_table(tmp_path, head + rows))
+    assert source.label_names == ("a", "b, c") and source.train.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_name_with_a_zero_byte_is_no_file(tmp_path, on_error):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    write_pictures(tmp_path, 2, ())
+    pq.write_table(pa.table({"file": ["picture0.png", "picture\0.png"]}), tmp_path / "table.parquet")
+    table = str(tmp_path / "table.parquet")
+    refused(tmp_path, "names no file in 1 row, the first at picture 2", table=table, on_error=on_error)
+
+
+def test_a_parquet_table(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    write_pictures(tmp_path, 3, ())
+    rows = {
+        "path": [f"picture{i}.png" for i in range(3)],
+        "label": ["x", "y", "x"],
+        "split": ["train", "train", "val"],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "table.parquet")
+    source = opened(tmp_path, table=str(tmp_path / "table.parquet"))
+    assert sizes(source) == (2, 1, None) and source.label_names == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,label\npicture0.png,a\ngone.png,b\n", ("1 of the 2 files", "gone.png", "--data.root")),
+        ("file\npicture0.png\n./picture0.png\n", ("more than once", "picture0.png")),
+        ("file,split\npicture0.png,train\npicture1.png,holdout\n", ("'holdout' in 1 row", "training")),
+        ("file,label\npicture0.png,a\npicture1.png,\n", ("no label", "1 of 2 rows")),
+        ("name,label\npicture0.png,a\n", ("name, label", "--data.image_column")),
+        ("file,split\npicture0.png,test\n", ("no train",)),
+        ("file,label\npicture0.png,a,b\n", ("line 2", "quotes")),
+        ("", ("no rows",)),
+        ("file\na\\picture0.png\n", ("There is a/picture0.png", "with / between folders")),
+        ("file\npicture0\n", ("There is picture0.png",)),
+        ("sep=;\n\nfile;label\npicture0.png;a;b\n", ("line 4", "quotes")),
+        ("file,label\npicture0.png,a\npict\0ure1.png,b\n", ("zero bytes", "UTF-8")),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, text, words):
+    write_pictures(tmp_path, 2, ())
+    write_pictures(tmp_path, 1, ("a",))
+    refused(tmp_path, *words, table=csv_table(tmp_path, text))
+
+
+def test_a_column_that_is_not_there_is_refused(tmp_path):
+    write_pictures(tmp_path, 2, ())
+    table = csv_table(tmp_path, "file,label\npicture0.png,a\n")
+    refused(tmp_path, "file, label", "--data.label_column", table=table, label_column="kind")
+
+
+def test_a_table_of_json_lines(tmp_path):
+    write_pictures(tmp_path, 3, ())
+    rows = [{"file_name": "picture0.png", "label": "b"}, {"file_name": "picture1.png", "label": "a"}]
+    table = tmp_path / "metadata.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    source = opened(tmp_path, table=str(table))
+    assert source.label_names == ("a", "b") and source.train.labels.tolist() == [1, 0]
+    table.write_text(json.dumps(rows[0]) + '\n{"file_name": "picture1.png"}')
+    refused(tmp_path, "no label in 1 of 2 rows", table=str(table))
+    for text in ('[1]\n"a"', '{"file": "a"', '{"file": "a"}\n3'):
+        table.write_text(text)
+        refused(tmp_path, "cannot be read as JSON lines", table=str(table))
+    table.write_text("")
+    refused(tmp_path, "has no rows", table=str(table))
+
+
+def test_where_the_files_of_a_table_lie_it_is_said(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "all" / "the pictures", 2, ())
+    table = csv_table(tmp_path / "all", "file\npicture0.png\npicture1.png\n")
+    for root in (tmp_path / "all", tmp_path):
+        refused(root, f"--data.root '{tmp_path}/all/the pictures'", table=table)
+    monkeypatch.chdir(tmp_path / "all" / "the pictures")
+    refused(tmp_path, "--data.root .", table=table)
+
+
+def test_files_outside_the_root_are_said(tmp_path):
+    write_pictures(tmp_path / "in", 2, ())
+    write_pictures(tmp_path / "out", 1, ())
+    inside = f"file\npicture0.png\n{tmp_path}/in/picture1.png\n"
+    assert "outside data.root" not in opened(tmp_path / "in", table=csv_table(tmp_path, inside)).layout
+    text = inside + "../out/picture0.png\n"
+    said = opened(tmp_path / "in", table=csv_table(tmp_path, text)).layout
+    assert "files outside data.root among them (../out/picture0.png)" in said
