@@ -105,7 +105,7 @@ def list_left_out(unfinished: Unfinished, command: str) -> None:
     if without := noted(listing):
         write_file(out, listing.read_bytes())
         count = counted(len(without), "picture")
-        say(f"{command}: {count} could not be read, and left out; {out} says why")
+        say(f"{command}: {count} left out that could not be read; {out} says why")
 
 
 def _read(pictures: Pictures, index: int, data: Data, listing: Path) -> Tensor | None:

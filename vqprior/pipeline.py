@@ -211,7 +211,7 @@ def _tell_skipped(run: RunDir) -> None:
 
     if skipped := on_main(noted, run.path / SKIPPED):
         count = counted(len(skipped), "picture")
-        say(f"{count} could not be read, and left out; {run.path / SKIPPED} says why")
+        say(f"{count} left out that could not be read; {run.path / SKIPPED} says why")
 
 
 @contextmanager

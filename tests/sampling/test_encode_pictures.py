@@ -137,7 +137,7 @@ def test_a_damaged_picture_stops_it_or_is_left_out(encode, photos, tmp_path):
     assert code == 2 and "03.jpg cannot be read" in printed and "--on_error skip" in printed
     assert not (tmp_path / "out" / "codes.npz").exists()
     code, printed = encode("--on_error", "skip")
-    assert code == 0 and "1 picture could not be read, and left out" in printed, printed
+    assert code == 0 and "1 picture left out that could not be read" in printed, printed
     found = archive(tmp_path / "out")
     assert len(found["names"]) == len(found["codes"]) == 22 and "03.jpg" not in found["names"].tolist()
     assert (tmp_path / "out" / "skipped.txt").read_text().startswith("pictures\t03.jpg\t")

@@ -337,7 +337,7 @@ def test_other_pictures_are_noticed(command, run, tmp_path):
     code, printed = command(
         "evaluate", run, "--data.root", others, "--data.on_error", "skip", "--only", "likelihood"
     )
-    assert code == 0 and "2 pictures could not be read, and left out" in printed, printed
+    assert code == 0 and "2 pictures left out that could not be read" in printed, printed
     assert "bee/picture7.png\tit is another picture now" in (run / "skipped.txt").read_text()
 
 
