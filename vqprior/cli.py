@@ -2,7 +2,6 @@
 at once."""
 
 import difflib
-import errno
 import os
 import signal
 import sys
@@ -28,7 +27,7 @@ from vqprior.configs.commands import (
     Score,
     TrainPrior,
 )
-from vqprior.configs.errors import UserError
+from vqprior.configs.errors import UserError, refused_by_system
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime import devices
 from vqprior.runtime.interrupt import Interrupted
@@ -331,11 +330,7 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, BrokenPipeError):  # `vqprior ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
-        mend = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
-        print(
-            f"vqprior: {error}; what was on disk before is whole: {mend}, and type the same again",
-            file=sys.stderr,
-        )
+        print(f"vqprior: {refused_by_system(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
