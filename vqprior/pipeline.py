@@ -448,6 +448,14 @@ STEPS: dict[str, Callable[[Config], None]] = {
 
 MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report}
 
+LOOKS: dict[str, Callable[[Config, Any], None]] = {
+    "app": app,
+    "complete": complete,
+    "encode": encode_pictures,
+    "export": export,
+    "score": score,
+}
+
 
 def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None":
     """What draws the sample grids that the training of a level's prior logs: always the same images, so that
