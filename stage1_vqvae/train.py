@@ -14,7 +14,7 @@ from vqprior.runtime import checkpoint, pictures
 from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.codes import in_words
-from vqprior.runtime.data import DataSet, roots_of
+from vqprior.runtime.data import DataSet
 from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
@@ -54,7 +54,7 @@ from .objective import objective, total
 from .perceptual_weights import bound, perceptual_of
 from .quantizers.training import candidates, encoded, mean_shares, observed, start_quantizers
 from .score import CHOSEN, how_chosen, score_of
-from .vqvae import VQVAE, find_vqvae
+from .vqvae import VQVAE, find_vqvae, refuse_other_pictures
 
 READ = 64  # pictures at once, to find the variance of all
 
@@ -74,11 +74,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     part = share.slice(settings.batch_size, settings.accumulate)
     resumed = on_main(checkpoint.newest, run.stage1, warn=say)
     start = resumed.step if resumed else 0
-    if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now, or by "
-            "another version of vqprior; put them back, or begin a new run with --out"
-        )
+    if resumed:
+        refuse_other_pictures(resumed, data)
     if resumed and start >= settings.steps:
         on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
         say(done("stage 1", start, settings.steps))
