@@ -23,22 +23,8 @@ from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from, codes_origin
 from vqprior.runtime.loader import batch_positions, image_batches
-from vqprior.runtime.optimizer import (
-    Scalar,
-    adamw,
-    learning_rate,
-    on_device,
-    set_rate,
-    take_step,
-)
-from vqprior.runtime.processes import (
-    is_main,
-    on_main,
-    say,
-    share_of_process,
-    sum_numbers,
-    sum_together,
-)
+from vqprior.runtime.optimizer import Scalar, adamw, learning_rate, on_device, set_rate, take_step
+from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress, done
 from vqprior.runtime.randomness import Stream, generator, seed_of
 from vqprior.runtime.run_dir import RunDir
