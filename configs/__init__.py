@@ -20,14 +20,14 @@ import tyro
 import yaml
 
 from .errors import UserError, command_line
-from .schema import KINDS_WITH, Config, Stage1
+from .schema import KINDS_WITH, PLACES, Config, Stage1
 
 PRESETS = Path(__file__).parent
 Options = TypeVar("Options")
 
 OPEN_FIELDS = (
     r"out|tracker|sample\..*|compile|cuda_graph|inference_batch"
-    r"|data\.(root|train_root|validation_root|test_root|table|decoder|on_error|cache|workers|memory_gb)"
+    rf"|data\.({'|'.join(PLACES)})"
     r"|stage(1|2|2_fine)\.(steps|accumulate|log_every|eval_every|save_every|keep)"
     r"|stage1\.features\.(weights|heads)"
 )

@@ -43,8 +43,7 @@ class Complete(Drawing):
         if len(given) != 1:
             raise ValueError(
                 f"{' and '.join(given) or 'nothing'} says what is hidden; give exactly one of --mask "
-                "mask.png, "
-                "--box TOP LEFT HEIGHT WIDTH and --hide 'lower half'"
+                "mask.png, --box TOP LEFT HEIGHT WIDTH and --hide 'lower half'"
             )
         if self.box and (min(self.box[:2]) < 0 or min(self.box[2:]) < 1):
             raise ValueError(
@@ -126,8 +125,7 @@ class Evaluation(_OfRun):
         if self.features_weights and self.features == "classifier":
             raise ValueError(
                 f"features_weights is {self.features_weights}, and features is `classifier`, which learns "
-                "its weights from the "
-                "data; name the network too, for example --features inception-v3-compat"
+                "its weights from the data; name the network too, for example --features inception-v3-compat"
             )
 
 

@@ -5,8 +5,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from vqprior.runtime.checkpoint import write_tensors
 from vqprior.runtime.files import write_file
 from vqprior.runtime.kept import Kept
 from vqprior.runtime.processes import main_first, on_main, say
@@ -66,8 +67,7 @@ def classifier_of(
     def train(learnt: Labelled) -> None:
         file.make_room()
         model = train_classifier(build, learnt, steps=steps, seed=SEED, device=device)
-        tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
-        write_file(file.path, partial(save_file, tensors))
+        write_file(file.path, partial(write_tensors, tensors=model.state_dict()))
 
     # All processes make the images, the main one learns from them
     if not on_main(file.path.is_file):

@@ -10,6 +10,7 @@ step-00001000/
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -79,8 +80,12 @@ class Checkpoint:
 
 def fingerprint_of(tensors: Tensors) -> str:
     """The fingerprint of tensors by name: a function of these alone, in whatever order they come."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return hashlib.sha256(as_bytes(plain)).hexdigest()
+    return hashlib.sha256(as_bytes(_plain(tensors))).hexdigest()
+
+
+def _plain(tensors: Tensors) -> Tensors:
+    """The tensors as safetensors takes them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def load_into(model: nn.Module, tensors: Tensors, saved: Checkpoint) -> None:
@@ -103,13 +108,16 @@ def of_another_version(saved: Checkpoint) -> UserError:
     )
 
 
-def _write_tensors(file: Path, tensors: Tensors) -> None:
+def write_tensors(file: Path, tensors: Tensors) -> None:
+    """Write tensors by name, and wait until they are on the disk; raises OSError where it is full."""
     file.touch()
     mode = file.stat().st_mode
     try:
-        save_file(tensors, file)  # lets other threads run, unlike `save`, which holds Python for seconds
-    except SafetensorError as error:  # such as a full disk
-        raise OSError(f"{file} cannot be written: {error}") from error
+        # lets other threads run, unlike `save`, which holds Python for seconds
+        save_file(_plain(tensors), file)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else 0, str(error), str(file)) from error
     file.chmod(mode)  # safetensors 0.8 leaves a file that its owner alone can read
     sync_file(file)
 
@@ -124,7 +132,7 @@ def save(
         files = {}
         for name, content in tensors.items():
             file = temporary / f"{name}.safetensors"
-            _write_tensors(file, {key: value.detach().cpu().contiguous() for key, value in content.items()})
+            write_tensors(file, content)
             files[file.name] = sha256(file)
         write_json(
             temporary / "manifest.json",

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather, gather_object, reduce
 from torch import Tensor
 
-from vqprior.configs.errors import UserError
+from vqprior.configs.errors import UserError, refused_by_system
 
 from . import devices, interrupt
 from .interrupt import Interrupted
@@ -168,11 +168,7 @@ def wait() -> None:
 
 def _in_words(error: UserError | OSError) -> str:
     """What to tell the user of a mistake, a full disk or a missing permission."""
-    if isinstance(error, UserError):
-        return str(error)
-    place = f": {error.filename}" if error.filename else ""
-    problem = f"{error.strerror or error}{place}"
-    return f"{problem}. What was on disk before is whole; make room or fix it, and type the same again"
+    return refused_by_system(error) if isinstance(error, OSError) else str(error)
 
 
 def on_main(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:

@@ -47,10 +47,8 @@ def first_to_say(text: str) -> bool:
     same words, and once is enough. True where they cannot ask each other."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
-    attempt, words = (
-        os.environ.get("TORCHELASTIC_RESTART_COUNT", 0),
-        hashlib.sha256(text.encode()).hexdigest(),
-    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+    words = hashlib.sha256(text.encode()).hexdigest()
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         shared = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=PATIENCE)

@@ -30,13 +30,14 @@ from vqprior.runtime.processes import say
 from vqprior.runtime.run_dir import RunDir
 
 from .measure import measure
+from .quantizers import QUANTIZERS
 from .vqvae import VQVAE, vqvae_of
 
 FITTING = (
     "data.channels",
-    *(f"stage1.{name}" for name in ("K", "quantizer", "codebook.normalize", "fsq.levels")),
-    *(f"stage1.{name}" for name in ("codes_per_position", "residual", "levels")),
+    *(f"stage1.{name}" for name in ("K", "quantizer", "codes_per_position", "residual", "levels")),
     *(f"stage1.{name}" for name in ("factor", "width", "blocks", "block_width")),
+    *(f"stage1.{name}" for kind in QUANTIZERS.values() for name in kind.FITTING),
 )
 """Settings that weights are bound to."""
 SHAPING = ("stage1.D", "stage1.likelihood")

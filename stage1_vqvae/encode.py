@@ -13,7 +13,7 @@ from vqprior.runtime import checkpoint, code_maps
 from vqprior.runtime.chunks import chunks
 from vqprior.runtime.code_maps import Header
 from vqprior.runtime.codes import Codes, in_words, joined
-from vqprior.runtime.data import SPLITS, DataSet, Split, roots_of
+from vqprior.runtime.data import SPLITS, DataSet, Split
 from vqprior.runtime.data.transform import augment, central
 from vqprior.runtime.devices import fp32_precision
 from vqprior.runtime.files import move_folder
@@ -25,7 +25,7 @@ from vqprior.runtime.randomness import Stream, seed_of
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import begin_parts
 
-from .vqvae import VQVAE, codes_of, load_vqvae
+from .vqvae import VQVAE, codes_of, load_vqvae, refuse_other_pictures
 
 
 def encode(config: Config, run: RunDir, data: DataSet) -> None:
@@ -37,11 +37,7 @@ def encode(config: Config, run: RunDir, data: DataSet) -> None:
             trained on the code maps of another checkpoint.
     """
     saved = on_main(checkpoint.best, run.stage1)
-    if saved.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"{saved.path} was trained on other pictures than {roots_of(config.data)} holds now, or by "
-            "another version of vqprior; put them back, or begin a new run with --out"
-        )
+    refuse_other_pictures(saved, data)
     model = load_vqvae(saved, device_of_process())
     if config.channels_last:
         model.to(memory_format=torch.channels_last)

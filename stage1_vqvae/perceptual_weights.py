@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vqprior.configs import Config
 from vqprior.configs.errors import UserError
-from vqprior.runtime.checkpoint import Checkpoint, Tensors, fingerprint_of
+from vqprior.runtime.checkpoint import Checkpoint, Tensors, fingerprint_of, write_tensors
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import write_file
 from vqprior.runtime.interrupt import Interrupted
@@ -92,8 +92,7 @@ def _trained(config: Config, run: RunDir, data: DataSet, device: torch.device) -
         except Interrupted as told:
             say("stage 1: stopped as told before its first step; the same command begins again")
             return told.code - 128
-        tensors = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
-        write_file(file.path, partial(save_file, tensors))
+        write_file(file.path, partial(write_tensors, tensors=model.state_dict()))
         return 0
 
     if not on_main(file.path.is_file) and (signal := on_main(train)):

@@ -14,7 +14,7 @@ from vqprior.runtime import checkpoint, pictures
 from vqprior.runtime.average import WeightAverage
 from vqprior.runtime.checkpoint_writer import Writer
 from vqprior.runtime.codes import in_words
-from vqprior.runtime.data import DataSet, roots_of
+from vqprior.runtime.data import DataSet
 from vqprior.runtime.evaluating import evaluating
 from vqprior.runtime.feed import fed
 from vqprior.runtime.graph import recorded
@@ -23,22 +23,8 @@ from vqprior.runtime.interrupt import Interrupted
 from vqprior.runtime.launch import accelerator_for, count_parameters, network_of
 from vqprior.runtime.lineage import BEGUN_FROM, begun_from, codes_origin
 from vqprior.runtime.loader import batch_positions, image_batches
-from vqprior.runtime.optimizer import (
-    Scalar,
-    adamw,
-    learning_rate,
-    on_device,
-    set_rate,
-    take_step,
-)
-from vqprior.runtime.processes import (
-    is_main,
-    on_main,
-    say,
-    share_of_process,
-    sum_numbers,
-    sum_together,
-)
+from vqprior.runtime.optimizer import Scalar, adamw, learning_rate, on_device, set_rate, take_step
+from vqprior.runtime.processes import is_main, on_main, say, share_of_process, sum_numbers, sum_together
 from vqprior.runtime.progress import Progress, done
 from vqprior.runtime.randomness import Stream, generator, seed_of
 from vqprior.runtime.run_dir import RunDir
@@ -54,7 +40,7 @@ from .objective import objective, total
 from .perceptual_weights import bound, perceptual_of
 from .quantizers.training import candidates, encoded, mean_shares, observed, start_quantizers
 from .score import CHOSEN, how_chosen, score_of
-from .vqvae import VQVAE, find_vqvae
+from .vqvae import VQVAE, find_vqvae, refuse_other_pictures
 
 READ = 64  # pictures at once, to find the variance of all
 
@@ -74,11 +60,8 @@ def train(config: Config, run: RunDir, data: DataSet) -> None:
     part = share.slice(settings.batch_size, settings.accumulate)
     resumed = on_main(checkpoint.newest, run.stage1, warn=say)
     start = resumed.step if resumed else 0
-    if resumed and resumed.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"{resumed.path} was trained on other pictures than {roots_of(config.data)} holds now, or by "
-            "another version of vqprior; put them back, or begin a new run with --out"
-        )
+    if resumed:
+        refuse_other_pictures(resumed, data)
     if resumed and start >= settings.steps:
         on_main(checkpoint.refuse_unevaluated, resumed, settings.SECTION, settings.steps)
         say(done("stage 1", start, settings.steps))

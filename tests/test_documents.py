@@ -240,10 +240,10 @@ def parse_only(command: str, words: list[str], monkeypatch) -> None:
         with monkeypatch.context() as patch:
             nothing = lambda *_: None
             patch.setattr(cli, "need_run", nothing)
-            for table in (pipeline.STEPS, pipeline.MEASURES):
+            for table in (pipeline.STEPS, pipeline.MEASURES, pipeline.LOOKS):
                 for name in table:
                     patch.setitem(table, name, nothing)
-            for name in ("app", "check", "complete", "export", "import_codes", "sample", "score"):
+            for name in ("check", "import_codes", "sample"):
                 patch.setattr(pipeline, name, nothing)
             assert call(words[1:]) == 0, command
 

@@ -225,7 +225,7 @@ def test_a_full_disk(finished_run, tmp_path, command, steps):
         timeout=120,
     )
     assert full.returncode == 2, full.stderr
-    assert "make room" in full.stderr and "Traceback" not in full.stderr
+    assert "ulimit -f unlimited" in full.stderr and "Traceback" not in full.stderr
     assert all(path.read_bytes() == content for path, content in before.items())
     assert command("run", run)[0] == 0
     for file in FILES:

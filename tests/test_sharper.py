@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -372,3 +373,13 @@ def test_a_decoder_alone_hears_an_adversary(finished_run, sharpen):
     assert same_files(finished_run / "codes", sharp / "codes")
     there, here = weights(finished_run), weights(sharp)
     assert all(torch.equal(x, here[name]) for name, x in VQVAE.encoding(there).items())
+
+
+def test_a_full_disk_beneath_the_classifier_is_a_message(pictures, tmp_path, command, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.serialize_file", full)
+    flags = [*TINY, *PERCEPTUAL, "--data.root", pictures, "--out", tmp_path / "run"]
+    code, printed = command("train-vqvae", "folder", *flags)
+    assert code == 2 and "No space left on device" in printed and "make room" in printed, printed

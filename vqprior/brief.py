@@ -20,10 +20,8 @@ INDENT = 30  # where the words begin, behind a flag and its value
 DEVICE = "--device cpu | cuda | cuda:1 | mps | auto goes with every command: where to compute."
 
 DATA = ("data.source", "data.root", "data.size", "data.channels", "data.flip")
-CODES = ("stage1.K", "stage1.factor", "stage1.levels", "stage1.quantizer")
-STAGE1 = (*CODES, "stage1.batch_size", "stage1.steps")
-STAGE2 = ("stage2.prior", "stage2.channels", "stage2.layers", "stage2.dropout")
-STAGE2 = (*STAGE2, "stage2.batch_size", "stage2.steps")
+STAGE1 = [f"stage1.{name}" for name in ("K", "factor", "levels", "quantizer", "batch_size", "steps")]
+STAGE2 = [f"stage2.{name}" for name in ("prior", "channels", "layers", "dropout", "batch_size", "steps")]
 SAMPLES = ("sample.guidance", "sample.temperature", "sample.top_p")
 MEASURING = ("data.root", "inference_batch", "precision")
 
@@ -34,7 +32,7 @@ class Screen:
 
     purpose: str
     target: str
-    groups: dict[str, tuple[str, ...]]  # a heading and its fields, by their paths
+    groups: dict[str, Sequence[str]]  # a heading and its fields, by their paths
     examples: tuple[str, ...]
 
 

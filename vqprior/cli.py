@@ -2,7 +2,6 @@
 at once."""
 
 import difflib
-import errno
 import os
 import signal
 import sys
@@ -28,7 +27,7 @@ from vqprior.configs.commands import (
     Score,
     TrainPrior,
 )
-from vqprior.configs.errors import UserError
+from vqprior.configs.errors import UserError, refused_by_system
 from vqprior.configs.schema import Drawing, Sample
 from vqprior.runtime import devices
 from vqprior.runtime.interrupt import Interrupted
@@ -67,14 +66,22 @@ def _own_settings(schema: type[Own], name: str, target: str | None, flags: list[
     return stored, settings
 
 
+OWN = {"app": App, "complete": Complete, "encode": EncodePictures, "export": Export, "score": Score}
+
+
+def _look(name: str, target: str | None, flags: list[str]) -> None:
+    """A command that looks at a run, and has settings of its own."""
+    stored, settings = _own_settings(OWN[name], name, target, flags)
+    from vqprior import pipeline
+
+    pipeline.LOOKS[name](stored, settings)
+
+
 def _encode(name: str, target: str | None, flags: list[str]) -> None:
     """`encode` takes the whole configuration; with --pictures, settings of its own."""
     if "--pictures" not in [flag.partition("=")[0] for flag in flags]:
         return _step(name, target, flags)
-    stored, settings = _own_settings(EncodePictures, name, target, flags)
-    from vqprior import pipeline
-
-    pipeline.encode_pictures(stored, settings)
+    _look(name, target, flags)
 
 
 def _with_own(schema: type[Whole], name: str, target: str | None, flags: list[str]) -> tuple[Whole, Whole]:
@@ -127,35 +134,7 @@ def _complete(name: str, target: str | None, flags: list[str]) -> None:
         for field in fields(Drawing)
         if field.name != "batch_size"
     }
-    flags = [*configs.as_flags(drawing), *flags]
-    stored, settings = _own_settings(Complete, name, target, flags)
-    from vqprior import pipeline
-
-    pipeline.complete(stored, settings)
-
-
-def _score(name: str, target: str | None, flags: list[str]) -> None:
-    """`score` has settings of its own."""
-    stored, settings = _own_settings(Score, name, target, flags)
-    from vqprior import pipeline
-
-    pipeline.score(stored, settings)
-
-
-def _export(name: str, target: str | None, flags: list[str]) -> None:
-    """`export` has settings of its own."""
-    stored, settings = _own_settings(Export, name, target, flags)
-    from vqprior import pipeline
-
-    pipeline.export(stored, settings)
-
-
-def _app(name: str, target: str | None, flags: list[str]) -> None:
-    """`app` has settings of its own."""
-    stored, settings = _own_settings(App, name, target, flags)
-    from vqprior import pipeline
-
-    pipeline.app(stored, settings)
+    _look(name, target, [*configs.as_flags(drawing), *flags])
 
 
 def _import_codes(name: str, target: str | None, flags: list[str]) -> None:
@@ -197,12 +176,12 @@ COMMANDS = {
     "train-prior": Command("stage two: train the prior on the code maps", _step),
     "sample": Command("draw new images from the prior and decode them", _sample),
     "complete": Command("fill in the hidden part of a picture, several times", _complete),
-    "score": Command("how unusual each of --pictures FOLDER is, and where", _score),
+    "score": Command("how unusual each of --pictures FOLDER is, and where", _look),
     "evaluate": Command("measure a run, from reconstructions to samples, into metrics.json", _evaluate),
     "report": Command("one HTML file with the pictures, figures and curves of a run", _evaluate),
-    "app": Command("a page in the browser: draw, change codes, complete pictures", _app),
+    "app": Command("a page in the browser: draw, change codes, complete pictures", _look),
     "import-codes": Command("codes of another tokenizer, or of anything, -> a run to train", _import_codes),
-    "export": Command("a small folder to share: what sampling needs of a run", _export),
+    "export": Command("a small folder to share: what sampling needs of a run", _look),
     "ls": Command("the runs in a FOLDER (runs without it): state, steps and figures", _list),
     "doctor": Command("versions, devices, what is optional and missing", _doctor),
 }
@@ -331,11 +310,7 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, BrokenPipeError):  # `vqprior ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
-        mend = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
-        print(
-            f"vqprior: {error}; what was on disk before is whole: {mend}, and type the same again",
-            file=sys.stderr,
-        )
+        print(f"vqprior: {refused_by_system(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -409,6 +409,11 @@ def run(config: Config) -> None:
         inference = config.for_inference()
         if config.sample.label:
             label_of_text(config.sample.label, data.label_names)
+        if config.sample.guidance != 1 and not data.label_names:
+            raise UserError(
+                f"sample.guidance is {config.sample.guidance:g}, which takes classes, and these pictures "
+                "have none; type --sample.guidance 1, or give each class a folder"
+            )
         on_main(_refuse_prior, config, run, data.label_names)
         in_training = partial(training_on, device_of_process(), config)
         with heeded():
@@ -444,6 +449,14 @@ STEPS: dict[str, Callable[[Config], None]] = {
 }
 
 MEASURES: dict[str, Callable[[Any], None]] = {"evaluate": evaluate, "report": report}
+
+LOOKS: dict[str, Callable[[Config, Any], None]] = {
+    "app": app,
+    "complete": complete,
+    "encode": encode_pictures,
+    "export": export,
+    "score": score,
+}
 
 
 def preview_for(config: Config, run: RunDir, level: int = 0) -> "Preview | None":

@@ -4,7 +4,7 @@ A preset (configs/*.yaml) is a tree of these names; a flag is the path to one of
 """
 
 from .config import Config, Tracker
-from .data import Data, OnError, Source
+from .data import PLACES, Data, OnError, Source
 from .sample import Drawing, Method, Sample, is_whole, refuse_seed
 from .stage1 import (
     FSQ,
@@ -32,6 +32,7 @@ __all__ = [
     "LEAST_OF_ADVERSARY",
     "LFQ",
     "MOST_LEVELS",
+    "PLACES",
     "WEIGHTS",
     "Adversary",
     "Codebook",

@@ -5,6 +5,10 @@ from typing import Any, Literal
 
 Source = Literal["mnist5k", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "parquet", "codes"]
 OnError = Literal["stop", "skip"]
+PLACES = ("root", "train_root", "validation_root", "test_root", "table", "decoder")
+PLACES += ("on_error", "cache", "workers", "memory_gb")
+"""Fields of a machine, which a run may change and codes are not bound to: where data lie, how they are
+read."""
 
 
 @dataclass(frozen=True)
@@ -101,25 +105,10 @@ class Data:
         Fields of later versions are in it where they are not at their default: older dumps stay what they
         were.
         """
-        places = {
-            "root",
-            "train_root",
-            "validation_root",
-            "test_root",
-            "table",
-            "decoder",
-            "on_error",
-            "cache",
-            "workers",
-            "memory_gb",
-        }
-        later = {"range", "image_column", "label_column"}
-        listed = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
-        default = Data()
-        return {
+        later, default = ("range", "image_column", "label_column"), Data()
+        bound = {
             name: value
-            for name, value in listed.items()
-            if name not in places and not (name in later and getattr(self, name) == getattr(default, name))
+            for name, value in asdict(self).items()
+            if name not in PLACES and not (name in later and value == getattr(default, name))
         }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in bound.items()}

@@ -1,9 +1,9 @@
 """Stage one: the VQ-VAE, its quantizers, and the terms of its loss."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from math import prod
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, get_args
 
 from .training import Training
 
@@ -119,16 +119,6 @@ class Adversary:
             raise ValueError(f"stage1.adversary.learning_rate is {self.learning_rate}; it must be above 0")
         if not self.lecam >= 0:
             raise ValueError(f"stage1.adversary.lecam is {self.lecam}; it must not be negative")
-
-
-KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
-    "beta": ("ema", "gradient", "simvq", "lfq"),
-    "gradient": ("ema", "gradient", "simvq"),
-    **{f"codebook.{field.name}": ("ema", "gradient") for field in fields(Codebook)},
-    "fsq.levels": ("fsq",),
-    **{f"lfq.{field.name}": ("lfq",) for field in fields(LFQ)},
-}
-"""Settings of stage one that not all quantizers heed, and those that do."""
 
 
 WEIGHTS = {"features": "perceptual", "adversary": "adversarial"}
@@ -302,3 +292,14 @@ class Stage1(Training):
 
     def _may_take_over(self) -> bool:
         return self.init is not None
+
+
+OWN = {kind: own for kind in get_args(Quantizer) if is_dataclass(own := getattr(Stage1, kind, None))}
+KINDS_WITH: dict[str, tuple[Quantizer, ...]] = {
+    "beta": ("ema", "gradient", "simvq", "lfq"),
+    "gradient": ("ema", "gradient", "simvq"),
+    **{f"codebook.{field.name}": ("ema", "gradient") for field in fields(Codebook)},
+    **{f"{kind}.{field.name}": (kind,) for kind, own in OWN.items() for field in fields(own)},
+}
+"""Settings of stage one that not all quantizers heed, and those that do; those under a kind's name are its
+own."""

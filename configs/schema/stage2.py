@@ -105,8 +105,8 @@ class Stage2(Training):
         """Those of them that say something: it is said, and not refused, so that a preset's prior can be
         exchanged by one flag."""
         others = (kind for kind in get_args(PriorKind) if kind != self.prior)
-        said = (kind for kind in others if getattr(self, kind) != type(getattr(self, kind))())
-        return [f"{self.SECTION}.{kind}" for kind in said]
+        differs = lambda kind: getattr(self, kind, None) != getattr(Stage2, kind, None)  # not all have one
+        return [f"{self.SECTION}.{kind}" for kind in filter(differs, others)]
 
     def _refuse_uneven_heads(self) -> None:
         """Refuse channels that the heads cannot share, or that leave a head none for rows and columns."""

@@ -69,6 +69,7 @@ def suggestion(data: DataSet, config: Check, typed: dict[str, Any], *, grey: boo
         "stage2.layers": _layers(8 if longest <= 8 else 16 if longest <= 16 else 20, config.stage2),
         "stage2.dropout": dropout,
         **(fine if levels > 1 else {}),
+        **({} if data.label_names or config.sample.guidance == 1 else {"sample.guidance": 1.0}),
     }
     if config.stage1.quantizer == "fsq":  # its levels say how many codes there are
         del suggested["stage1.K"]

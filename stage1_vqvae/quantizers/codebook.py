@@ -59,6 +59,7 @@ class Codebook(Lookup):
         carry: of the gradient.
     """
 
+    FITTING = ("codebook.normalize",)
     moves = True
     embedding: Tensor  # [K, D]
     usage: Tensor  # [K] moving average of how often each code is chosen in a step

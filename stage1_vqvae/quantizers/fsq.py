@@ -33,6 +33,8 @@ class FSQ(Quantizer):
         depth: how many quantizers before it have taken their part of the vectors.
     """
 
+    FITTING = ("fsq.levels",)
+
     def __init__(self, levels: tuple[int, ...], depth: int = 0):
         super().__init__(prod(levels), len(levels))
         self.depth = depth

@@ -8,7 +8,7 @@ Legend: B images, N vectors (B*h*w), K codes, D size of a code, h x w the code m
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class Quantizer(nn.Module, ABC):
     """Vectors -> codes -> vectors.
 
     Attributes:
+        FITTING: settings of stage one that weights of this kind are bound to, besides those of every kind.
         K: number of codes.
         D: size of a code.
         carry: how the gradient gets from the vector of a code to what it stands for.
@@ -42,6 +43,7 @@ class Quantizer(nn.Module, ABC):
         starts_on_vectors: whether `start` wants encoder outputs.
     """
 
+    FITTING: ClassVar[tuple[str, ...]] = ()
     codes_per_vector = 1
     pools = False
     moves = False

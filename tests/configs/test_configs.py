@@ -1,9 +1,12 @@
+import errno
 import math
+import os
 import re
 import subprocess
 import sys
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,6 +14,7 @@ from tests.launch import environment
 from vqprior import configs
 from vqprior.configs import Config, UserError
 from vqprior.configs.commands import Check, Complete, Evaluation, Export, ImportCodes, Report, Score
+from vqprior.configs.errors import refused_by_system
 from vqprior.configs.schema import (
     LFQ,
     Adversary,
@@ -21,6 +25,7 @@ from vqprior.configs.schema import (
     Stage1,
     Stage2,
     Stage2Fine,
+    stage2,
 )
 from vqprior.runtime.run_dir import RunDir
 
@@ -313,3 +318,18 @@ def test_no_precision_in_yaml_is_no_precision(tmp_path):
     (tmp_path / "a.yaml").write_text("precision: no\nsample: {precision: no}\n")
     config = configs.parse(tmp_path / "a.yaml", [])
     assert config.precision == config.sample.precision == "no"
+
+
+def test_a_kind_of_prior_needs_no_settings_of_its_own(monkeypatch):
+    monkeypatch.setattr(stage2, "PriorKind", Literal["gated_pixelcnn", "pixelsnail", "plain"])
+    assert stage2.Stage2(pixelsnail=stage2.PixelSNAIL(heads=2)).idle() == ["stage2.pixelsnail"]
+    assert stage2.Stage2(prior="plain").idle() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "make room"), (errno.EFBIG, "ulimit -f"), (errno.EROFS, "may write")],
+)
+def test_what_the_system_refuses_is_said_with_what_to_do(number, remedy):
+    said = refused_by_system(OSError(number, os.strerror(number), "runs/a"))
+    assert f"{os.strerror(number)}: runs/a." in said and remedy in said

@@ -412,3 +412,13 @@ def test_a_written_preset_has_the_precision_of_the_other(command, pictures, tmp_
     code, printed = command("check", mine, *flags, "--data.size", 16, 16, "--write", better)
     assert code == 0 and configs.parse(better, []).precision == precision, printed
     assert f"vqprior run '{better}'" in better.read_text()  # what its head says works as it is printed
+
+
+def test_pictures_without_classes_are_drawn_without_guidance(command, tmp_path):
+    """The run that is said to be next would be refused."""
+    flat, better = write_pictures(tmp_path / "flat", 24, ()), tmp_path / "better.yaml"
+    flags = ["--data.root", flat, "--data.validation", 0.2, "--data.test", 0.2, "--out", tmp_path / "run"]
+    code, printed = command("check", "clothing64", *flags)
+    assert code == 0 and begun_with(printed).sample.guidance == 1, printed
+    assert command("check", "clothing64", *flags, "--write", better)[0] == 0
+    assert configs.parse(better, []).sample.guidance == 1

@@ -261,6 +261,9 @@ def test_a_new_run_that_is_refused_leaves_nothing(command, tmp_path, pictures):
     flags = [*TINY, "--out", out]
     code, printed = command("run", "folder", *flags, "--data.root", pictures, "--sample.label", "hut")
     assert code == 2 and not out.exists(), printed
+    flat, guided = write_pictures(tmp_path / "flat", 24, ()), ["--stage2.label_dropout", 0.1]
+    code, printed = command("run", "folder", *flags, *guided, "--data.root", flat, "--sample.guidance", 2)
+    assert code == 2 and "type --sample.guidance 1" in printed and not out.exists(), printed
     few = write_pictures(tmp_path / "few", 2, ())
     code, printed = command("run", "folder", *flags, "--data.root", few)
     assert code == 2 and "add pictures" in printed and not out.exists(), printed
