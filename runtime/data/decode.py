@@ -204,7 +204,7 @@ def _reason(error: Exception, content: bytes) -> str:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError) and content.startswith(TIFF):
         kinds = "whole numbers of 8 to 32 bits or floats of 32 bits, or as .npy"
-        return f"it is a TIFF of a kind that Pillow does not read; save it in {kinds}"
+        return f"it is a TIFF that is damaged, or of a kind that Pillow does not read; save it in {kinds}"
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError):
