@@ -19,7 +19,7 @@ def refused_by_system(error: OSError) -> str:
     return f"{refused}; {REMEDIES.get(error.errno, 'mend that')}, and type the same again"
 
 
-ROOM, LEAVE = "make room", "see that this user may write there"
+ROOM, LEAVE = "make room", "see that this user may read and write there"
 REMEDIES = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,

@@ -25,9 +25,7 @@ KINDS = {  # of a pixel, by Pillow's mode; all other modes have 8 bits or less
 }
 UPPER = "the upper 8 of 16 bits"  # of a colour, which are all that Pillow gives
 EIGHT = ("8 bits", UPPER)  # kinds of pixels that are read as 8 bits
-TIFF = tuple(
-    bytes.fromhex(magic) for magic in ("49492A00", "4D4D002A", "49492B00", "4D4D002B")
-)  # how one begins
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how one begins
 HEADROOM = 2  # a decoder may reduce a picture to this many times the size that is needed, and no further
 DRAFTED = ("JPEG", "MPO")  # formats whose decoder can give a half, a quarter or an eighth of the size
 TURNED = (5, 6, 7, 8)  # orientations whose upright picture has width and height exchanged
@@ -87,19 +85,17 @@ def facts(content: Content | None, where: str, formats: Sequence[str] | None = N
             (height, width, *_), dtype = _npy_header(content)
             return Facts("NPY", width, height, _kind(dtype), False)
         with Image.open(io.BytesIO(content), formats=formats) as image:
-            kind, several = (
-                KINDS.get(image.mode, EIGHT[_is_deep(image)]),
-                getattr(image, "is_animated", False),
-            )
+            kind = KINDS.get(image.mode, UPPER if _is_deep(image) else "8 bits")
+            several = getattr(image, "is_animated", False)
             return Facts(image.format or "unknown", *_upright(image), kind, several)
     except Exception as error:  # Pillow's plugins and numpy raise anything on damaged files
         raise Unreadable(where, _reason(error, content)) from error
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether a picture that is not loaded yet is stored in 16 bits, as Pillow's name of how to unpack it
-    says (`RGB;16B`, in a tuple with other things in TIFFs)."""
-    return any(";16" in str(tile[-1]) for tile in image.tile)
+    """Whether a picture that is not loaded yet is stored in 16 bits a colour, as Pillow's name of how to
+    unpack it says (`RGB;16B`, in a tuple with other things in TIFFs; `BGR;16` has 16 bits for all three)."""
+    return any(re.search(";16[BLN]", str(tile[-1])) for tile in image.tile)
 
 
 def _upright(image: Image.Image) -> tuple[int, int]:
@@ -143,9 +139,8 @@ def decode(
                 height, width = least[::-1] if orientation in TURNED else least
                 image.draft(None, (HEADROOM * width, HEADROOM * height))
             image.load()
-            if (
-                deep and image.mode == "RGB" and "transparency" in image.info
-            ):  # Pillow takes the upper 8 bits of pixels only
+            # Pillow takes the upper 8 bits of pixels only
+            if deep and image.mode == "RGB" and "transparency" in image.info:
                 image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
             if image.mode not in KINDS:
                 return ImageOps.exif_transpose(image) if orientation != 1 else image
@@ -209,7 +204,7 @@ def _reason(error: Exception, content: bytes) -> str:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError) and content.startswith(TIFF):
         kinds = "whole numbers of 8 to 32 bits or floats of 32 bits, or as .npy"
-        return f"it is a TIFF of a kind that Pillow does not read; save it in {kinds}"
+        return f"it is a TIFF that is damaged, or of a kind that Pillow does not read; save it in {kinds}"
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError):

@@ -124,7 +124,9 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
         listing.folders += [inside] if inside else []
         for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
-            if entry.name.startswith(".") or entry.name in SYSTEM:
+            if entry.name in SYSTEM:
+                listing.left_out[f"named {entry.name}"] += 1
+            elif entry.name.startswith("."):
                 listing.left_out["hidden"] += 1
             elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 (links if entry.is_symlink() else folders).append(name)

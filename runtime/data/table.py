@@ -12,6 +12,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -158,16 +159,26 @@ def _read_parquet(table: Path) -> Columns:
 
 
 def _read_json_lines(table: Path) -> Columns:
-    """The columns of its first row; a value that a row lacks is None."""
+    """The columns of all rows; a value that a row lacks is None."""
+    with open(table, "rb") as file:
+        rows = [_json_row(line, number, table) for number, line in enumerate(file, 1) if line.strip()]
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
+
+
+def _json_row(line: bytes, number: int, table: Path) -> dict[str, Any]:
     try:
-        with open(table, encoding="utf-8-sig") as file:
-            rows = [json.loads(line) for line in file if line.strip()]
-        return {name: [row.get(name) for row in rows] for name in (rows[0] if rows else {})}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        row = json.loads(line)
+        problem = "" if isinstance(row, dict) else "it is no object"
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg} at character {error.pos + 1}"
+    except UnicodeDecodeError as error:
+        problem = str(error)
+    if problem:
         raise UserError(
-            f"data.table {table} cannot be read as JSON lines ({error}); it takes an object in each line, as "
-            '{"file": "a/1.jpg", "label": "cat"}'
-        ) from error
+            f"line {number:,} of data.table {table} cannot be read as JSON ({problem}); each line takes one "
+            'object, as {"file": "a/1.jpg", "label": "cat"}'
+        )
+    return row
 
 
 READERS = {".parquet": _read_parquet, ".jsonl": _read_json_lines}  # by ending; all others are CSV
@@ -191,7 +202,7 @@ def _names(files: Sequence[Any], table: Path) -> list[str]:
 
 def _is_outside(name: str, root: str) -> bool:
     far = os.path.isabs(name) or name.startswith(os.pardir)  # all others need no look at the root
-    return far and Path(os.path.relpath(os.path.join(root, name), root)).parts[0] == os.pardir
+    return far and os.path.relpath(os.path.join(root, name), root).split(os.sep)[0] == os.pardir
 
 
 def _require_files(names: Sequence[str], data: Data) -> None:

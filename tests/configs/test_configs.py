@@ -328,7 +328,7 @@ def test_a_kind_of_prior_needs_no_settings_of_its_own(monkeypatch):
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.ENOSPC, "make room"), (errno.EFBIG, "ulimit -f"), (errno.EROFS, "may write")],
+    [(errno.ENOSPC, "make room"), (errno.EFBIG, "ulimit -f"), (errno.EROFS, "read and write")],
 )
 def test_what_the_system_refuses_is_said_with_what_to_do(number, remedy):
     said = refused_by_system(OSError(number, os.strerror(number), "runs/a"))

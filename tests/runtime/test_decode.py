@@ -114,11 +114,21 @@ def test_colours_of_16_bits_are_said_to_be_read_by_their_upper_8():
     assert facts(of_8_bits, "it").kind == facts(encoded(colour(0), "PNG"), "it").kind == "8 bits"
 
 
-def test_a_tiff_that_pillow_does_not_know_is_said_to_be_one():
+def test_colours_of_16_bits_for_all_three_are_read_as_they_are():
+    """A BMP of 5, 6 and 5 bits a colour."""
+    head = struct.pack("<IiiHHIIiiII3I", 40, 4, 4, 1, 16, 3, 32, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)
+    content = b"BM" + struct.pack("<IHHI", 98, 0, 0, 66) + head + struct.pack("<16H", *[0xF800] * 16)
+    assert facts(content, "it").kind == "8 bits"
+    assert decode(content, "it").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_tiff_that_pillow_cannot_open_is_said_to_be_one():
     bits = [struct.pack("<HHII", 258, 3, 1, bits) for bits in (32, 64)]
     content = changed(encoded(Image.fromarray(ramp(1, np.float32)), "TIFF"), (*bits,))
-    with pytest.raises(Unreadable, match="TIFF of a kind that Pillow does not read; save it in"):
-        facts(content, "it")
+    compressed = encoded(colour(0), "TIFF", compression="tiff_lzw")
+    for unread in (content, compressed[: len(compressed) // 2]):  # where its directory is at its end
+        with pytest.raises(Unreadable, match="damaged, or of a kind that Pillow does not read; save it in"):
+            facts(unread, "it")
 
 
 def test_npy_of_8_bits_is_taken_as_it_is():

@@ -118,11 +118,28 @@ def test_a_table_of_json_lines(tmp_path):
     assert source.label_names == ("a", "b") and source.train.labels.tolist() == [1, 0]
     table.write_text(json.dumps(rows[0]) + '\n{"file_name": "picture1.png"}')
     refused(tmp_path, "no label in 1 of 2 rows", table=str(table))
-    for text in ('[1]\n"a"', '{"file": "a"', '{"file": "a"}\n3'):
+    for text, words in (
+        ("[1]", "line 1 of data.table"),
+        (json.dumps(rows[0]) + '\n\n"a"', "line 3 of data.table"),
+        (json.dumps(rows[0]) + '\n{"file_name": ', "(Expecting value at character 15)"),
+    ):
         table.write_text(text)
-        refused(tmp_path, "cannot be read as JSON lines", table=str(table))
+        refused(tmp_path, "cannot be read as JSON", words, table=str(table))
+    table.write_bytes(json.dumps(rows[0]).encode() + b'\n{"label": "\xe9"}')
+    refused(tmp_path, "line 2 of data.table", "utf-8", table=str(table))
     table.write_text("")
     refused(tmp_path, "has no rows", table=str(table))
+
+
+def test_what_the_first_line_of_a_table_of_json_lines_lacks_is_not_dropped(tmp_path):
+    """Else all would be learnt from, test pictures too, or without classes."""
+    write_pictures(tmp_path, 3, ())
+    first, second = {"file_name": "picture0.png"}, {"file_name": "picture1.png"}
+    table = tmp_path / "metadata.jsonl"
+    table.write_text("\n".join(map(json.dumps, (first, second | {"label": "a"}))))
+    refused(tmp_path, "no label in 1 of 2 rows", table=str(table))
+    table.write_text("\n".join(map(json.dumps, (first, second | {"split": "test"}))))
+    refused(tmp_path, "nothing in 1 row", table=str(table))
 
 
 def test_where_the_files_of_a_table_lie_it_is_said(tmp_path, monkeypatch):
