@@ -237,7 +237,11 @@ def best(folder: Path) -> Checkpoint:
     """
     saved = best_of(readable(folder))
     if saved is None:
-        raise UserError(f"there is no evaluated checkpoint in {folder}; train that stage first")
+        command = "train-vqvae" if folder.name == "stage1" else "train-prior"
+        raise UserError(
+            f"there is no evaluated checkpoint in {folder}; train that stage first: "
+            f"vqprior {command} {folder.parent}"
+        )
     return read(saved.path)
 
 

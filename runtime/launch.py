@@ -1,5 +1,6 @@
 """Devices, precision and processes: the thin layer between a training loop and accelerate."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,7 +60,9 @@ def accelerator_for(config: Config) -> Accelerator:
         devices.refuse_tf32(device_of_process())
     if config.precision == "fp16" and on_cpus():
         raise UserError("precision fp16 needs a GPU, and this is a CPU; take --precision auto")
-    # A codebook out of step must be seen by tests, not painted over by DDP before each forward.
+    # A codebook out of step must be seen by tests, not painted over by DDP before each forward. torch 2.14
+    # calls the name deprecated, and in the same words says to keep it where the beginning is meant, too.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     kwargs = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # or a second run in this Python would be refused another precision than the first
     AcceleratorState._reset_state()

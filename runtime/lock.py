@@ -29,7 +29,8 @@ def lock(folder: Path) -> None:
         holder = os.read(handle, 200).decode(errors="replace") or "unknown"
         os.close(handle)
         raise UserError(
-            f"another process ({holder}) works on {folder}; wait for it, or give another folder with --out"
+            f"another process ({holder}) works on {folder}; wait for it, end it (a torchrun that is killed "
+            "leaves its processes running), or give another folder with --out"
         ) from error
     except OSError as error:
         print(

@@ -118,7 +118,8 @@ def generate(settings: Sample, run: RunDir) -> Path:
     on_main(_assemble, unfinished, len(chunks), settings.npz_key, classes, columns, verified)
     if verified:
         say(f"sample: {verified.in_words()}")
-    say(f"sample: {settings.images} images in {out}, the first of them in {out / 'grid.png'}")
+    shown = f"the first {SHOWN} of them" if settings.images > SHOWN else "all"
+    say(f"sample: {settings.images} images in {out}, {shown} in {out / 'grid.png'}")
     return out
 
 

@@ -311,9 +311,8 @@ def stays(config: Config, run: RunDir) -> bool:
 
 def _tell_best(config: Config, run: RunDir) -> None:
     """Say which checkpoint all that comes after uses."""
-    best, settings = on_main(lambda: checkpoint.best_of(checkpoint.readable(run.stage1))), config.stage1
-    error = "" if settings.adversarial else f", {best.score:.4g}"
-    say(f"stage 1: {best.path} is used, chosen {how_chosen(settings)}{error}")
+    best = on_main(lambda: checkpoint.best_of(checkpoint.readable(run.stage1)))
+    say(f"stage 1: {best.path} is used, chosen {how_chosen(config.stage1)}")
 
 
 def spread(items: int, count: int) -> Tensor:

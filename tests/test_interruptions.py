@@ -194,7 +194,7 @@ def test_a_second_run_on_the_same_directory_is_refused(tmp_path, command, argume
     try:
         wait_for(tmp_path / "run" / "stage1" / "step-00000002", process)
         code, printed = command(*arguments)
-        assert code == 2 and re.search(r"another process \(process \d+ on .+\) works on", printed)
+        assert code == 2 and re.search(r"another process \(process \d+ on .+\) works on .+ end it", printed)
     finally:
         process.kill()
         process.wait()

@@ -166,6 +166,7 @@ def test_training_on_several_processes_is_training_on_one(tmp_path, precision, t
         assert done.returncode == 0, done.stderr[-3000:]
         levels = 2 if "--stage1.levels" in flags or RESIDUAL[0] in flags else 1
         assert done.stdout.count(f"{count} equal codebooks") == 50 * levels  # after each step
+        assert "FutureWarning" not in done.stderr, done.stderr[-3000:]
     compare(tmp_path / "many", tmp_path / "one", tolerance)
 
 

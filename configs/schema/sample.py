@@ -83,7 +83,7 @@ class Sample(Drawing):
     """How new images are drawn."""
 
     images: int = 64
-    """Number of images; also --n, where no launcher stands before vqprior."""
+    """Number of images."""
     label: str = ""
     """Class of every image: a name, or a number as #3 (or 3, where no name is made of digits); without it the
     classes in turn: image i has class i mod C."""

@@ -60,7 +60,8 @@ class Training:
         if self.eval_every % self.save_every:
             raise ValueError(
                 f"{stage}.eval_every ({self.eval_every}) must be a multiple of {stage}.save_every "
-                f"({self.save_every}), so that every evaluated step has a checkpoint"
+                f"({self.save_every}), so that every evaluated step has a checkpoint: type "
+                f"--{stage}.save_every {self.eval_every} too"
             )
         if self.batch_size % self.accumulate:
             raise ValueError(

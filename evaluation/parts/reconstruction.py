@@ -62,14 +62,25 @@ def mean_ssim(subject: Subject) -> float:
 
 def tables(figures: Figures) -> list[Table]:
     """One list; of several levels what each of them carries, too."""
-    shown = [list_table("stage 1: reconstruction of {images:,} test images", ROWS, figures)]
+    title = "stage 1: reconstruction of {images:,} test images"
+    shown = [list_table(title, ROWS, figures, warning=nothing_kept(figures))]
     if levels := figures.get("levels"):
         rows = {f"level {number}": level for number, level in enumerate(levels)}
-        warning = empty_levels(figures)
+        warning = "" if nothing_kept(figures) else empty_levels(figures)
         shown.append(
             column_table("what each level carries", LEVELS, rows, figures, note=SWAPPED, warning=warning)
         )
     return shown
+
+
+def nothing_kept(figures: Figures) -> str:
+    """That stage one is no better than one grey for all pictures, and what to do; nothing where it is."""
+    if figures.get("relative_mse", 0) < 1:
+        return ""
+    return (
+        "Reconstructions are no better than one grey, the mean of all pictures: stage one has learnt too "
+        "little (more stage1.steps), and what it loses no prior brings back."
+    )
 
 
 def empty_levels(figures: Figures) -> str:

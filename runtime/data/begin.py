@@ -70,7 +70,7 @@ def _that_fill(source: Source, data: Data) -> str:
     """What to type for few pictures, so that no split is empty."""
     for share in (0.1, 0.2, 0.3, 0.4):
         if all(_cut(source, replace(data, validation=share, test=share)).values()):
-            return f"or give more of them: --data.validation {share} --data.test {share}"
+            return f"or cut other shares: --data.validation {share} --data.test {share}"
     return "or give pictures of their own for validation and test"
 
 

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from vqprior.configs.commands import Check
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from ..pictures import columns_of, grid, save_png
+from ..pictures import GREY, columns_of, grid, save_png
 from ..processes import say
 from ..run_dir import RunDir
 from . import SPLITS, DataSet, blank, load
@@ -90,8 +91,8 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
         if not finding.stops:  # what does is said last, with what follows from it
             say(f"- {finding.text}")
     sheet = config.sheet_file
-    _write_sheet(data, sheet, mark=not config.sheet)
-    say(f"check: {sheet} shows {min(SHEET, len(data.train))} of the pictures as the networks would see them")
+    shown = _write_sheet(data, sheet, mark=not config.sheet)
+    say(f"check: {sheet} shows {counted(shown, 'training picture')} as the networks would see them")
     if "stage1.levels" not in typed and "stage1.levels" in settings and not RunDir(run).has_begun:
         say(which_maps(settings, config.stage1.levels))
     if config.write:
@@ -248,22 +249,30 @@ def _batches(data: DataSet, config: Check, typed: dict[str, Any]) -> list[Findin
     return [Finding(False, text)] if large else []
 
 
-def _write_sheet(data: DataSet, path: Path, *, mark: bool) -> None:
-    """Training pictures, spread evenly; in a column a class where there are up to sixteen."""
+def _write_sheet(data: DataSet, path: Path, *, mark: bool) -> int:
+    """Training pictures, spread evenly; in a column a class where there are up to sixteen. How many."""
     labels, classes, columns = data.train.labels, len(data.label_names), columns_of(0)
     if labels is not None and 2 <= classes <= 16:
         rows = max(1, SHEET // classes)
-        by_class = [np.flatnonzero(labels.numpy() == number)[:rows] for number in range(classes)]
-        shown = [int(of[row % len(of)]) for row in range(rows) for of in by_class if len(of)]
-        columns = columns_of(sum(len(of) > 0 for of in by_class))
+        by_class = [np.flatnonzero(labels.numpy() == number)[:rows].tolist() for number in range(classes)]
+        by_class = [of for of in by_class if of]
+        # -1 is an empty cell below a class of fewer pictures
+        cells = [index for row in zip_longest(*by_class, fillvalue=-1) for index in row]
+        columns = columns_of(len(by_class))
     else:
-        shown = np.unique(np.linspace(0, len(data.train) - 1, SHEET).astype(int)).tolist()
+        cells = np.unique(np.linspace(0, len(data.train) - 1, SHEET).astype(int)).tolist()
+    cells = torch.tensor(cells)
+    filled = cells >= 0
+    images = data.train.images(cells[filled])
+    sheet = images.new_full((len(cells), *images.shape[1:]), GREY)
+    sheet[filled] = images
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if mark:  # so that the sheet is never taken for data
             (path.parent / ".vqprior").touch()
-        save_png(path, grid(data.train.images(torch.tensor(shown)), columns))
+        save_png(path, grid(sheet, columns))
     except OSError as error:
         raise UserError(
             f"the contact sheet {path} cannot be written ({error.strerror}); give --sheet FILE"
         ) from error
+    return len(images)

@@ -19,7 +19,7 @@ from .folder import walk
 from .labels import classes_of
 from .source import Pictures, Source, counted, explicit_roots, in_words, one_line, printable
 from .splits import in_order, split_in_path, split_of
-from .table import LABEL_COLUMNS, find_column
+from .table import LABEL_COLUMNS, find_column, no_classes
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png")
 ENDING = ".parquet"
@@ -72,7 +72,7 @@ def load(data: Data) -> Source:
             f"{where} have the columns {', '.join(opened['train'].column_names)}, and none of "
             f"{', '.join(IMAGE_COLUMNS)}: name the one with the pictures, --data.image_column COLUMN"
         )
-    labels, label_names, note = _labels(opened, files, data, where)
+    labels, label_names, note = _labels(opened, files, data, where, image)
     parts = {}
     for split, dataset in opened.items():
         if labels is not None and split not in labels:
@@ -240,7 +240,7 @@ def _reader(dataset: Any, image: str, files: Sequence[str], where: str) -> Colum
 
 
 def _labels(
-    opened: Mapping[str, Any], files: Mapping[str, Sequence[str]], data: Data, where: str
+    opened: Mapping[str, Any], files: Mapping[str, Sequence[str]], data: Data, where: str, image: str | None
 ) -> tuple[Any, tuple[str, ...], str]:
     """Labels by split, the names of the classes, and a note; None where there is no such column."""
     if not data.labels:
@@ -248,7 +248,7 @@ def _labels(
     train = opened["train"]
     column = find_column(train.column_names, data.label_column, LABEL_COLUMNS, "label_column", where)
     if column is None:
-        return None, (), f"no column of labels ({', '.join(LABEL_COLUMNS)}), so no classes"
+        return None, (), no_classes(train.column_names, (image,))
     lacking = [split for split, dataset in opened.items() if column not in dataset.column_names]
     values = {split: dataset[column][:] for split, dataset in opened.items() if split not in lacking}
     given = {split: names for split in values if (names := _class_names(opened[split].features, column))}

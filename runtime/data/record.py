@@ -186,15 +186,7 @@ def summary(record: Record, root: str) -> str:
         lacking = [name for number, name in enumerate(record.label_names) if number not in in_train]
         if lacking:
             lines.append(f"no picture in train of {some(lacking, 20)}: nothing is learnt of how they look")
-    parts = []
-    for name, split in record.splits.items():
-        cut = (
-            "given"
-            if split.origin == name and (name != "train")
-            else f"cut from {split.origin} by a hash of the names"
-        )
-        parts.append(f"{len(split.keys):,} {name}" + ("" if name == "train" else f" ({cut})"))
-    lines.append(", ".join(parts))
+    lines.append(_splits(record))
     lines.append(_formats(looks))
     if any(look.is_wide for look in looks) and record.range:
         low, high = record.range
@@ -206,6 +198,18 @@ def summary(record: Record, root: str) -> str:
     if left_out:
         lines.append("left out: " + ", ".join(f"{count:,} {kind}" for kind, count in left_out.items()))
     return "\n      ".join(lines)
+
+
+def _splits(record: Record) -> str:
+    """How many pictures each split has and where they are from; of two in one way it is said once."""
+    counts = {name: f"{len(split.keys):,} {name}" for name, split in record.splits.items()}
+    by_origin: dict[str, list[str]] = {}
+    for name in record.splits:
+        if name != "train":
+            cut = record.splits[name].origin == "train"
+            how = "cut from train by a hash of the names" if cut else "given"
+            by_origin.setdefault(how, []).append(counts[name])
+    return ", ".join([counts["train"], *(f"{' and '.join(of)} ({how})" for how, of in by_origin.items())])
 
 
 def _formats(looks: Sequence[Look]) -> str:

@@ -51,7 +51,7 @@ def load_table(data: Data) -> Source:
     names = _names(columns[file_column], table)
     _require_files(names, data)
     rows = _rows_by_split(columns, len(names), table)
-    labels, label_names, note = _labels(columns, rows, data)
+    labels, label_names, note = _labels(columns, rows, data, file_column)
     parts = {}
     for split, indices in rows.items():
         if labels is not None and split not in labels:
@@ -90,6 +90,13 @@ def find_column(
         return given
     lower = {column.lower(): column for column in reversed(there)}
     return next((lower[name] for name in usual if name in lower), None)
+
+
+def no_classes(columns: Iterable[str], taken: Iterable[str | None]) -> str:
+    """That no column has labels, and which other ones could be named."""
+    others = [name for name in columns if name not in taken]
+    hint = f"; if one of {in_words(others)} has them, --data.label_column COLUMN" if others else ""
+    return f"no column of labels ({', '.join(LABEL_COLUMNS)}), so no classes{hint}"
 
 
 def _read(table: Path) -> Columns:
@@ -257,6 +264,7 @@ def _labels(
     columns: Columns,
     rows: Mapping[str, list[int]],
     data: Data,
+    file_column: str,
 ) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...], str]:
     """Labels by split, the names of the classes and a note in words; None where there is no such column."""
     where = f"data.table {data.table}"
@@ -264,6 +272,6 @@ def _labels(
         return None, (), "no classes (data.labels False)"
     column = find_column(columns, data.label_column, LABEL_COLUMNS, "label_column", where)
     if column is None:
-        return None, (), f"no column of labels ({', '.join(LABEL_COLUMNS)}), so no classes"
+        return None, (), no_classes(columns, (file_column, SPLIT_COLUMN))
     values = {split: [columns[column][row] for row in of_split] for split, of_split in rows.items()}
     return classes_of(values, f"the column {column!r} of {where}")

@@ -333,3 +333,8 @@ def test_a_kind_of_prior_needs_no_settings_of_its_own(monkeypatch):
 def test_what_the_system_refuses_is_said_with_what_to_do(number, remedy):
     said = refused_by_system(OSError(number, os.strerror(number), "runs/a"))
     assert f"{os.strerror(number)}: runs/a." in said and remedy in said
+
+
+def test_evaluations_without_a_checkpoint_are_refused_with_what_to_type():
+    with pytest.raises(ValueError, match=r"type --stage2\.save_every 20 too$"):
+        Stage2(eval_every=20)

@@ -157,11 +157,20 @@ def test_figures_of_classifiers_of_another_recipe_are_marked_and_once_it_is_said
 
 def test_an_empty_level_is_named_in_words_in_text_too():
     levels = [{"map": [2, 2], "perplexity": 3.0, "usage": 1.0, "swapped_mse": mse} for mse in (0.1, 0.2)]
-    figures = {"mse": 0.1, "relative_mse": 1.0, "psnr": 10.0, "ssim": 0.5, "images": 4, "levels": levels}
+    figures = {"mse": 0.1, "relative_mse": 0.9, "psnr": 10.0, "ssim": 0.5, "images": 4, "levels": levels}
     printed = " ".join(text(PARTS["reconstruction"].tables(figures)).split())
     assert "level 0 carries nothing" in printed and "--stage1.levels" in printed
     levels[0]["swapped_mse"] = 0.2
     assert "nothing" not in text(PARTS["reconstruction"].tables(figures))
+
+
+@pytest.mark.parametrize("relative", [1.0, 0.99])
+def test_of_a_stage_one_that_keeps_nothing_it_is_said_and_no_level_is_blamed(relative):
+    levels = [{"map": [2, 2], "perplexity": 1.0, "usage": 0.1, "swapped_mse": 0.1} for _ in range(2)]
+    figures = {"mse": 0.1, "relative_mse": relative, "psnr": 10.0, "ssim": 0.5, "images": 4, "levels": levels}
+    printed = " ".join(text(PARTS["reconstruction"].tables(figures)).split())
+    assert ("no better than one grey" in printed and "more stage1.steps" in printed) is (relative == 1.0)
+    assert ("level 0 and level 1 carry nothing" in printed) is (relative < 1.0)
 
 
 @pytest.mark.parametrize(("bits", "said"), [(2.5, True), (2.0, True), (1.9, False)])

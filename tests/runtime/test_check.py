@@ -40,7 +40,7 @@ def test_sound_pictures_may_be_trained_on_and_the_suggested_preset_runs(check, c
     code, printed = check("--write", tmp_path / "mine.yaml", "--sheet", tmp_path / "sheet.png")
     assert code == 0 and "training may begin" in printed and "ant (12), bee (12)" in printed, printed
     width, height = Image.open(tmp_path / "sheet.png").size
-    assert width == height > 16  # two classes in eight columns
+    assert width > height > 16  # two classes in eight columns, and no more cells than pictures
     preset = configs.parse(tmp_path / "mine.yaml", [])
     assert preset.data.size == (8, 8) and preset.data.channels == 3 and preset.stage1.factor == 4
     few = ["--stage1.steps", 1, "--stage2.steps", 1, "--data.validation", 0.2, "--data.test", 0.2]
@@ -118,6 +118,24 @@ def test_each_picture_is_decoded_once_and_those_on_the_sheet_again(check, monkey
     monkeypatch.setattr(checking, "SHEET", 2)
     assert check()[0] == 0
     assert len(set(decoded)) == 24 and len(decoded) == 24 + 2
+
+
+def test_the_sheet_shows_no_picture_twice_and_says_how_many_it_shows(check, pictures, tmp_path):
+    for path in sorted((pictures / "ant").iterdir())[6:]:
+        path.unlink()
+    code, printed = check("--sheet", tmp_path / "sheet.png", "--data.validation", 0.1, "--data.test", 0.1)
+    assert code == 0 and "ant (6), bee (12)" in printed, printed
+    cells = np.asarray(Image.open(tmp_path / "sheet.png"))
+    shown = int(re.search(r"shows (\d+) training picture", printed)[1])
+    assert shown == int(re.search(r"(\d+) train,", printed)[1]), printed
+    side = 96 + 2
+    inside = [
+        cells[y + 2 : y + side, x + 2 : x + side].tobytes()
+        for y in range(0, cells.shape[0] - side, side)
+        for x in range(0, cells.shape[1] - side, side)
+    ]
+    pictured = [cell for cell in inside if len(set(cell)) > 1]
+    assert len(pictured) == len(set(pictured)) == shown
 
 
 def test_pictures_that_are_mostly_black_stop_training(check, command, pictures, tmp_path):

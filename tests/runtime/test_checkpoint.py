@@ -34,6 +34,9 @@ def test_nothing_there_is_none_and_best_says_so(tmp_path):
     assert checkpoint.newest(tmp_path) is None
     with pytest.raises(UserError, match="train that stage first"):
         checkpoint.best(tmp_path)
+    for stage, command in (("stage1", "train-vqvae"), ("stage2-1", "train-prior")):
+        with pytest.raises(UserError, match=f"vqprior {command} {tmp_path}$"):
+            checkpoint.best(tmp_path / stage)
 
 
 def test_prune_keeps_the_latest_and_the_best(tmp_path):

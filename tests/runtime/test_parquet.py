@@ -62,6 +62,8 @@ def test_parquet_with_explicit_files_and_columns(tmp_path, hf_cache):
     source = opened(Path("nowhere"), source="parquet", label_column="kind", **roots)
     assert sizes(source) == (4, None, 2) and source.label_names == ("x", "y")
     refused(tmp_path, "image, kind, other", source="parquet", image_column="photo", **roots)
+    unnamed = opened(Path("nowhere"), source="parquet", **roots)
+    assert "if one of kind, other has them, --data.label_column COLUMN" in unnamed.layout
     same = {"train_root": str(tmp_path), "test_root": str(tmp_path / "b.parquet")}
     refused(tmp_path, "share files", "b.parquet", source="parquet", **same)
 

@@ -44,6 +44,9 @@ def test_a_table_gives_files_labels_and_splits(tmp_path):
     assert with_spaces.label_names == ("a, b", "c") and sizes(with_spaces) == (2, None, 1)
     bare = opened(tmp_path, table=csv_table(tmp_path, "file\npicture0.png\n"))
     assert sizes(bare) == (1, None, None) and bare.label_names == ()
+    assert bare.layout.endswith("so no classes")
+    other = opened(tmp_path, table=csv_table(tmp_path, "file,phase,well,split\npicture0.png,a,1,train\n"))
+    assert other.layout.endswith("so no classes; if one of phase, well has them, --data.label_column COLUMN")
 
 
 @pytest.mark.parametrize("head", ["sep=;\r\n", '\ufeff"sep=;"\n', "\n", " \r\n;\r\n", "\ufeff"])
