@@ -28,7 +28,7 @@ def usual(generator) -> Usual:
 
 
 MISTAKES = [
-    ("sample", dict(n=True), "images is True; it is a whole number"),
+    ("sample", dict(n=True), "n is True; it is a whole number"),
     ("sample", dict(n=2, seed=None), "seed is None; it is a whole number"),
     ("sample", dict(n=2, seed=True), "seed is True; it is a whole number"),
     ("sample", dict(n=2, batch_size=True), "batch_size is True; it is a whole number"),
