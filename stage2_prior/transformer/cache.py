@@ -32,18 +32,21 @@ class _CachedBlock:
         names = ("query_key_value", "attended", "widen", "narrow")
         self.products = {name: Product(getattr(block, name), dtype) for name in names}
         self.norms = torch.empty(2, channels, **kind)
+        self.label = torch.zeros(maps, channels, **kind)  # what it adds to each token
         # What the block makes of the levels above, for a row
         self.condition = self.said = None
         if block.condition is not None:
             self.condition = Product(block.condition, dtype)
             self.said = torch.empty(width, maps, channels, **kind)
 
-    def read(self) -> None:
-        """Take over the weights."""
+    def read(self, label: Tensor | None) -> None:
+        """Take over the weights, and what the labels of the maps add, [B, C]."""
         for product in self.products.values():
             product.read()
         for mine, norm in zip(self.norms, (self.block.attention_norm, self.block.network_norm), strict=True):
             mine.copy_(norm.weight)
+        if label is not None:
+            self.label.copy_(label)
         if self.condition is not None:
             self.condition.read()
 
@@ -53,6 +56,7 @@ class _CachedBlock:
 
     def step(self, x: Tensor, t: int, j: int, of_query: Tensor, of_key: Tensor) -> Tensor:
         """Token t [B, C], which predicts column j, after this block; its key and value are kept."""
+        x = x + self.label
         if self.said is not None:
             x = x + self.said[j]
         channels, products = x.shape[1:], self.products
@@ -94,7 +98,6 @@ class CachedTransformer:
         self.embedding = torch.empty_like(prior.embedding.weight, dtype=self.dtype)
         self.head, self.norm = Product(prior.logits, self.dtype), torch.empty(channels, **kind)
         self.places = torch.empty(tokens, channels, **kind)
-        self.label = torch.zeros(maps, channels, **kind)  # which is added to each token
         self.of_queries, self.of_keys = (by.to(self.dtype) for by in prior.turns(height, self.width))
         self.content = torch.empty(maps, channels, **kind)  # of the next token
         self.above = torch.empty(height, self.width, maps, channels, **kind) if prior.above else None
@@ -107,15 +110,13 @@ class CachedTransformer:
         the memory of those before."""
         prior = self.prior
         prior.check_given(labels, above)
-        for block in self.blocks:
-            block.read()
+        for block, label in zip(self.blocks, prior.label_biases(labels), strict=True):
+            block.read(label)
         self.embedding.copy_(prior.embedding.weight)
         self.head.read()
         self.norm.copy_(prior.norm.weight)
         self.places.copy_(prior.places(*prior.level.size))
         self.content.copy_(prior.before(labels, len(self.content)))
-        if prior.label is not None:
-            self.label.copy_(prior.label(labels))
         if self.above is not None:
             with prior.computing(self.dtype):
                 self.above.copy_(prior.above(above).permute(2, 3, 0, 1))
@@ -129,7 +130,7 @@ class CachedTransformer:
     def logits(self, j: int) -> Tensor:
         """Logits [B, K] of column j, given all rows above and the columns put so far."""
         t = self.row * self.width + j
-        x = self.content + self.places[t] + self.label
+        x = self.content + self.places[t]
         for block in self.blocks:
             x = block.step(x, t, j, self.of_queries[:, t], self.of_keys[:, t])
         return self.head(F.layer_norm(x, x.shape[1:], self.norm))

@@ -57,6 +57,7 @@ class Block(nn.Module):
         x: Tensor,
         of_queries: Tensor,
         of_keys: Tensor,
+        label: Tensor | None = None,
         above: Tensor | None = None,
         factors: Tensor | None = None,
     ) -> Tensor:
@@ -64,9 +65,12 @@ class Block(nn.Module):
 
         Args:
             of_queries, of_keys: what they are turned by, see `turns`.
+            label: what the label of each map adds to all of its tokens, [B, C].
             above: what the levels above say of the place that each token predicts, [B, T, C].
             factors: dropout's [B, 2, C], of what attention and the network add.
         """
+        if label is not None:
+            x = x + label[:, None]
         if above is not None:
             x = x + self.condition(above)
         made = rearrange(

@@ -8,7 +8,7 @@ What is done differently here, and why:
   the sequence may be at the other end of the map.
 - Heads share their keys and values, for the sake of sampling (see layers.py).
 - There is no token for the class in the vocabulary: what stands before the first code is a vector of the
-  class, and the class is added to every token as well.
+  class, and every block adds another to all tokens.
 
 Legend: B maps, K codes, h x w the map, T = h w tokens, C channels.
 """
@@ -23,7 +23,7 @@ from vqprior.configs.schema import Stage2
 from vqprior.runtime.codes import Codes, Level
 
 from ..above import Above
-from ..embedding import CodeEmbedding
+from ..embedding import CodeEmbedding, LabelBiases
 from ..places import place_features, place_numbers
 from ..prior import Prior
 from .cache import CachedTransformer
@@ -44,12 +44,12 @@ class Transformer(Prior):
         self.dropout_groups = 2 * config.layers
         self.embedding = CodeEmbedding(level, channels)
         self.start = nn.Embedding(max(1, self.labels), channels)  # in place of a code before the first
-        self.label = nn.Embedding(self.labels, channels) if self.labels else None
         self.place = nn.Linear(place_numbers(level.codes_per_position), channels)
         conditional = bool(above)
         self.blocks = nn.ModuleList(
             Block(channels, heads, conditional=conditional) for _ in range(config.layers)
         )
+        self.label_bias = LabelBiases(self.labels, config.layers, channels) if self.labels else None
         self.norm = nn.LayerNorm(channels, bias=False)
         self.logits = nn.Linear(channels, level.K)
         self.above = Above(above, channels, config.above_blocks) if above else None
@@ -69,10 +69,14 @@ class Transformer(Prior):
         nn.init.zeros_(self.logits.weight)
 
     def undecayed(self) -> list[str]:
-        return [*super().undecayed(), "start.weight", *(["label.weight"] if self.label else [])]
+        return [*super().undecayed(), "start.weight"]
 
     def label_tensors(self) -> list[str]:
-        return ["start.weight", "label.weight"] if self.classes else []
+        return ["start.weight", "label_bias.weight"] if self.classes else []
+
+    def label_biases(self, labels: Tensor | None) -> Sequence[Tensor | None]:
+        """For each block what the labels [B] add to all tokens, [B, C]; None without classes."""
+        return [None] * len(self.blocks) if self.label_bias is None else self.label_bias(labels)
 
     def places(self, height: int, width: int) -> Tensor:
         """What each token is told of the place that it predicts, [T, C]."""
@@ -108,13 +112,11 @@ class Transformer(Prior):
         embedded = self.embedding(codes).flatten(1, 2)  # [B, T, C]
         x = torch.cat([self.before(labels, codes.shape[0])[:, None], embedded[:, :-1]], dim=1)
         x = x + self.places(height, width)
-        if self.label is not None:
-            x = x + self.label(labels)[:, None]
         said = rearrange(self.above(above), "b c h w -> b (h w) c") if self.above else None
-        of_queries, of_keys = self.turns(height, width)
+        turned_by, biases = self.turns(height, width), self.label_biases(labels)
         factors = [None] * len(self.blocks) if dropped is None else dropped.chunk(len(self.blocks), 1)
-        for block, of_block in zip(self.blocks, factors, strict=True):
-            x = block(x, of_queries, of_keys, said, of_block)
+        for block, bias, of_block in zip(self.blocks, biases, factors, strict=True):
+            x = block(x, *turned_by, bias, said, of_block)
         logits = self.logits(self.norm(x))  # [B, T, K]
         return rearrange(logits, "b (h w) k -> b k h w", h=height)
 
@@ -126,4 +128,4 @@ class Transformer(Prior):
         channels, layers, (_, width) = self.config.channels, len(self.blocks), self.level.size
         keys_and_values = 2 * layers * self.level.places * channels // self.config.transformer.heads
         of_above = (self.level.places + width * layers) * channels if self.above else 0
-        return keys_and_values + of_above + (8 + 2 * WIDER) * channels
+        return keys_and_values + of_above + (layers + 8 + 2 * WIDER) * channels
