@@ -340,7 +340,7 @@ def test_each_command_behind_a_launcher(finished_run, tmp_path, launch):
         steps += ["then", name, out, *flags]
     printed = launch(ROOT / "tests" / "launch.py", *steps)
     assert (
-        printed.count(f"sample: 6 images in {out}, all in ")
+        printed.count(f"sample: 6 images in {out / 'samples'}, all in ")
         == printed.count("stage 1: reconstruction of 9 test images")
         == 1
     )
