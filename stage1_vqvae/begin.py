@@ -1,4 +1,5 @@
-"""Stage one from the weights of another run, to train on, to sharpen or to take over as they are."""
+"""What stage one begins with: its own checkpoint, of these pictures; or the weights of another run, to
+train on, to sharpen or to take over as they are."""
 
 import shutil
 from dataclasses import asdict
@@ -9,10 +10,11 @@ from typing import Any
 import torch
 
 from vqprior.configs import Config, differences, from_tree
+from vqprior.configs.errors import UserError
 from vqprior.runtime import checkpoint, code_maps
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.checkpoint_writer import Writer
-from vqprior.runtime.data import DataSet
+from vqprior.runtime.data import DataSet, roots_of
 from vqprior.runtime.files import write_folder
 from vqprior.runtime.guard import Guard
 from vqprior.runtime.launch import accelerator_for
@@ -44,6 +46,15 @@ SHAPING = ("stage1.D", "stage1.likelihood")
 """Settings that may differ where the shapes of the weights do not."""
 SAID = ("data.size", "data.crop", "data.range", "stage1.likelihood")
 """Settings under which the same weights mean something else, though they may be told to."""
+
+
+def refuse_other_pictures(saved: Checkpoint, data: DataSet) -> None:
+    """Refuse, with a UserError, to go on with a checkpoint on other pictures than it learnt from."""
+    if saved.meta["data_fingerprint"] != data.fingerprint:
+        raise UserError(
+            f"{saved.path} was trained on other pictures than {roots_of(data.data)} holds now, or by another "
+            "version of vqprior; put them back, or begin a new run with --out"
+        )
 
 
 def source_of(config: Config) -> Checkpoint | None:

@@ -25,7 +25,8 @@ from vqprior.runtime.randomness import Stream, seed_of
 from vqprior.runtime.run_dir import RunDir
 from vqprior.runtime.unfinished import begin_parts
 
-from .vqvae import VQVAE, codes_of, load_vqvae, refuse_other_pictures
+from .begin import refuse_other_pictures
+from .vqvae import VQVAE, codes_of, load_vqvae
 
 
 def encode(config: Config, run: RunDir, data: DataSet) -> None:

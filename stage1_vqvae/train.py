@@ -33,14 +33,14 @@ from vqprior.runtime.tracker import Tracker
 from vqprior.runtime.transfer import onto
 
 from .adversary import Adversary, refuse_recorded
-from .begin import binding, describe, source_of, take_codes, take_over
+from .begin import binding, describe, refuse_other_pictures, source_of, take_codes, take_over
 from .decoded_codes import log_codebook
 from .measure import measure
 from .objective import objective, total
 from .perceptual_weights import bound, perceptual_of
 from .quantizers.training import candidates, encoded, mean_shares, observed, start_quantizers
 from .score import CHOSEN, how_chosen, score_of
-from .vqvae import VQVAE, find_vqvae, refuse_other_pictures
+from .vqvae import VQVAE, find_vqvae
 
 READ = 64  # pictures at once, to find the variance of all
 

@@ -35,7 +35,6 @@ from vqprior.configs.schema import Config, Trained
 from vqprior.runtime import checkpoint
 from vqprior.runtime.checkpoint import Checkpoint, Tensors
 from vqprior.runtime.codes import Codes, Level
-from vqprior.runtime.data import DataSet, roots_of
 from vqprior.runtime.lineage import ENCODES_AS, codes_origin, encodes_as
 from vqprior.runtime.run_dir import RunDir, checkpoint_folders
 
@@ -222,15 +221,6 @@ def vectors_of(quantized: Sequence[Quantized]) -> tuple[Tensor, ...]:
 def codes_of(quantized: Sequence[Quantized]) -> Codes:
     """The codes of each level."""
     return tuple(of_level.codes for of_level in quantized)
-
-
-def refuse_other_pictures(saved: Checkpoint, data: DataSet) -> None:
-    """Refuse, with a UserError, to go on with a checkpoint on other pictures than it learnt from."""
-    if saved.meta["data_fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"{saved.path} was trained on other pictures than {roots_of(data.data)} holds now, or by another "
-            "version of vqprior; put them back, or begin a new run with --out"
-        )
 
 
 def load_vqvae(saved: Checkpoint, device: torch.device) -> VQVAE:
