@@ -113,6 +113,9 @@ class Evaluation(_OfRun):
     """File with the weights of that extractor; without it torch-fidelity downloads them."""
     classifier_steps: int = 500
     """Training steps of each classifier, on batches of 128."""
+    classes: Literal["even", "test"] = "even"
+    """The classes that samples are asked for: as many images of each, or those of the real test images, which
+    is fair where some classes have far more pictures than others."""
     archives: tuple[str, ...] = ()
     """Samples of other models or settings, to be measured in the same way: files like samples.npz, with
     images (uint8 [N, H, W, C]) and, for the figures that take them, labels."""

@@ -34,6 +34,22 @@ def drawing(subject: Subject) -> Settings:
     return {"drawing": subject.drawing()}
 
 
+def samples(subject: Subject) -> Settings:
+    """How the row of samples is drawn, and for what classes.
+
+    Raises:
+        UserError: for those of the test images, which have none, or for one class besides.
+    """
+    if subject.config.classes == "test" and not subject.label_names:
+        raise UserError("--classes is `test`, and these data have none; leave it out")
+    if subject.config.classes == "test" and subject.config.sample.label:
+        raise UserError(
+            f"--classes is `test`, and sample.label {subject.config.sample.label!r} asks for one class; give "
+            'one of the two (--sample.label "" takes the latter back)'
+        )
+    return drawing(subject) | subject.asking()
+
+
 def features(subject: Subject) -> Settings:
     """The network that sees features in images, the classifiers of the data among them."""
     config, weights = subject.config, subject.config.features_weights

@@ -178,6 +178,10 @@ class Subject:
         settings["label"] = settings["label"] or None  # as figures have always been kept
         return {name: settings[name] for name in DRAWING}
 
+    def asking(self) -> dict[str, Any]:
+        """What classes the row of samples was asked for, where not for as many of each."""
+        return {} if self.config.classes == "even" else {"classes": self.config.classes}
+
     def real(self, split: Split) -> tuple[Images, Tensor]:
         """`n` images of a split, by chance but always the same, and which they are: [n] int64, ascending."""
         chosen = some_of(len(split), self.n)
@@ -205,7 +209,7 @@ class Subject:
         chosen = self.real(test)[1][at]
         coarsest, *finer = self.tokenizer.codes_of(test.images(chosen), precision=settings.precision)
         known = (coarsest, *(torch.full_like(codes, -1) for codes in finer))
-        labels = test.labels[chosen] if self.label_names else None
+        labels = None if (all_labels := self.test_labels()) is None else all_labels[at]
         drawn = self.networks.codes(at, labels, self.sampling, known)
         return self.networks.decode(drawn, self.sampling)
 
@@ -217,8 +221,14 @@ class Subject:
         return [*map(code_frequencies, counts)]
 
     def sample_labels(self) -> Tensor | None:
-        """The labels [n] that the samples were asked for: the classes in turn."""
+        """The labels [n] that samples were asked for: the classes in turn, or those of the test images."""
+        if self.config.classes == "test":
+            return self.test_labels()
         return self.networks.labels_for(torch.arange(self.n), self.config.sample.label)
+
+    def test_labels(self) -> Tensor | None:
+        """The labels [n] of the test images that rows are compared with."""
+        return self.data.test.labels[self.real(self.data.test)[1]] if self.label_names else None
 
     def row(self, name: str) -> Images:
         """The images of a row of the ladder, or of `train` or `test`; made when they are first asked for."""
@@ -233,8 +243,10 @@ class Subject:
         """What a set of images is a function of: a row, or `all` real training images."""
         if name in ("all", "train", "test"):
             return {"data": self.data.fingerprint} | ({} if name == "all" else {"n": self.n})
-        is_drawn = name in DRAWN
-        return self.origin(with_priors=is_drawn) | {"n": self.n} | (self.drawing() if is_drawn else {})
+        settings = self.origin(with_priors=name in DRAWN) | {"n": self.n}
+        if name in DRAWN:
+            settings |= self.drawing()
+        return settings | (self.asking() if name == "samples" else {})
 
     def _maker(self, name: str) -> Images:
         """What makes the images of a row."""

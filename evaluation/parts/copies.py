@@ -10,7 +10,7 @@ from vqprior.runtime.processes import on_main
 
 from ..features import features_at, features_of
 from ..nearest import Points, copy_share, nearest
-from ..part import Part, drawing, features, row_size
+from ..part import Part, features, row_size, samples
 from ..rows import Images
 from ..subject import Subject
 from ..tables import Figures, Row, Table, list_table
@@ -76,4 +76,4 @@ def tables(figures: Figures) -> list[Table]:
     return [list_table(title, ROWS, figures, note=NOTE, pictures=pictures)]
 
 
-PART = Part("copies", "Nearest training images", copies, tables, depends_on=(row_size, drawing, features))
+PART = Part("copies", "Nearest training images", copies, tables, depends_on=(row_size, samples, features))

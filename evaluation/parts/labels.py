@@ -9,7 +9,7 @@ from vqprior.runtime.processes import share_of_process, sum_numbers
 
 from ..classifier import Classifier
 from ..learners import LEARNT, classifier
-from ..part import Part, drawing, features, row_size
+from ..part import Part, features, row_size, samples
 from ..rows import Images
 from ..subject import Subject
 from ..tables import Figures, Row, Table, list_table
@@ -61,7 +61,7 @@ PART = Part(
     "Labels",
     labels,
     tables,
-    depends_on=(row_size, drawing, features),
+    depends_on=(row_size, samples, features),
     needs_labels=True,
     of_all_classes=True,
     tiles=(Row("CAS; {label_accuracy:.2%} carry their label", "{cas[samples]:.2%}"),),

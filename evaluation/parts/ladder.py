@@ -18,10 +18,11 @@ from .. import distances
 from ..classifier import SEED
 from ..distances import Gaussian
 from ..features import CLASSIFIER, features_of
-from ..part import Part, drawing, features, row_size
+from ..part import Part, features, row_size, samples
 from ..subject import ROWS, Subject
 from ..tables import Column, Figures, Row, Table, column_table, filled
 
+UNEVEN = 2  # times as many test images of the commonest class as of the rarest are worth a word
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
 NOTE = "KID is the mean of subsets of up to 1,000 images, ± their standard deviation (none of one alone)."
 
@@ -106,18 +107,38 @@ def ladder(subject: Subject) -> Figures:
         fake = features_of_row(subject, name)
         rows[name] = on_main(compare, real, fake)
     extractor = subject.extractor
-    return {"features": extractor.name, "distance": extractor.distance, "images": subject.n, "rows": rows}
+    figures = {"features": extractor.name, "distance": extractor.distance, "images": subject.n, "rows": rows}
+    return figures | (class_shares(subject) if subject.label_names else {})
+
+
+def class_shares(subject: Subject) -> Figures:
+    """The classes that samples were asked for, and how uneven those of the test images are."""
+    shares = subject.test_labels().bincount(minlength=len(subject.label_names)) / subject.n
+    return {"classes": subject.config.classes, "test_classes": [shares.min().item(), shares.max().item()]}
+
+
+def uneven_text(figures: Figures) -> str:
+    """A word on samples of as many of each class where those of the test images are not about as many."""
+    least, most = figures.get("test_classes", (1, 1))
+    if figures.get("classes") == "test" or most <= UNEVEN * least:
+        return ""
+    return (
+        f"Samples are as many of each class, and of the test images {most:.1%} are of the commonest and "
+        f"{least:.1%} of the rarest, which is a part of the distance: --classes test draws samples of theirs."
+    )
 
 
 def tables(figures: Figures) -> list[Table]:
     """One table, a row a set."""
     title = "against {images:,} real test images, as many in each row, features: {features}"
+    if figures.get("classes") == "test":
+        title += "; samples of their classes"
     measured = figures.get("rows", {})
     there = {name: words for name, words in ROWS.items() if name in measured or name != "true_coarse"}
     rows = {words: measured.get(name, {}) for name, words in there.items()}
     own = " The features are of a classifier of the run's own labels: not comparable with any FID."
     note = NOTE + own if figures.get("features") == CLASSIFIER else NOTE
-    return [column_table(title, COLUMNS, rows, figures, note=note)]
+    return [column_table(title, COLUMNS, rows, figures, note=note, warning=uneven_text(figures))]
 
 
 PART = Part(
@@ -125,7 +146,7 @@ PART = Part(
     "The ladder: sets of images against real test images",
     ladder,
     tables,
-    depends_on=(row_size, drawing, features),
+    depends_on=(row_size, samples, features),
     needs_features=True,
     needs_images=2,
     of_all_classes=True,

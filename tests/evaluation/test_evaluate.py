@@ -11,7 +11,9 @@ from PIL import Image
 
 from tests.conftest import TINY, write_pictures
 from tests.launch import run_processes, start_process
+from vqprior import CodeMaps, Generator
 from vqprior.evaluation.parts import PARTS, archives
+from vqprior.evaluation.parts.ladder import uneven_text
 from vqprior.stage1_vqvae.classification import Labelled
 
 FLAGS = ("--classifier_steps", 5, "--inference_batch", 4)
@@ -275,6 +277,30 @@ def test_samples_of_one_class_are_not_compared_with_all(evaluated, tmp_path, com
     assert code == 2 and '--sample.label ""' in printed and metrics(tmp_path / "run") == metrics(evaluated)
     code, printed = command("evaluate", tmp_path / "run", *FLAGS, "--only", "copies", "--sample.label", "bee")
     assert code == 0, printed
+
+
+def test_samples_are_of_the_test_images_classes_if_asked(evaluated, tmp_path, command):
+    """Image i of the row is what the prior draws for the class of test image i."""
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    asked = ("evaluate", run, *FLAGS, "--images", 5, "--classes", "test", "--only")
+    code, printed = command(*asked, "ladder", "labels")
+    assert code == 0 and "; samples of their classes" in printed
+    labels = CodeMaps(run / "codes").split("test").labels[:5].tolist()
+    assert labels != [i % 2 for i in range(5)]
+    [row] = (run / "evaluation").glob("samples-*.npy")
+    images = Generator.from_run(run).sample(labels=labels, seed=0)
+    assert np.array_equal(np.load(row).transpose(0, 2, 3, 1), images)
+    assert metrics(run)["ladder"]["rows"]["samples"] != metrics(evaluated)["ladder"]["rows"]["samples"]
+    code, printed = command(*asked, "copies", "--sample.label", "bee")
+    assert code == 2 and "asks for one class" in " ".join(printed.split())
+
+
+def test_uneven_classes_of_the_test_images_are_said():
+    uneven = {"classes": "even", "test_classes": [0.05, 0.4]}
+    assert "40.0% are of the commonest and 5.0% of the rarest" in uneven_text(uneven)
+    assert uneven_text({"classes": "even", "test_classes": [0.09, 0.11]}) == uneven_text({}) == ""
+    assert uneven_text(uneven | {"classes": "test"}) == ""
 
 
 def test_each_part_says_what_measured_it(evaluated, tmp_path, command):
