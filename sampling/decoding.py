@@ -122,5 +122,5 @@ def refuse_imported() -> NoReturn:
     """
     raise UserError(
         "the codes of this run were imported: it has no VQ-VAE and no pictures. What it can do: train-prior, "
-        "sample, evaluate, export; from Python sample, sample_codes, log2_prob, posterior and classify"
+        "sample, evaluate, export, app; from Python sample, sample_codes, log2_prob, posterior and classify"
     )

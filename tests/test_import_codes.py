@@ -503,6 +503,7 @@ def test_what_needs_pictures_is_refused_in_words(here, command):
     ):
         code, printed = command(*words)
         assert code == 2 and "the codes of this run were imported" in printed, (words, printed)
+        assert "evaluate, export, app;" in " ".join(printed.split()), printed
     code, printed = command("evaluate", "run", "--only", "ladder")
     assert code == 2 and "needs pictures" in printed, printed
     generator = Generator.from_run("run")
