@@ -13,7 +13,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.data.decode import Unreadable
-from vqprior.runtime.data.folder import FileReader, walk
+from vqprior.runtime.data.picture_files import FileReader, walk
 from vqprior.runtime.data.record import SKIPPED, note, noted
 from vqprior.runtime.data.source import Pictures, counted, printable
 from vqprior.runtime.data.split import decoded

@@ -21,8 +21,8 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .folder import ENDINGS, FileReader
 from .labels import classes_of
+from .picture_files import ENDINGS, FileReader
 from .source import Pictures, Source, counted, in_words, printable
 from .splits import all_words, in_order, split_of
 
