@@ -5,6 +5,7 @@ is told from names of folders.
 """
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,9 @@ from vqprior.configs.schema import Data
 from .layout import Part, classes_in, splits_in, without_classes
 from .picture_files import INSTEAD, FileReader, Listing, require_images, walk, written_by_us
 from .source import Pictures, Source, explicit_roots, in_words, printable
+from .table import load_table
 
-TABLES = (".csv", ".jsonl")  # endings of files that may hold classes
+TABLES = (".csv", ".jsonl", ".ndjson", ".tsv")  # endings of files that may hold classes
 
 
 def load(data: Data) -> Source:
@@ -29,8 +31,6 @@ def load(data: Data) -> Source:
     """
     roots = explicit_roots(data)
     if data.table:
-        from .table import load_table
-
         return load_table(data)
     left_out: Counter[str] = Counter()
     if roots:
@@ -41,7 +41,7 @@ def load(data: Data) -> Source:
         root = Path(data.root)
         _require_folder(root, "data.root")
         parts, seen = splits_in(root, _walked(root, left_out))
-    return _source(parts, seen, left_out, data.labels)
+    return _source(parts, seen, left_out, data)
 
 
 def _listed(root: Path, setting: str, left_out: Counter[str]) -> Part:
@@ -105,15 +105,15 @@ def _has_pictures(folder: Path) -> bool:
     return bool(walk(folder).names)
 
 
-def _source(parts: Mapping[str, Part], seen: str, left_out: Counter[str], labelled: bool) -> Source:
+def _source(parts: Mapping[str, Part], seen: str, left_out: Counter[str], data: Data) -> Source:
     """Pictures and classes of the splits.
 
     Raises:
         UserError: a split mixes layouts, or two differ, or a held-out split has a class that train lacks.
     """
-    names, note = classes_in(parts) if labelled else without_classes(parts)
-    if labelled and not names and any(f"ending {ending}" in left_out for ending in TABLES):
-        note += "; if a table has classes, name it: --data.table FILE"
+    names, note = classes_in(parts) if data.labels else without_classes(parts)
+    if data.labels and not names and any(f"ending {ending}" in left_out for ending in TABLES):
+        note += f"; {_use_of_tables(parts, data)}"
     numbers = {name: number for number, name in enumerate(names)}
     pictures = {split: _pictures(part, numbers) for split, part in parts.items()}
     layout = "; ".join(text for text in (seen, note) if text)
@@ -125,6 +125,19 @@ def _source(parts: Mapping[str, Part], seen: str, left_out: Counter[str], labell
         layout=layout,
         left_out=dict(left_out),
     )
+
+
+def _use_of_tables(parts: Mapping[str, Part], data: Data) -> str:
+    """What to type where a table beside the pictures has their classes."""
+    folders = () if data.train_root else {parts["train"].root, Path(data.root)}
+    tables = [path for folder in folders for path in folder.iterdir() if path.suffix.lower() in TABLES]
+    if len(tables) != 1:
+        which = f"one of {in_words(sorted(printable(path.name) for path in tables))}" if tables else "a table"
+        return f"if {which} has classes, name it: --data.table FILE"
+    (table,) = tables
+    of_split = table.parent != Path(data.root)  # then that of each split is found by its name
+    flag = shlex.join(("--data.table", printable(table.name if of_split else str(table))))
+    return f"if {printable(str(table))} has classes: {flag}"
 
 
 def _pictures(part: Part, numbers: Mapping[str, int]) -> Pictures:

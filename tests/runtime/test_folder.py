@@ -44,4 +44,17 @@ def test_flat_pictures_beside_a_table_say_how_to_use_it(tmp_path):
     write_pictures(tmp_path, 4, ())
     assert "--data.table" not in opened(tmp_path).layout
     (tmp_path / "metadata.jsonl").write_text("{}")
-    assert "--data.table FILE" in opened(tmp_path).layout
+    assert f"has classes: --data.table {tmp_path}/metadata.jsonl" in opened(tmp_path).layout
+    assert opened("", train_root=str(tmp_path)).layout.endswith("name it: --data.table FILE")
+    (tmp_path / "b.csv").touch()
+    assert "one of b.csv, metadata.jsonl has classes, name it: --data.table FILE" in opened(tmp_path).layout
+
+
+def test_pictures_of_splits_beside_their_tables_say_how_to_use_these(tmp_path):
+    for split in ("train", "test"):
+        write_pictures(tmp_path / "data" / split, 2, ())
+        text = "file_name,label\npicture0.png,a\npicture1.png,b\n"
+        (tmp_path / "data" / split / "metadata.csv").write_text(text)
+    said = opened(tmp_path).layout
+    assert said.endswith(f"{tmp_path}/data/train/metadata.csv has classes: --data.table metadata.csv")
+    assert opened(tmp_path, table=said.split()[-1]).label_names == ("a", "b")
