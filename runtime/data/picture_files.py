@@ -5,12 +5,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from vqprior.configs.errors import UserError
 
+from .decode import heif_is_there
 from .source import in_words, one_line, printable
 
 ENDINGS = frozenset(
@@ -36,17 +35,6 @@ MARKERS = {
 """Files that this program writes, and keys that tell them from other people's."""
 
 
-@cache
-def heif_is_there() -> bool:
-    """Whether HEIF can be read; if so, Pillow opens it from now on in this process."""
-    if find_spec("pillow_heif") is None:
-        return False
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-    return True
-
-
 @dataclass(frozen=True)
 class FileReader:
     """Pictures in files."""
@@ -55,10 +43,7 @@ class FileReader:
     names: Sequence[str]  # relative to root, as the file system has them
 
     def content(self, index: int) -> bytes:
-        path = self._path(index)
-        if path.suffix.lower() in HEIF:
-            heif_is_there()  # here, since every process that decodes needs it
-        return path.read_bytes()
+        return self._path(index).read_bytes()
 
     def where(self, index: int) -> str:
         return one_line(printable(str(self._path(index))))
@@ -119,7 +104,8 @@ def walk(root: Path, endings: frozenset[str] = ENDINGS) -> Listing:
                 listing.names.append(name)
     listing.names.sort()
     if endings == ENDINGS and (bare := _without_files(listing)):
-        listing.left_out[f"folders without pictures ({in_words([*map(printable, bare)])})"] = len(bare)
+        folders = "folder" if len(bare) == 1 else "folders"
+        listing.left_out[f"{folders} without pictures ({in_words([*map(printable, bare)])})"] = len(bare)
     return listing
 
 

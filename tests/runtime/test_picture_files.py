@@ -65,6 +65,8 @@ def test_folders_without_pictures_are_named(tmp_path):
     (tmp_path / "cow" / "raw" / "1.cr2").write_bytes(b"x")
     (tmp_path / "ant" / "deep").mkdir()
     assert opened(tmp_path).left_out == {"ending .cr2": 1, "folders without pictures (ant/deep, cow)": 2}
+    (tmp_path / "ant" / "deep").rmdir()
+    assert opened(tmp_path).left_out["folder without pictures (cow)"] == 1
 
 
 @pytest.mark.parametrize(
