@@ -7,8 +7,7 @@ from torch import Tensor
 
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
-from vqprior.runtime.data.decode import decode, facts
-from vqprior.runtime.data.folder import heif_is_there
+from vqprior.runtime.data.decode import decode, facts, heif_is_there
 from vqprior.runtime.data.transform import least_size
 from vqprior.sampling.complete import prepared
 

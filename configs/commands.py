@@ -164,7 +164,8 @@ class OtherPictures:
     """Pictures besides those of a run, and how they are read."""
 
     pictures: str
-    """A folder of pictures, those in its sub-folders among them; they are cut and resized like the run's."""
+    """A folder of pictures, those in its sub-folders among them, or one picture; cut and resized like the
+    run's."""
     range: tuple[float, float] | None = None
     """Values that become black and white in pictures of more than 8 bits, LOW HIGH; without it the run's."""
     on_error: OnError | None = None

@@ -15,7 +15,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from reprlib import repr as shortly
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -125,9 +126,25 @@ def read_header(folder: Path) -> Header | None:
                 f"{path} has format {tree['format']}, this version reads up to {FORMAT}: upgrade vqprior"
             )
         tree["levels"] = [Level(**level) for level in tree["levels"]]
-        return Header(**{f.name: tree[f.name] for f in fields(Header)})
+        header = Header(**{f.name: tree[f.name] for f in fields(Header)})
+        for name, kind in get_type_hints(Header).items():
+            if not _is_of(getattr(header, name), kind):
+                raise TypeError(f"{name} is {shortly(getattr(header, name))}")
+        return header
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); {_anew(folder)}") from error
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type with all that it holds, as `list[Level]`: JSON takes anything."""
+    if kind is Any:
+        return True
+    whole, inner = get_origin(kind) or kind, get_args(kind)
+    if type(value) is not whole:
+        return False
+    if inner:
+        return all(_is_of(each, inner[-1]) for each in (value.values() if whole is dict else value))
+    return all(_is_of(getattr(value, name), of) for name, of in get_type_hints(kind).items())
 
 
 class CodeMaps:

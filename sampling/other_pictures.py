@@ -1,4 +1,4 @@
-"""Any folder of pictures, read as a run's own are: for `encode --pictures` and `score`."""
+"""Any folder of pictures, or one alone, read as a run's own are: for `encode --pictures` and `score`."""
 
 import hashlib
 from dataclasses import replace
@@ -13,7 +13,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.data.decode import Unreadable
-from vqprior.runtime.data.folder import FileReader, walk
+from vqprior.runtime.data.picture_files import INSTEAD, FileReader, walk
 from vqprior.runtime.data.record import SKIPPED, note, noted
 from vqprior.runtime.data.source import Pictures, counted, printable
 from vqprior.runtime.data.split import decoded
@@ -30,13 +30,18 @@ def data_of(data: Data, settings: OtherPictures) -> Data:
 
 
 def pictures_in(root: Path, command: str) -> Pictures:
-    """The pictures under a folder.
+    """The pictures under a folder, or the one that a file is.
 
     Raises:
-        UserError: it is no folder, or has none.
+        UserError: it is neither, or has none.
     """
+    instead = INSTEAD.get(root.suffix.lower(), "")
+    if root.is_file() and not instead:
+        return Pictures(FileReader(root.parent, [root.name]), [printable(root.name)], None)
     if not root.is_dir():
-        raise UserError(f"--pictures is {str(root)!r}, which is not a folder; give a folder of images")
+        raise UserError(
+            f"--pictures is {str(root)!r}, which is no folder of images, and no image{instead}; give either"
+        )
     walked = walk(root)
     left_out = ", ".join(f"{count:,} {kind}" for kind, count in walked.left_out.items())
     if not walked.names:

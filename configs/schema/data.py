@@ -30,9 +30,9 @@ class Data:
     test_root: str | None = None
     """The same of the test pictures."""
     table: str | None = None
-    """Source folder: a CSV, Parquet or JSON-lines file with a row for each picture, its file below data.root,
-    its label and, if wanted, its split; columns file (or data.image_column), label (or data.label_column) and
-    split."""
+    """Source folder: a CSV, Parquet, JSON or JSON-lines file with a row for each picture, its file below
+    data.root, its label and, if wanted, its split; columns file (or data.image_column), label (or
+    data.label_column) and split. Or the name of one that is in the folder of each split: metadata.csv."""
     image_column: str | None = None
     """Column of the pictures in Parquet files, or of the file names in data.table; else the usual names are
     tried."""

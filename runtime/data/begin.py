@@ -57,7 +57,9 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
         sound = [index for index in indices if not looks[origin][index].reason]
         splits[name] = _listed(origin, given[origin], sound, looks[origin])
         if len(indices) and not sound:
-            raise UserError(f"no picture of the {name} split can be read: {with_reasons(bad)}")
+            raise UserError(
+                f"no picture of the {name} split can be read: {with_reasons(bad)}; fix or remove them"
+            )
         if not sound:
             raise UserError(
                 f"of {counted(len(source.train), 'picture')} none falls into the {name} split; add pictures, "
@@ -68,9 +70,12 @@ def survey(source: Source, data: Data, *, quiet: bool) -> Record:
 
 def _that_fill(source: Source, data: Data) -> str:
     """What to type for few pictures, so that no split is empty."""
+    cut = [name for name in SPLITS if name == "train" or getattr(source, name) is None]
     for share in (0.1, 0.2, 0.3, 0.4):
-        if all(_cut(source, replace(data, validation=share, test=share)).values()):
-            return f"or cut other shares: --data.validation {share} --data.test {share}"
+        parts = _cut(source, replace(data, validation=share, test=share))
+        if all(parts[name] for name in cut):
+            flags = " ".join(f"--data.{name} {share}" for name in cut[1:])
+            return f"or cut {'other shares' if len(cut) > 2 else 'another share'}: {flags}"
     return "or give pictures of their own for validation and test"
 
 
@@ -165,7 +170,7 @@ def without_unreadable(record: Record, splits: dict[str, Split]) -> tuple[Record
         sound = [index for index in range(len(split)) if index not in split.absent]
         if not sound:
             reasons = with_reasons((split.keys[index], reason) for index, reason in split.absent.items())
-            raise UserError(f"no picture of the {name} split can be read: {reasons}")
+            raise UserError(f"no picture of the {name} split can be read: {reasons}; fix or remove them")
         labels = None if old.labels is None else [old.labels[i] for i in sound]
         listed[name] = Listed(old.origin, [old.keys[i] for i in sound], labels, [old.looks[i] for i in sound])
         left[name] = Split(

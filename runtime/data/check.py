@@ -84,9 +84,10 @@ def check(config: Check, typed: dict[str, Any]) -> dict[str, Any]:
     seen = {name: [looks[name, key] for key in data.split(name).keys] for name in SPLITS}
     grey = all(one.grey for all_of in seen.values() for one in all_of)
     settings = typed | suggestion(data, config, typed, grey=grey)
-    findings = [*_unreadable(data, config.data), *_blank(data, seen), *_dark(seen), *_duplicates(data, seen)]
-    findings += [*_sizes(data, *settings["data.size"]), *_classes(data), *_few(data)]
-    findings += [*_batches(data, config, typed), *_changed(data, run, config.data)]
+    changed = _changed(data, run)
+    findings = [*_unreadable(data, config.data, changed), *_blank(data, seen), *_dark(seen)]
+    findings += [*_duplicates(data, seen), *_sizes(data, *settings["data.size"]), *_classes(data)]
+    findings += [*_few(data), *_batches(data, config, typed), *_of_run(run, config.data, changed)]
     for finding in findings:
         if not finding.stops:  # what does is said last, with what follows from it
             say(f"- {finding.text}")
@@ -115,10 +116,13 @@ def _named(data: DataSet, name: str, indices: Sequence[int]) -> list[str]:
     return [split.pictures.reader.where(int(split.indices[index])) for index in indices]
 
 
-def _unreadable(data: DataSet, wanted: Data) -> list[Finding]:
-    unreadable = data.record.unreadable
+def _unreadable(data: DataSet, wanted: Data, changed: dict[tuple[str, str], str]) -> list[Finding]:
+    """Pictures that cannot be read, but for those of a run, of which `_of_run` speaks."""
     pictures = [
-        (f"{split}: {key}", why) for split, reasons in unreadable.items() for key, why in reasons.items()
+        (f"{split}: {key}", why)
+        for split, reasons in data.record.unreadable.items()
+        for key, why in reasons.items()
+        if (split, key) not in changed
     ]
     if not pictures:
         return []
@@ -181,18 +185,23 @@ def _duplicates(data: DataSet, seen: dict[str, list[Seen]]) -> list[Finding]:
     return findings
 
 
-def _changed(data: DataSet, run: Path, wanted: Data) -> list[Finding]:
-    """Pictures that a run began with and that are others now."""
+def _changed(data: DataSet, run: Path) -> dict[tuple[str, str], str]:
+    """Pictures that a run began with and that are others now: why, by split of the source and name."""
     record = Record.read(run)
-    others = []
+    changed = {}
     for listed in record.splits.values() if record else ():
         pictures = getattr(data.source, listed.origin)
         if pictures is not None:
             names = (record.label_names, data.source.label_names)
             reasons = differing(listed, names[0], pictures, names[1], workers=data.data.workers)[1]
-            others += [(listed.keys[place], reason) for place, reason in reasons.items()]
-    if not others:
+            changed |= {(listed.origin, listed.keys[place]): reason for place, reason in reasons.items()}
+    return changed
+
+
+def _of_run(run: Path, wanted: Data, changed: dict[tuple[str, str], str]) -> list[Finding]:
+    if not changed:
         return []
+    others = [(key, reason) for (_, key), reason in changed.items()]
     new = "for a new run give another folder: --out runs/NAME"
     count = counted(len(others), "picture")
     text = f"{count} of those that {run} began with changed: {with_reasons(others)}; {new}"
@@ -230,6 +239,8 @@ def _classes(data: DataSet) -> list[Finding]:
         f"{name} ({counts[number]})" for number, name in enumerate(data.label_names) if counts[number] < FEW
     ]
     scarce = f"{counted(len(few), 'class')} with fewer than {FEW} training pictures: {some(few)}"
+    if len(few) == len(data.label_names):
+        scarce += "; to learn from all as one: --data.labels False"
     return [Finding(False, text) for text, those in ((found, groups), (scarce, few)) if those]
 
 

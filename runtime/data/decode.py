@@ -5,6 +5,8 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +27,7 @@ KINDS = {  # of a pixel, by Pillow's mode; all other modes have 8 bits or less
 }
 UPPER = "the upper 8 of 16 bits"  # of a colour, which are all that Pillow gives
 EIGHT = ("8 bits", UPPER)  # kinds of pixels that are read as 8 bits
+HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")  # from its fifth byte on
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how one begins
 HEADROOM = 2  # a decoder may reduce a picture to this many times the size that is needed, and no further
 DRAFTED = ("JPEG", "MPO")  # formats whose decoder can give a half, a quarter or an eighth of the size
@@ -35,6 +38,17 @@ Decoded = Image.Image | np.ndarray
 
 # From its limit to twice that, Pillow only warns: such a picture is read. Beyond, it is refused in words
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@cache
+def heif_is_there() -> bool:
+    """Whether HEIF can be read; if so, Pillow opens it from now on in this process."""
+    if find_spec("pillow_heif") is None:
+        return False
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return True
 
 
 class Unreadable(UserError):
@@ -84,12 +98,19 @@ def facts(content: Content | None, where: str, formats: Sequence[str] | None = N
         if content.startswith(NPY):
             (height, width, *_), dtype = _npy_header(content)
             return Facts("NPY", width, height, _kind(dtype), False)
-        with Image.open(io.BytesIO(content), formats=formats) as image:
+        with _opened(content, formats) as image:
             kind = KINDS.get(image.mode, UPPER if _is_deep(image) else "8 bits")
             several = getattr(image, "is_animated", False)
             return Facts(image.format or "unknown", *_upright(image), kind, several)
     except Exception as error:  # Pillow's plugins and numpy raise anything on damaged files
         raise Unreadable(where, _reason(error, content)) from error
+
+
+def _opened(content: bytes, formats: Sequence[str] | None) -> Image.Image:
+    """A picture of which the header is read."""
+    if content[4:12] in HEIF:  # whatever it is called: telephones and their clouds name some IMG_0001.JPG
+        heif_is_there()
+    return Image.open(io.BytesIO(content), formats=formats)
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -132,7 +153,7 @@ def decode(
         if content.startswith(NPY):
             array = _npy(content)
             return Image.fromarray(array) if array.dtype == np.uint8 else _finite(array)
-        with Image.open(io.BytesIO(content), formats=formats) as image:
+        with _opened(content, formats) as image:
             deep = _is_deep(image)  # first: getexif may load the pixels
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             if least and image.format in DRAFTED:
@@ -205,6 +226,8 @@ def _reason(error: Exception, content: bytes) -> str:
     if isinstance(error, Image.UnidentifiedImageError) and content.startswith(TIFF):
         kinds = "whole numbers of 8 to 32 bits or floats of 32 bits, or as .npy"
         return f"it is a TIFF that is damaged, or of a kind that Pillow does not read; save it in {kinds}"
+    if isinstance(error, Image.UnidentifiedImageError) and content[4:12] in HEIF and not heif_is_there():
+        return "it is HEIF, whatever its name: pip install pillow-heif"
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError):

@@ -15,11 +15,11 @@ from typing import Any
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .folder import walk
+from .columns import LABEL_COLUMNS, find_column, no_classes
 from .labels import classes_of
+from .picture_files import walk
 from .source import Pictures, Source, counted, explicit_roots, in_words, one_line, printable
 from .splits import in_order, split_in_path, split_of
-from .table import LABEL_COLUMNS, find_column, no_classes
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png")
 ENDING = ".parquet"

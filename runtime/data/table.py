@@ -3,12 +3,15 @@
 file,label,split            {"file_name": "a/1.jpg", "label": "cat", "split": "train"}
 a/1.jpg,cat,train           {"file_name": "a/2.jpg", "label": "dog", "split": "test"}
 a/2.jpg,dog,test
+
+Or one table of a name for each split, in its folder, as image folders of Hugging Face have them; files are
+relative to it:
+
+train/metadata.csv    train/1.jpg    test/metadata.csv    test/2.jpg
 """
 
-import csv
-import json
+import glob
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,17 +24,13 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .folder import ENDINGS, FileReader
+from .columns import LABEL_COLUMNS, SPLIT_COLUMN, Columns, find_column, no_classes, read_table
 from .labels import classes_of
+from .picture_files import ENDINGS, FileReader
 from .source import Pictures, Source, counted, in_words, printable
 from .splits import all_words, in_order, split_of
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls")
-SPLIT_COLUMN = "split"
-DELIMITERS = ",;\t"
-
-Columns = dict[str, list[Any]]
 
 
 def load_table(data: Data) -> Source:
@@ -41,14 +40,16 @@ def load_table(data: Data) -> Source:
         UserError: the table cannot be read, lists missing files or one twice, or has unknown words of splits.
     """
     table = Path(data.table)
-    columns = _read(table)
-    file_column = find_column(columns, data.image_column, FILE_COLUMNS, "image_column", f"data.table {table}")
-    if file_column is None:
-        raise UserError(
-            f"data.table {table} has the columns {', '.join(columns)}, and none of "
-            f"{', '.join(FILE_COLUMNS)}: name the one with the files, --data.image_column COLUMN"
-        )
-    names = _names(columns[file_column], table)
+    tables = {} if table.is_file() else tables_of_splits(Path(data.root), data.table)
+    if not tables:
+        columns = read_table(table)
+        file_column = _file_column(columns, data, table)
+        seen = f"the table {table}"
+    else:
+        columns, file_column = _joined(tables, data)
+        seen = f"the tables {in_words([*map(printable, map(str, tables.values()))])}"
+    names = _names(columns[file_column], data)
+    names, without = _with_endings(names, data.root)
     _require_files(names, data)
     rows = _rows_by_split(columns, len(names), table)
     labels, label_names, note = _labels(columns, rows, data, file_column)
@@ -59,152 +60,125 @@ def load_table(data: Data) -> Source:
         of_split = [names[index] for index in indices]
         numbers = None if labels is None or not label_names else labels[split]
         parts[split] = Pictures(FileReader(Path(data.root), of_split), [*map(printable, of_split)], numbers)
-    seen = f"the table {table}, its column {file_column!r}" + (
-        " and its splits" if SPLIT_COLUMN in columns else ""
-    )
+    seen += f", column {file_column!r}" + (" and splits" if SPLIT_COLUMN in columns else "")
+    if without:
+        seen += f", with the endings of the files ({without})"
     if outside := [name for name in names if _is_outside(name, data.root)]:
         seen += f", files outside data.root among them ({in_words([*map(printable, outside)])})"
     layout = f"{seen}; {note}"
     return Source(parts["train"], parts.get("test"), label_names, parts.get("validation"), layout)
 
 
-def find_column(
-    columns: Iterable[str],
-    given: str | None,
-    usual: Sequence[str],
-    setting: str,
-    where: str,
-) -> str | None:
-    """The column that a setting names, else the first with a usual name, in any case; None without.
+def tables_of_splits(root: Path, name: str) -> dict[str, Path]:
+    """The tables of a name in the folders of splits, which may lie in one more folder.
 
     Raises:
-        UserError: the one that the setting names is not there.
+        UserError: there are several of one split.
     """
-    there = list(columns)
-    if given is not None:
-        if given not in there:
+    if name != os.path.basename(name):
+        return {}
+    pattern = glob.escape(name)
+    found = sorted((*root.glob(f"*/{pattern}"), *root.glob(f"*/*/{pattern}")))
+    tables: dict[str, Path] = {}
+    for path in found:
+        split = split_of(path.parent.name)
+        if split is None or not path.is_file():
+            continue
+        if split in tables:
             raise UserError(
-                f"data.{setting} is {given!r}, and {where} has the columns {', '.join(there)}: "
-                f"name one of these, --data.{setting} COLUMN"
+                f"there are several tables {name} of the {split} split, {tables[split]} and {path}; give the "
+                "folder of one set of pictures, --data.root FOLDER, or a path: --data.table PATH"
             )
-        return given
-    lower = {column.lower(): column for column in reversed(there)}
-    return next((lower[name] for name in usual if name in lower), None)
+        tables[split] = path
+    return {split: tables[split] for split in in_order(tables)}
 
 
-def no_classes(columns: Iterable[str], taken: Iterable[str | None]) -> str:
-    """That no column has labels, and which other ones could be named."""
-    others = [name for name in columns if name not in taken]
-    hint = f"; if one of {in_words(others)} has them, --data.label_column COLUMN" if others else ""
-    return f"no column of labels ({', '.join(LABEL_COLUMNS)}), so no classes{hint}"
+def _joined(tables: Mapping[str, Path], data: Data) -> tuple[Columns, str]:
+    """The tables of the splits as one, with a column `split`, and the column of its files, which are relative
+    to data.root there; a value that a table has no column for is None."""
+    parts = []
+    for split, table in tables.items():
+        columns = read_table(table)
+        file_column = _file_column(columns, data, table)
+        folder = os.path.relpath(table.parent, data.root)
+        files = [_below(folder, file) for file in columns[file_column]]
+        parts.append(columns | {file_column: files, SPLIT_COLUMN: [split] * len(files)})
+    names = dict.fromkeys(chain.from_iterable(parts))
+    count = [len(part[SPLIT_COLUMN]) for part in parts]
+    joined = {
+        name: [*chain.from_iterable(part.get(name, [None] * n) for part, n in zip(parts, count, strict=True))]
+        for name in names
+    }
+    return joined, file_column
 
 
-def _read(table: Path) -> Columns:
-    """The columns of a table, lower-case `split` among them where it has that column in any case."""
-    if not table.is_file():
+def _below(folder: str, file: Any) -> Any:
+    return file if file in (None, "") else os.path.join(folder, str(file))
+
+
+def _file_column(columns: Columns, data: Data, table: Path) -> str:
+    """The column of the files: as it is set, of a usual name, or the first that begins with a file.
+
+    Raises:
+        UserError: there is none, or there are no names of columns.
+    """
+    where = f"data.table {table}"
+    if column := find_column(columns, data.image_column, FILE_COLUMNS, "image_column", where):
+        return column
+    folders = _places(table, data.root)
+    if any(_file_of(name, folders) for name in columns):
         raise UserError(
-            f"data.table is {str(table)!r}, which is not a file. Give a CSV, Parquet or JSON-lines file: "
-            "--data.table FILE.csv"
+            f"{where} begins with a picture ({', '.join(columns)}); put a row above it with the names of the "
+            "columns, such as file,label"
         )
-    columns = READERS.get(table.suffix.lower(), _read_csv)(table)
-    if not columns or not next(iter(columns.values())):
-        raise UserError(f"data.table {table} has no rows; it takes a row of names, then one for each picture")
-    split = find_column(columns, None, (SPLIT_COLUMN,), "", "")
-    return {SPLIT_COLUMN if name == split else name: values for name, values in columns.items()}
+    for name, values in columns.items():
+        if _file_of(values[0], folders):
+            return name
+    raise UserError(
+        f"{where} has the columns {', '.join(columns)}, none of {', '.join(FILE_COLUMNS)}, and none has a "
+        f"file below data.root ({data.root}): name the one with the files, --data.image_column COLUMN"
+    )
 
 
-def _read_csv(table: Path) -> Columns:
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            lines = [*file]
-        if any("\0" in line for line in lines):
-            raise csv.Error("it holds zero bytes, as UTF-16 does")
-        head = next((line for line in lines if line.strip()), "")
-        said = re.fullmatch(r'"?sep=(.)"?\s*', head, re.IGNORECASE)  # by Excel, in a line before the names
-        delimiter = said[1] if said else max(DELIMITERS, key=head.count)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
-        filled = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"data.table {table} cannot be read as CSV in UTF-8 ({error}); save it as that"
-        ) from error
-    (_, names), *rows = filled[1 if said else 0 :] or [(0, [])]
-    names = [name.strip() for name in names]
-    if len(set(names)) < len(names):
-        raise UserError(f"data.table {table} has two columns of one name ({', '.join(names)}); rename one")
-    if uneven := [line for line, row in rows if len(row) != len(names)]:
-        raise UserError(
-            f"data.table {table} has {len(names)} columns and {counted(len(uneven), 'row')} of other length, "
-            f"the first in line {uneven[0]}: put quotes around values with a comma in them"
-        )
-    columns = {name: [row[place].strip() for _, row in rows] for place, name in enumerate(names)}
-    return {name: _as_numbers(values) for name, values in columns.items()}
+def _file_of(value: Any, folders: Iterable[Path]) -> str | None:
+    """The name of the file in one of these folders that a value is, without its ending or with it."""
+    if value in (None, "", "."):
+        return None
+    names = [str(value), *(f"{value}{ending}" for ending in sorted(ENDINGS))]
+    return next((name for folder in folders for name in names if os.path.isfile(folder / name)), None)
 
 
-def _as_numbers(values: list[str]) -> list[Any]:
-    """Whole numbers where all values are such, so that class 10 comes after class 9."""
-    try:
-        numbers = [int(value) if value else None for value in values]
-    except ValueError:
-        return values
-    same = all(number is None or str(number) == value for number, value in zip(numbers, values, strict=True))
-    return numbers if same else values
-
-
-def _read_parquet(table: Path) -> Columns:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise UserError(
-            "a Parquet table is read through the package pyarrow: pip install 'vqprior[data]'"
-        ) from error
-    try:
-        return pq.read_table(table).to_pydict()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"data.table {table} cannot be read as Parquet ({error})") from error
-
-
-def _read_json_lines(table: Path) -> Columns:
-    """The columns of all rows; a value that a row lacks is None."""
-    with open(table, "rb") as file:
-        rows = [_json_row(line, number, table) for number, line in enumerate(file, 1) if line.strip()]
-    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
-
-
-def _json_row(line: bytes, number: int, table: Path) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-        problem = "" if isinstance(row, dict) else "it is no object"
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg} at character {error.pos + 1}"
-    except UnicodeDecodeError as error:
-        problem = str(error)
-    if problem:
-        raise UserError(
-            f"line {number:,} of data.table {table} cannot be read as JSON ({problem}); each line takes one "
-            'object, as {"file": "a/1.jpg", "label": "cat"}'
-        )
-    return row
-
-
-READERS = {".parquet": _read_parquet, ".jsonl": _read_json_lines}  # by ending; all others are CSV
-
-
-def _names(files: Sequence[Any], table: Path) -> list[str]:
-    """The files, in one spelling each."""
+def _names(files: Sequence[Any], data: Data) -> list[str]:
+    """The files, in one spelling each: those below data.root relative to it, so that neither the split nor a
+    run hangs on where that lies."""
+    table = data.table
     if empty := [row for row, file in enumerate(files) if file is None or file == "" or "\0" in str(file)]:
         raise UserError(
             f"data.table {table} names no file in {counted(len(empty), 'row')}, the first at picture "
             f"{empty[0] + 1}"
         )
     names = [os.path.normpath(str(file)) for file in files]
+    names = [
+        os.path.relpath(name, data.root) if os.path.isabs(name) and not _is_outside(name, data.root) else name
+        for name in names
+    ]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
             f"data.table {table} lists {counted(len(twice), 'file')} more than once: {in_words(twice)}; "
             "leave one row of each"
         )
     return names
+
+
+def _with_endings(names: list[str], root: str) -> tuple[list[str], str]:
+    """The names with the endings of their files, where all lack theirs, as in tables of Kaggle's, and those
+    endings in words; empty where none does."""
+    if not names or os.path.isfile(os.path.join(root, names[0])):
+        return names, ""
+    whole = [_file_of(name, (Path(root),)) for name in names]
+    if None in whole:
+        return names, ""
+    return whole, ", ".join(sorted({os.path.splitext(name)[1] for name in whole}))
 
 
 def _is_outside(name: str, root: str) -> bool:
@@ -226,12 +200,19 @@ def _nearly(missing: Sequence[str], data: Data) -> str:
     """What to do about files that are missing: those of Windows, or without endings, are there by another
     name."""
     first, table = missing[0], Path(data.table)
+    if split_of(table.parent.name) and len(tables_of_splits(Path(data.root), table.name)) > 1:
+        return f"For the tables of all splits: --data.table {table.name}"
     others = [first.replace("\\", "/"), *(first + ending for ending in sorted(ENDINGS))]
     if there := [name for name in others if os.path.isfile(os.path.join(data.root, name))]:
         return f"There is {there[0]}: write names in the table as the files have them, with / between folders"
-    folders = (Path(), table.parent, *_folders_in(table.parent), *_folders_in(Path(data.root)))
-    root = next((str(folder) for folder in folders if (folder / first).is_file()), "FOLDER")
+    root = next((str(folder) for folder in _places(table, data.root) if _file_of(first, (folder,))), "FOLDER")
     return f"Give the folder that they are relative to: {shlex.join(('--data.root', root))}"
+
+
+def _places(table: Path, root: str) -> list[Path]:
+    """Where the files of a table may lie."""
+    folders = (Path(root), Path(), table.parent)
+    return [*folders, *_folders_in(table.parent), *_folders_in(Path(root))]
 
 
 def _folders_in(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 
-from .folder import FileReader
+from .picture_files import FileReader
 from .source import Pictures, Source, explicit_roots, from_arrays
 
 IDX = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}

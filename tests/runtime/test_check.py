@@ -78,6 +78,7 @@ def test_what_is_odd_is_said_and_stops_nothing(check, pictures, tmp_path):
     ):
         assert words in printed, printed
     assert "classes with fewer than 20 training pictures: ant" in printed
+    assert "to learn from all as one: --data.labels False" in printed
 
 
 def test_pictures_that_are_nearly_black_are_said_to_be(check, pictures):
@@ -155,6 +156,9 @@ def test_a_check_changes_nothing_of_a_run_and_finds_what_changed(finished_run, t
     code, printed = command("check", run, "--data.root", moved, "--sheet", tmp_path / "sheet.png")
     assert code == 2 and "picture0.png (it is another picture now)" in printed, printed
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    (moved / "ant" / "picture0.png").write_bytes(b"no picture")
+    printed = command("check", run, "--data.root", moved, "--sheet", tmp_path / "sheet.png")[1]
+    assert printed.count("picture0.png") == 1 and "picture0.png (it is not a picture" in printed, printed
 
 
 def test_the_sheet_beside_the_pictures_is_no_picture(command, tmp_path):

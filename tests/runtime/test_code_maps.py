@@ -186,3 +186,25 @@ def test_origin_is_all_but_the_files_and_what_older_dumps_do_not_say():
     assert set(asdict(a)) - set(a.origin()) == {"files", "fp32_precision"}
     assert a.origin() == replace(a, fp32_precision="ieee").origin()
     assert a.origin() != replace(a, vqvae="e" * 64).origin()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("levels", [{"K": "16", "height": 2, "width": 3}]),
+        ("label_names", 5),
+        ("label_names", ["a", None]),
+        ("sizes", ["train"]),
+        ("sizes", {"train": "10", "validation": 2, "test": 1}),
+        ("files", [1]),
+        ("data", None),
+        ("vqvae", 1),
+        ("format", "1"),
+    ],
+)
+def test_a_header_with_values_of_other_kinds_is_refused(tmp_path, name, value):
+    write(tmp_path / "codes", header())
+    file = tmp_path / "codes" / "header.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(UserError, match=r"header\.json is damaged"):
+        CodeMaps(tmp_path / "codes", verify=False)

@@ -161,6 +161,10 @@ def test_torchvision_sets_are_read_where_they_lie(tmp_path):
             "bad.png",
         ),
         (lambda root: write_pictures(root, 1, ()), "of 1 picture none falls into"),
+        (
+            lambda root: (write_pictures(root / "train", 3, ()), write_pictures(root / "test", 4, ())),
+            "into the validation split; add pictures, or cut another share: --data.validation 0.[34]$",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, make, words):

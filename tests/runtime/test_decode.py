@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 from tests.conftest import colour
 from vqprior.configs import UserError
 from vqprior.configs.schema import Data
+from vqprior.runtime.data import decode as decoding
 from vqprior.runtime.data import load, value_range
 from vqprior.runtime.data.decode import UPPER, Unreadable, decode, facts
 from vqprior.runtime.data.transform import prepare
@@ -255,3 +256,14 @@ def test_the_frames_of_a_picture_are_not_counted(monkeypatch):
         for more in ([], frames[1:]):
             content = encoded(frames[0], kind, save_all=True, append_images=more)
             assert facts(content, "it").several == bool(more)
+
+
+def test_heif_is_read_by_what_it_holds(monkeypatch):
+    """Telephones and their clouds call some of it IMG_0001.JPG."""
+    pillow_heif, file = pytest.importorskip("pillow_heif"), io.BytesIO()
+    pillow_heif.from_pillow(colour(0, 40, 30)).save(file)
+    assert facts(file.getvalue(), "it")[:3] == ("HEIF", 30, 40)
+    assert decode(file.getvalue(), "it").size == (30, 40)
+    monkeypatch.setattr(decoding, "heif_is_there", lambda: False)
+    with pytest.raises(Unreadable, match="it is HEIF, whatever its name: pip install pillow-heif"):
+        facts(b"\0\0\0\x18ftypheic" + bytes(100), "it")

@@ -90,12 +90,11 @@ def test_a_parquet_table(tmp_path):
         ("file\npicture0.png\n./picture0.png\n", ("more than once", "picture0.png")),
         ("file,split\npicture0.png,train\npicture1.png,holdout\n", ("'holdout' in 1 row", "training")),
         ("file,label\npicture0.png,a\npicture1.png,\n", ("no label", "1 of 2 rows")),
-        ("name,label\npicture0.png,a\n", ("name, label", "--data.image_column")),
+        ("name,label\nsomeone,a\n", ("name, label", "--data.image_column")),
         ("file,split\npicture0.png,test\n", ("no train",)),
         ("file,label\npicture0.png,a,b\n", ("line 2", "quotes")),
         ("", ("no rows",)),
         ("file\na\\picture0.png\n", ("There is a/picture0.png", "with / between folders")),
-        ("file\npicture0\n", ("There is picture0.png",)),
         ("sep=;\n\nfile;label\npicture0.png;a;b\n", ("line 4", "quotes")),
         ("file,label\npicture0.png,a\npict\0ure1.png,b\n", ("zero bytes", "UTF-8")),
     ],
@@ -162,3 +161,70 @@ def test_files_outside_the_root_are_said(tmp_path):
     text = inside + "../out/picture0.png\n"
     said = opened(tmp_path / "in", table=csv_table(tmp_path, text)).layout
     assert "files outside data.root among them (../out/picture0.png)" in said
+
+
+@pytest.mark.parametrize("inside", ["", "data"])
+def test_a_table_for_each_split_in_its_folder(tmp_path, inside):
+    """As image folders of Hugging Face have them; here two pictures have one name."""
+    top = tmp_path / inside
+    for split, labels in (("train", ("b", "a", "b")), ("Testing", ("a",))):
+        write_pictures(top / split / "in", len(labels), ())
+        rows = "".join(f"in/picture{number}.png,{label}\n" for number, label in enumerate(labels))
+        csv_table(top / split, f"file_name,label\n{rows}")
+    source = opened(tmp_path, table="table.csv")
+    assert sizes(source) == (3, None, 1) and source.label_names == ("a", "b")
+    assert source.train.labels.tolist() == [1, 0, 1] and source.test.labels.tolist() == [0]
+    assert source.train.keys[0] == f"{inside}/train/in/picture0.png".lstrip("/")
+    assert f"the tables {top}/train/table.csv, {top}/Testing/table.csv" in source.layout
+    refused(tmp_path, "all splits: --data.table table.csv", table=str(top / "train" / "table.csv"))
+    refused(tmp_path, "metadata.csv", "not a file", table="other.csv")
+    (top / "Testing" / "table.csv").write_text("file_name\nin/picture0.png\n")
+    refused(tmp_path, "no label in 1 of 1 rows of test", table="table.csv")
+    write_pictures(top / "test", 1, ())
+    csv_table(top / "test", "file_name\npicture0.png\n")
+    refused(tmp_path, "several tables table.csv of the test split", table="table.csv")
+
+
+def test_tables_of_json_by_other_endings(tmp_path):
+    write_pictures(tmp_path, 2, ())
+    rows = [{"file": "picture0.png", "label": "b"}, {"file": "picture1.png", "label": "a"}]
+    lines = "\n".join(map(json.dumps, rows))
+    for name, text in (("a.ndjson", lines), ("b.json", lines), ("c.json", json.dumps(rows, indent=1))):
+        (tmp_path / name).write_text(text)
+        assert opened(tmp_path, table=str(tmp_path / name)).train.labels.tolist() == [1, 0]
+    for text, words in (
+        ("[1]", "other things than objects"),
+        ("[1", "cannot be read as JSON"),
+        ("[]", "no rows"),
+    ):
+        (tmp_path / "d.json").write_text(text)
+        refused(tmp_path, words, table=str(tmp_path / "d.json"))
+
+
+def test_the_column_of_the_files_is_told_by_them(tmp_path):
+    """Tables of Kaggle's call it id, image_id, ..., and leave the endings out."""
+    write_pictures(tmp_path / "train", 3, ())
+    text = "n,id,breed\n7,picture0,pug\n8,picture1,poodle\n"
+    source = opened(tmp_path / "train", table=csv_table(tmp_path, text), label_column="breed")
+    assert source.train.keys == ["picture0.png", "picture1.png"] and source.label_names == ("poodle", "pug")
+    assert "column 'id', with the endings of the files (.png)" in source.layout
+    refused(tmp_path, f"--data.root {tmp_path}/train", table=csv_table(tmp_path, text))
+    some_without = csv_table(tmp_path, "id\npicture0\npicture1.png\ngone\n")
+    refused(tmp_path / "train", "There is picture0.png", table=some_without)
+
+
+def test_a_table_without_names_of_columns_loses_no_picture(tmp_path):
+    write_pictures(tmp_path, 3, ())
+    for text in ("picture0.png,a\npicture1.png,b\n", "picture0,a\npicture1,b\n"):
+        refused(tmp_path, "begins with a picture", "file,label", table=csv_table(tmp_path, text))
+
+
+def test_absolute_names_do_not_say_where_the_pictures_lie(tmp_path):
+    """Splits that are cut go by the names."""
+    write_pictures(tmp_path / "in", 2, ())
+    write_pictures(tmp_path / "out", 1, ())
+    names = [f"{tmp_path}/in/picture{number}.png" for number in (0, 1)] + [f"{tmp_path}/out/picture0.png"]
+    keys = opened(tmp_path / "in", table=csv_table(tmp_path, "\n".join(("file", *names)))).train.keys
+    assert keys == ["picture0.png", "picture1.png", names[2]]
+    twice = csv_table(tmp_path, f"file\n{names[0]}\npicture0.png\n")
+    refused(tmp_path / "in", "1 file more than once: picture0.png", table=twice)

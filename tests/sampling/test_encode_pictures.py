@@ -171,6 +171,15 @@ def test_without_pyarrow_there_is_the_archive_alone(encode, tmp_path, monkeypatc
     assert sorted(files(tmp_path / "out")) == ["codes.json", "codes.npz"]
 
 
+def test_one_picture_is_encoded_as_in_its_folder(finished_run, command, photos, tmp_path):
+    picture = photos / "deep" / "päckchen 1.png"
+    code, printed = command("encode", finished_run, "--pictures", picture, "--out", tmp_path / "out")
+    assert code == 0 and "1 picture -> 2x2 codes" in printed, printed
+    found = archive(tmp_path / "out")
+    assert found["names"].tolist() == [picture.name]
+    assert np.array_equal(found["codes"][0], expected(finished_run, picture))
+
+
 def test_a_run_without_a_prior_will_do(encode, finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "bare", ignore=shutil.ignore_patterns("stage2", "codes"))
     assert encode()[0] == 0
@@ -186,8 +195,15 @@ def test_mistakes_are_answered(command, finished_run, photos, tmp_path):
     out.mkdir()
     (out / "codes.npz").write_bytes(b"mine")
     (tmp_path / "empty").mkdir()
+    packed = tmp_path / "photos.zip"
+    packed.write_bytes(b"PK")
     for flags, words in (
-        (["--pictures", tmp_path / "nowhere", "--out", out], "which is not a folder"),
+        (["--pictures", tmp_path / "nowhere", "--out", out], "no folder of images, and no image; give"),
+        (
+            ["--pictures", packed, "--out", tmp_path / "o"],
+            "no folder of images, and no image; unpack what is",
+        ),
+        (["--pictures", photos / "notes.txt", "--out", tmp_path / "o"], "not a picture of a known format"),
         (["--pictures", tmp_path / "empty", "--out", tmp_path / "o"], "no images are under"),
         (["--pictures", photos, "--out", out], "nothing that `encode --pictures` wrote"),
         (["--pictures", photos], "--out"),
