@@ -5,7 +5,6 @@ Each setting, guidance included, is one for all maps or one for each of them.
 Legend: B maps, K codes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,15 +17,6 @@ from vqprior.runtime.transfer import onto
 
 Setting = float | Tensor
 """One number for all maps, or one for each: [B], fp32, or int64 for top-k."""
-
-
-def check(name: str, setting: Setting, fits: Callable[[Tensor], Tensor], words: str) -> None:
-    """Refuse, with a UserError, a setting of which some number does not fit, or is not finite."""
-    values = torch.as_tensor(setting).flatten()
-    wrong = values[~(fits(values) & values.isfinite())]
-    if len(wrong):
-        expected = words if wrong[0].isfinite() else f"finite, and {words}"
-        raise UserError(f"{name} is {wrong[0].item():g}; it must be {expected}")
 
 
 def of_maps(setting: Setting, maps: Tensor, device: torch.device, *, alike: bool = True) -> Setting:
@@ -65,12 +55,12 @@ class Choice:
     guidance: Setting = 1.0  # 1: the prior as it is; of logits before they come here (sampler.Guided)
 
     def __post_init__(self):
-        check("guidance", self.guidance, lambda g: g >= 0, "at least 0 (1 leaves the prior as it is)")
-        likeliest = "top_k 1 takes the likeliest code everywhere"
-        words = f"above 0 (1 leaves the prior as it is, and {likeliest})"
-        check("temperature", self.temperature, lambda t: t > 0, words)
-        check("top_k", self.top_k, lambda k: k >= 0, "at least 1, or 0 for all codes")
-        check("top_p", self.top_p, lambda p: (p > 0) & (p <= 1), "a probability in (0, 1]")
+        for name, setting in vars(self).items():
+            for value in {*setting.tolist()} if isinstance(setting, Tensor) else [setting]:
+                try:
+                    Drawing(**{name: value})  # which knows the ranges
+                except ValueError as error:
+                    raise UserError(str(error)) from error
 
     def of_maps(self, maps: Tensor, device: torch.device, *, alike: bool = True) -> "Choice":
         """The choice of the maps with these indices [n], on the device; see the function of this name."""

@@ -14,7 +14,7 @@ from vqprior.configs.schema import Drawing, Precision
 from vqprior.runtime import checkpoint, graph
 from vqprior.runtime.checkpoint import Checkpoint
 from vqprior.runtime.chunks import chunks, in_chunks
-from vqprior.runtime.codes import Codes, Level, codes_onto, picked
+from vqprior.runtime.codes import Codes, Level, codes_onto, in_words, picked
 from vqprior.runtime.devices import convolutions
 from vqprior.runtime.launch import AUTOCAST, autocast
 from vqprior.runtime.processes import device_for
@@ -50,6 +50,9 @@ class Networks:
         priors: stage two, trained on the codes of this very VQ-VAE: that of the one level, or those of all,
             coarsest first.
         label_names: the classes' names, empty for unconditional priors.
+
+    Raises:
+        UserError: they are of other maps of codes, or of another number of classes.
     """
 
     def __init__(
@@ -60,13 +63,15 @@ class Networks:
     ):
         self.tokenizer = vqvae if isinstance(vqvae, Tokenizer | Imported) else Tokenizer(vqvae)
         self.priors = (priors,) if isinstance(priors, Prior) else tuple(priors)
-        theirs, ours = [prior.K for prior in self.priors], [level.K for level in self.tokenizer.levels]
-        if theirs != ours:
-            found = f"the prior has K={theirs[0]} codes and the VQ-VAE K={ours[0]}"
-            if len(theirs) != len(ours):
-                found = f"there are priors of {len(theirs)} levels of codes, and the VQ-VAE has {len(ours)}"
-            raise UserError(f"{found}: they do not belong together")
         self.label_names = tuple(label_names)
+        theirs, ours = tuple(prior.level for prior in self.priors), self.tokenizer.levels
+        if theirs != ours:
+            found = f"the prior is of {in_words(theirs)}, and the VQ-VAE of {in_words(ours)}"
+            raise UserError(f"{found}: they do not belong together")
+        for prior in self.priors:
+            if prior.classes != len(self.label_names):
+                found = f"the prior has {prior.classes} classes, and {len(self.label_names)} have names"
+                raise UserError(f"{found}: give label_names, one for each class in the order of the numbers")
         self._spares = [Spare() for _ in self.priors]
 
     @classmethod

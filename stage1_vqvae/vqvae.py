@@ -171,11 +171,13 @@ class VQVAE(nn.Module):
         return self.enlarge[level](self._beside(z_q, above))
 
     def _beside(self, z_q: Tensor, above: Tensor | None) -> Tensor:
-        """What a decoder sees: the vectors of each position, and what the levels above say there."""
+        """What a decoder sees, in its own type: the vectors of each position, and what the levels above say
+        there."""
         n = self.vectors_per_position
         if n > 1:
             z_q = rearrange(z_q, "b d h (w n) -> b (n d) h w", n=n)
-        return z_q if above is None else torch.cat([z_q, above], dim=1)
+        seen = z_q if above is None else torch.cat([z_q, above], dim=1)
+        return seen.to(self.dtype)  # of code vectors in 32 bits, where the networks have 16
 
     def _in_a_row(self, z: Tensor) -> Tensor:
         """The vectors of each position side by side, as they lie in the code map."""

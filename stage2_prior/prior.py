@@ -92,7 +92,7 @@ class Prior(nn.Module):
     makes.
 
     Args:
-        config: of the stage.
+        config: of the stage, a `Stage2Fine` where there are levels above.
         level: of the maps; a prior may be asked for maps of other sizes.
         classes: number of labels, 0 for an unconditional prior.
         above: the levels that are coarser, coarsest first.

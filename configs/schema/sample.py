@@ -9,6 +9,17 @@ from .training import Precision
 
 Method = Literal["auto", "cached", "parallel", "plain"]
 
+RANGES = {
+    "guidance": (0, 1e30, "(1 leaves the prior as it is)"),
+    "temperature": (
+        1e-30,
+        1e30,
+        "(1 leaves the prior as it is, and top_k 1 takes the likeliest code everywhere)",
+    ),
+    "top_p": (1e-30, 1, "(1 keeps all codes)"),
+}
+"""Least and most, and what some number means: fp32 holds what logits become by them."""
+
 
 def is_whole(given: Any) -> bool:
     """Whether it is a whole number, of Python or NumPy; True and False are none."""
@@ -56,22 +67,14 @@ class Drawing:
             raise ValueError(f"batch_size is {self.batch_size!r}; it is a whole number, at least 1, or auto")
         if self.method not in get_args(Method):
             raise ValueError(f"method is {self.method!r}; it is one of {', '.join(get_args(Method))}")
-        for name in ("guidance", "temperature", "top_p"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes finite numbers")
-        if self.guidance < 0:
-            raise ValueError(
-                f"guidance is {self.guidance}; it must not be negative (1 leaves the prior as it is)"
-            )
-        if self.temperature <= 0:
-            raise ValueError(
-                f"temperature is {self.temperature}; it must be above 0 (1 leaves the prior as it is, "
-                "and top_k 1 takes the likeliest code everywhere)"
-            )
+        for name, (least, most, words) in RANGES.items():
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}; it takes finite numbers")
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value:g}; it is from {least:g} to {most:g} {words}")
         if not is_whole(self.top_k) or self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k!r}; it is a whole number, at least 1, or 0 for all codes")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; it is a probability in (0, 1]")
         if self.precision not in get_args(Precision):
             raise ValueError(
                 f"precision is {self.precision!r}; it is one of {', '.join(get_args(Precision))}"

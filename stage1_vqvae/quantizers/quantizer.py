@@ -8,6 +8,7 @@ Legend: B images, N vectors (B*h*w), K codes, D size of a code, h x w the code m
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple, Self
 
 import torch
@@ -52,6 +53,17 @@ class Quantizer(nn.Module, ABC):
     def __init__(self, K: int, D: int, carry: Carry = straight_through):
         super().__init__()
         self.K, self.D, self.carry = K, D, carry
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to(...)`, `.half()` and the like come to: code vectors keep their 32 bits, since they choose
+        the codes."""
+
+        def wide(tensor: Tensor) -> Tensor:
+            made = fn(tensor)
+            narrow = made.is_floating_point() and made.itemsize < 4
+            return tensor.to(made.device) if narrow else made
+
+        return super()._apply(wide, recurse)
 
     @property
     def first(self) -> "Quantizer":

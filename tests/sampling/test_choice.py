@@ -10,6 +10,7 @@ from vqprior.runtime.codes import Level
 from vqprior.sampling.arguments import per_image
 from vqprior.sampling.choice import Choice, along, of_maps
 from vqprior.sampling.noise import gumbel_noise
+from vqprior.sampling.sampler import guide
 
 TEMPERATURES, TOP_K, TOP_P = (
     torch.tensor([1.0, 0.5, 2.0, 1.0]),
@@ -93,12 +94,23 @@ def test_a_share_of_a_code_is_refused():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (dict(temperature=torch.tensor([1.0, 0.0])), "temperature is 0; it must be above 0"),
-        (dict(temperature=float("nan")), "temperature is nan"),
+        (dict(temperature=torch.tensor([1.0, 0.0])), r"temperature is 0; it is from 1e-30 to 1e\+30"),
+        (dict(temperature=1e-38), "temperature is 1e-38; it is from 1e-30"),  # by it logits are infinite
+        (dict(temperature=float("nan")), "temperature is nan; it takes finite numbers"),
         (dict(top_k=torch.tensor([3, -1])), "top_k is -1"),
-        (dict(top_p=torch.tensor([0.5, 1.5])), r"top_p is 1.5; it must be a probability in \(0, 1\]"),
+        (dict(top_p=torch.tensor([0.5, 1.5])), r"top_p is 1.5; it is from 1e-30 to 1 \(1 keeps all codes\)"),
+        (dict(guidance=3e38), r"guidance is 3e\+38; it is from 0 to 1e\+30"),  # and by it
     ],
 )
 def test_numbers_out_of_range_are_refused(wrong, words):
     with pytest.raises(UserError, match=words):
         Choice(**wrong)
+
+
+def test_at_the_ends_of_the_ranges_the_likeliest_code_is_taken():
+    """Below them logits are infinite, and the first of these was taken."""
+    logits = torch.linspace(-1e3, 1e3, 7)[None]
+    for choice in (Choice(temperature=1e-30), Choice(top_p=1e-30), Choice(top_k=1)):
+        assert choice(logits, torch.zeros(1, 7)) == 6
+    guided = guide(logits, torch.zeros(1, 7), 1e30)
+    assert guided.isfinite().all() and Choice()(guided, torch.zeros(1, 7)) == 6

@@ -119,13 +119,26 @@ def test_guidance_of_ones_needs_no_hidden_label(method):
     assert np.array_equal(ones, unconditional.sample_codes(2, method=method))
 
 
+def test_networks_that_do_not_belong_together_are_refused():
+    """Maps of another size had been decoded to pictures of another size, a posterior was of some classes."""
+    tiny, other = tiny_generator(), tiny_generator(size=(20, 16))
+    for networks, names, words in (
+        ((tiny.tokenizer, other.networks.priors), "abc", "prior is of 5x4 codes of 7, and the VQ-VAE of 4x5"),
+        ((tiny.tokenizer, tiny.networks.priors * 2), "abc", r"prior is of 4x5 codes of 7 \+ 4x5 codes"),
+        ((tiny.tokenizer, tiny.networks.priors), "ab", "prior has 3 classes, and 2 have names"),
+        ((tiny.tokenizer, tiny.networks.priors), "", "prior has 3 classes, and 0 have names"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Generator(*networks, names)
+
+
 def test_mistakes_in_numbers_for_each_image_are_answered(generator):
     for call, words in (
         (lambda: generator.sample(3, temperature=[1.0, 2.0]), "temperature .* for 3 images"),
-        (lambda: generator.sample(2, temperature=[1.0, 0.0]), "temperature is 0; .* above 0 .* top_k 1"),
+        (lambda: generator.sample(2, temperature=[1.0, 0.0]), "temperature is 0; it is from .* top_k 1"),
         (lambda: generator.sample(2, top_p=1.5), "top_p is 1.5"),
         (lambda: generator.sample(2, top_k=[1, 2.5]), "whole number"),
-        (lambda: generator.sample(2, guidance=[1.0, -1.0]), "guidance is -1; it must be at least 0"),
+        (lambda: generator.sample(2, guidance=[1.0, -1.0]), "guidance is -1; it is from 0"),
         (
             lambda: generator.sample(2, guidance=[1.0, 2.0]),
             "guidance is 2, but the prior was not trained for it",

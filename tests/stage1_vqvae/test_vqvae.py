@@ -124,6 +124,22 @@ def test_the_model_says_what_is_not_decayed_and_what_stays_exact():
     assert all(exact[kind] <= models[kind].state_dict().keys() for kind in models)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("flags", [*KINDS.values(), ["--stage1.levels", "2"]], ids=[*KINDS, "levels"])
+def test_in_16_bits_what_chooses_codes_stays_exact(flags, dtype):
+    """Encoding ended in an error of torch, and fsq in bf16 took the vectors of other codes."""
+    vqvae = model(*flags)
+    codes = tuple(torch.randint(level.K, (2, *level.size)) for level in vqvae.levels)
+    vectors, image = vqvae.embed(codes), vqvae.decode_codes(codes)
+    vqvae.to(dtype)
+    assert vqvae.dtype == dtype and all(map(torch.equal, vqvae.embed(codes), vectors))
+    assert torch.allclose(vqvae.decode_codes(codes), image, atol=0.01)
+    prediction, quantized = vqvae(torch.rand(2, 3, 16, 24, dtype=dtype))
+    assert prediction.dtype == torch.float32
+    for of_level, vectors in zip(quantized, vqvae.embed(codes_of(quantized)), strict=True):
+        assert of_level.z_e.dtype == torch.float32 and torch.equal(of_level.z_q, vectors)
+
+
 def test_whole_numbers_and_other_shapes_are_refused():
     """uint8 went through without a word, and gave other codes."""
     vqvae = model()

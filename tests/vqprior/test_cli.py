@@ -78,7 +78,7 @@ MISTAKES = {
     "no word for the run": (["run", "folder", "--out", ""], "vqprior run needs a folder for the new run"),
     "no word for a checked run": (["check", "folder", "--out", ""], "vqprior check needs a folder"),
     "decay of one": (["run", "folder", "--stage2.average", "1"], "0.999"),
-    "negative temperature": (["sample", "RUN", "--temperature", "-1"], "above 0"),
+    "negative temperature": (["sample", "RUN", "--temperature", "-1"], "temperature is -1; it is from 1e-30"),
     "top_p above one": (["sample", "RUN", "--top_p", "1.5"], "(0, 1]"),
     "guidance without training for it": (["sample", "RUN", "--guidance", "2"], "stage2.label_dropout"),
     "guided samples of a prior that will not know how": (
