@@ -51,6 +51,12 @@ def test_a_command_that_was_typed_again_stands_on_the_page_once_and_can_be_paste
     assert _environment(run, protocol)["commands"] == "vqprior run x --data.root 'my photos'"
 
 
+def test_of_a_run_that_was_exported_no_command_is_shown():
+    run, protocol = SimpleNamespace(), {"steps": {}}
+    run.starts = lambda: [{"command": []}] * 3  # which `vqprior export` takes out
+    assert "commands" not in _environment(run, protocol)
+
+
 def test_no_request_leaves_the_page(reported):
     page = (reported / "report.html").read_text()
     assert "default-src 'none'" in page
