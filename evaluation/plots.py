@@ -111,7 +111,8 @@ def scalars(run: RunDir, folder: str) -> Scalars:
 
 def _draw_curves(axes: Any, curves: Curves, title: str) -> None:
     for index, (label, (steps, values)) in enumerate(curves.items()):
-        axes.plot(steps, values, label=label, linewidth=1 if len(steps) > 30 else 1.8, color=f"C{index}")
+        look = dict(linewidth=1) if len(steps) > 30 else dict(linewidth=1.8, marker=".")  # one has no line
+        axes.plot(steps, values, label=label, color=f"C{index}", **look)
     lowest = min(min(values) for _, values in curves.values())
     highest = max(max(values) for _, values in curves.values())
     if highest > 20 * lowest > 0:
