@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from .made import settings_of
-from .parts import QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, spoken
+from .parts import QUIETLY, TO_GALLERY, Gallery, Values, chosen, class_list, next_seed, spoken
 from .studio import MOST, Studio
 
 HINT = "Press Draw. Then choose a picture to see its codes and change them."
@@ -22,8 +22,9 @@ class DrawTab:
                 label = class_list(studio, "Class", "all in turn")
                 count = gr.Slider(1, MOST, 20, step=1, precision=0, label="Number")
                 seed = gr.Number(defaults.seed, label="Seed", precision=0, minimum=0)
+                others = gr.Button("Next seed", size="sm")
                 with gr.Row():
-                    draw = gr.Button("Draw", variant="primary", min_width=100)
+                    draw = gr.Button("Draw", variant="primary", min_width=100, elem_id="draw")
                     stop = gr.Button("Stop", min_width=100)
                 with gr.Accordion("How codes are chosen"):
                     self.choice = [
@@ -40,10 +41,13 @@ class DrawTab:
             with gr.Column(scale=3, min_width=320):
                 self.gallery = Gallery(studio, "drawn", HINT)
 
-        given, outputs = [label, count, seed, *self.choice], self.gallery.outputs
-        begun = gr.on([draw.click, seed.submit], spoken(self.draw), given, outputs, **QUIETLY)
+        self.given = [label, count, seed, *self.choice]
+        begun = gr.on(
+            [draw.click, seed.submit], spoken(self.draw), self.given, self.gallery.outputs, **QUIETLY
+        )
         draw.click(None, js=TO_GALLERY, **QUIETLY)
         stop.click(None, cancels=[begun], **QUIETLY)
+        next_seed(others, seed, draw, begun)
 
     def draw(self, label: int, count: int, seed: float, *choice: Any) -> Iterator[Values]:
         """Draw pictures 0 to count - 1 of a seed."""

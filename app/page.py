@@ -10,10 +10,10 @@ from vqprior.runtime.codes import in_words
 from . import html
 from .codes_tab import CodesTab
 from .draw_tab import DrawTab
+from .parts import kept_on_reload
 from .picture_tab import PictureTab
 from .studio import Studio
-
-AT_ONCE = 4  # visitors that are served; others wait
+from .visit import AT_ONCE
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -30,6 +30,7 @@ def build(studio: Studio) -> gr.Blocks:
             if studio.takes_pictures:
                 with gr.Tab("Your picture", id="picture"):
                     codes.opens(PictureTab(studio, drawing.choice, codes).gallery)
+        kept_on_reload(page, drawing.given)
     return page.queue(default_concurrency_limit=AT_ONCE)
 
 

@@ -34,6 +34,11 @@ TO_GALLERY = """() => {
   if (part?.getBoundingClientRect().top > 0.6 * innerHeight) part.scrollIntoView({ behavior: "smooth" });
 }"""
 """On a telephone, what is drawn lies below: go there."""
+RECALL = """(...now) => {
+  const kept = JSON.parse(sessionStorage.getItem(document.title));
+  return kept?.length === now.length ? kept : now;
+}"""
+REMEMBER = "(...now) => sessionStorage.setItem(document.title, JSON.stringify(now))"
 
 
 def uploads_alone(part: gr.File) -> gr.File:
@@ -78,6 +83,19 @@ def class_list(studio: Studio, label: str, nothing: str, *, only_names: bool = F
     names = [(name, number) for number, name in enumerate(studio.label_names)]
     choices = names if names and only_names else [(nothing, NOTHING), *names]
     return gr.Dropdown(choices, value=choices[0][1], label=label, visible=bool(names))
+
+
+def kept_on_reload(page: gr.Blocks, fields: list[Any]) -> None:
+    """Have the browser keep the fields of a page for as long as its window is open."""
+    page.load(None, fields, fields, js=RECALL, **QUIETLY)
+    gr.on([field.change for field in fields], None, fields, js=REMEMBER, **QUIETLY)
+
+
+def next_seed(button: gr.Button, seed: gr.Number, begin: gr.Button, begun: Any) -> None:
+    """Have a button draw with the seed that follows, as `begin` does, and in place of what `begun` draws."""
+    go_on = f"() => document.getElementById('{begin.elem_id}').click()"
+    following = button.click(None, seed, seed, js="(seed) => seed + 1", cancels=[begun], **QUIETLY)
+    following.then(None, js=go_on, **QUIETLY)
 
 
 def chosen(label: int) -> int | None:

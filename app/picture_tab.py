@@ -24,6 +24,7 @@ from .parts import (
     Values,
     chosen,
     class_list,
+    next_seed,
     spoken,
     there,
     uploads_alone,
@@ -70,8 +71,9 @@ class PictureTab:
                         covers = [gr.Button(name, size="sm", min_width=105) for name in (*HALVES, "nothing")]
                     count = gr.Slider(1, MOST, 12, step=1, precision=0, label="Number of completions")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+                    others = gr.Button("Next seed", size="sm")
                     with gr.Row():
-                        complete = gr.Button("Complete", variant="primary", min_width=100)
+                        complete = gr.Button("Complete", variant="primary", min_width=100, elem_id="complete")
                         stop = gr.Button("Stop", min_width=100)
                     gr.HTML(f'<p class="hint">{SETTINGS}</p>')
                 with gr.Column(scale=3, min_width=320):
@@ -83,6 +85,7 @@ class PictureTab:
         begun = complete.click(spoken(self.complete), given, self.gallery.outputs, **QUIETLY)
         complete.click(None, js=TO_GALLERY, **QUIETLY)
         stop.click(None, cancels=[begun], **QUIETLY)
+        next_seed(others, seed, complete, begun)
         # One at a time, since a large picture takes gigabytes, but each: the last is shown last
         one_by_one = dict(concurrency_limit=1, trigger_mode="multiple", **QUIETLY)
         read = file.upload(spoken(self.upload), [file], parts, **one_by_one)

@@ -70,7 +70,9 @@ def application(page: "gr.Blocks", css: str, files: Path, ready: Callable[[], No
     app.add_middleware(NewestKept, folder=files)
     app.add_middleware(KeptToThisMachine)
     fonts = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    looks = dict(theme=gr.themes.Default(primary_hue="indigo", **fonts), css=css, footer_links=[])
+    theme = gr.themes.Default(primary_hue="indigo", **fonts)
+    theme.set(body_text_color_subdued="*neutral_600")  # Gradio's own is too pale to read on white
+    looks = dict(theme=theme, css=css, footer_links=[])
     return gr.mount_gradio_app(
         app, page, path="/", run_history=False, max_file_size=FILE, ssr_mode=False, pwa=False, **looks
     )

@@ -1,11 +1,12 @@
 """What one visitor looks at, and whose turn it is to change it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Condition, main_thread
+from threading import Condition, Semaphore, main_thread
 from typing import Any, Self, TypeVar
 
 Step = TypeVar("Step")
+AT_ONCE = 4  # visitors that are served; others wait
 
 
 class Visit:
@@ -13,8 +14,10 @@ class Visit:
 
     Gradio's queues are shared by all visitors, and an event that it cancels goes on for a while. Here each
     visitor's actions come one after the other, in the order in which they were begun, and none waits for
-    those of another visitor.
+    those of another visitor, unless AT_ONCE are served.
     """
+
+    _served = Semaphore(AT_ONCE)  # of all visitors
 
     def __init__(self) -> None:
         self.opened: Any = None
@@ -35,11 +38,13 @@ class Visit:
         with self._changed:
             before = self._taken
             self._taken += 1
-            while not self._changed.wait_for(lambda: self._ended == before, timeout=0.5):
-                if not main_thread().is_alive():
-                    raise RuntimeError("the program ends")
+            _wait(lambda seconds: self._changed.wait_for(lambda: self._ended == before, seconds))
         try:
-            yield
+            _wait(lambda seconds: self._served.acquire(timeout=seconds))
+            try:
+                yield
+            finally:
+                self._served.release()
         finally:
             with self._changed:
                 self._ended += 1
@@ -61,3 +66,14 @@ class Visit:
             if self.is_waited_for:
                 return
             yield step
+
+
+def _wait(until: Callable[[float], bool]) -> None:
+    """Wait for what a function of seconds waits for, as long as the program goes on.
+
+    Raises:
+        RuntimeError: it ends.
+    """
+    while not until(0.5):
+        if not main_thread().is_alive():
+            raise RuntimeError("the program ends")

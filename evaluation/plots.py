@@ -18,35 +18,46 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
-CURVES = {
-    "stage1": (
-        "mean squared error",
-        {"train": ("", "stage1/mse"), "validation": ("validation", "stage1/mse")},
-    ),
-    "perplexity": ("codebook perplexity", {"validation": ("validation", "stage1_codes/perplexity")}),
-    "stage2": (
-        "bits/code",
-        {
-            "train (batches, with dropout)": ("", "stage2_loss/bits_per_code"),
-            "train": ("", "stage2/bits_per_code"),
-            "validation": ("validation", "stage2/bits_per_code"),
-        },
-    ),
-}
-"""Plots by name: what the axis says, and by its name in the legend each scalar, as folder and tag."""
 Curves = dict[str, tuple[list[int], list[float]]]
 """Steps and values, by their names in the legend."""
 Scalars = dict[str, dict[int, float]]
 """Values by tag and step."""
 
 
-def plots(run: RunDir, metrics: dict[str, Any]) -> dict[str, str]:
-    """The plots of a run, by name: of those curves and figures that there are."""
+def curves(run: RunDir, levels: int) -> dict[str, str]:
+    """The curves of a run of so many levels, by their titles: those that there are."""
+    logs, drawn = cache(partial(scalars, run)), {}
+    for title, (axis, sources) in _charts(levels).items():
+        if found := _curves(logs, sources):
+            drawn[title] = _svg(partial(_draw_curves, curves=found, title=axis))
+    return drawn
+
+
+def _charts(levels: int) -> dict[str, tuple[str, dict[str, tuple[str, str]]]]:
+    """By the title of each chart: what its axis says, and by its name in the legend each scalar, as folder
+    and tag."""
+    several = levels > 1
+    error = {"train": ("", "stage1/mse"), "validation": ("validation", "stage1/mse")}
+    codes = [(f", level {level}", f"_{level}") if several else ("", "") for level in range(levels)]
+    tag = "stage1_codes/perplexity"
+    perplexity = {f"validation{words}": ("validation", tag + ending) for words, ending in codes}
+    charts = {"Stage one": ("mean squared error", error), "Codebook": ("codebook perplexity", perplexity)}
+    for level in range(levels):
+        stage = f"stage2-{level}" if level else "stage2"
+        charts["Stage two" + several * f", level {level}"] = (
+            "bits/code",
+            {
+                "train (batches, with dropout)": ("", f"{stage}_loss/bits_per_code"),
+                "train": ("", f"{stage}/bits_per_code"),
+                "validation": ("validation", f"{stage}/bits_per_code"),
+            },
+        )
+    return charts
+
+
+def plots(metrics: dict[str, Any]) -> dict[str, str]:
+    """The plots of figures, by name: of those that there are."""
     drawn: dict[str, str] = {}
-    logs = cache(partial(scalars, run))
-    for name, (title, sources) in CURVES.items():
-        if curves := _curves(logs, sources):
-            drawn[name] = _svg(partial(_draw_curves, curves=curves, title=title))
     if of_levels := _of_levels(metrics.get("stage1", {}), "code_counts"):
         drawn["usage"] = _svg(*(partial(_draw_usage, counts=counts) for counts in of_levels))
     if of_levels := _of_levels(metrics.get("stage2", {}), "bits_by_position"):
@@ -61,14 +72,18 @@ def _of_levels(figures: dict[str, Any], name: str) -> list[Any]:
 
 
 def _svg(*panels: Callable[[Any], None], width: float = 5.2, height: float = 2.8) -> str:
-    """What functions draw on axes, one above the other, as an <svg> element."""
+    """What functions draw on axes, one a level, coarsest first and one above the other, as an <svg>
+    element."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height * len(panels)), layout="constrained")
-        for draw, axes in zip(panels, figure.subplots(len(panels), squeeze=False).flat, strict=True):
+        every = figure.subplots(len(panels), squeeze=False).flat
+        for level, (draw, axes) in enumerate(zip(panels, every, strict=True)):
             draw(axes)
+            if len(panels) > 1:
+                axes.set_title(f"level {level}", fontsize="medium")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
@@ -96,7 +111,8 @@ def scalars(run: RunDir, folder: str) -> Scalars:
 
 def _draw_curves(axes: Any, curves: Curves, title: str) -> None:
     for index, (label, (steps, values)) in enumerate(curves.items()):
-        axes.plot(steps, values, label=label, linewidth=1 if len(steps) > 30 else 1.8, color=f"C{index}")
+        look = dict(linewidth=1) if len(steps) > 30 else dict(linewidth=1.8, marker=".")  # one has no line
+        axes.plot(steps, values, label=label, color=f"C{index}", **look)
     lowest = min(min(values) for _, values in curves.values())
     highest = max(max(values) for _, values in curves.values())
     if highest > 20 * lowest > 0:
@@ -109,14 +125,13 @@ def _draw_curves(axes: Any, curves: Curves, title: str) -> None:
 def _draw_usage(axes: Any, counts: list[int]) -> None:
     total = max(sum(counts), 1)
     used = sum(count > 0 for count in counts)
-    axes.bar(range(len(counts)), sorted((count / total for count in counts), reverse=True), width=1.0)
+    axes.stairs(sorted((count / total for count in counts), reverse=True), fill=True)
     axes.axhline(1 / len(counts), color=INK, linewidth=0.8, linestyle="--")
-    axes.set_xlabel(f"the {used} codes that occur, by rank; dashed: all alike")
+    axes.set_xlabel(f"rank of the code ({used} of {len(counts)} occur); dashed: all alike")
     axes.set_ylabel("share of all places")
 
 
 def _draw_heat(axes: Any, bits: list[list[float]]) -> None:
     picture = axes.imshow(bits, cmap="viridis", vmin=0)
-    axes.figure.colorbar(picture, label="bits")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.figure.colorbar(picture, label="bits/code")
+    axes.set_axis_off()

@@ -23,7 +23,7 @@ from vqprior.runtime.run_dir import RunDir
 from vqprior.sampling.labels import label_of_text
 
 from .parts import PARTS, Metrics, shown, tables
-from .plots import plots
+from .plots import curves, plots
 from .subject import Subject
 from .tables import Row, Table, filled, given
 from .weights import is_of
@@ -89,7 +89,8 @@ def _page(subject: Subject) -> str:
         drawn=_drawn(subject.drawing()),
         pictures=pictures,
         codebooks=codebooks,
-        plots=plots(run, metrics),
+        curves=curves(run, len(subject.levels)),
+        plots=plots(metrics),
         config=dump(run.config()),
         environment=_environment(run, protocol),
     )
@@ -222,6 +223,7 @@ def _environment(run: RunDir, protocol: dict[str, Any]) -> dict[str, str]:
         Row("prior", "{prior}"),
         Row("data", "{data[fingerprint]}"),
     ]
-    typed = [command_line(*start["command"]) for start in run.starts()]
+    typed = [command_line(*start["command"]) for start in run.starts() if start["command"]]  # not exported
     commands = list(dict.fromkeys(typed))[-5:]  # each once, however often the run was resumed
-    return {row.name: filled(row.value, protocol) for row in rows} | {"commands": "\n".join(commands)}
+    found = {row.name: filled(row.value, protocol) for row in rows}
+    return found | ({"commands": "\n".join(commands)} if commands else {})

@@ -13,7 +13,7 @@ Figures = dict[str, Any]
 """Numbers by name, some of them one level down, as they stand in `metrics.json`."""
 Template = str | Callable[[Figures], str]
 """What is shown of figures: their names in braces, or a function of them."""
-NAME, WIDTH = 44, 12  # of text: characters of a row's name, and of a column
+NAME = 44  # of text: characters of a row's name, at most where there are columns
 LINE = 100  # characters of a line of prose
 
 
@@ -30,7 +30,6 @@ class Column(NamedTuple):
 
     heading: Template  # of the figures of the whole table
     cell: Template  # of the figures of a row
-    width: int = WIDTH  # in text, the gap before it included
 
 
 class Table(NamedTuple):
@@ -38,7 +37,7 @@ class Table(NamedTuple):
 
     title: str
     rows: list[tuple[str, list[str]]]  # names and cells
-    columns: tuple[tuple[str, int], ...] = ()  # headings and widths; none where each row has one cell
+    columns: tuple[str, ...] = ()  # headings; none where each row has one cell
     note: str = ""  # which the page says below it
     pictures: tuple[tuple[str, str], ...] = ()  # which the page shows: files in RUN/evaluation, what they are
     warning: str = ""  # which text and page say below it
@@ -88,7 +87,7 @@ def column_table(
         rows: their figures, by their names.
         figures: those of the whole, which title and headings name.
     """
-    headings = tuple((filled(column.heading, figures), column.width) for column in columns)
+    headings = tuple(filled(column.heading, figures) for column in columns)
     cells = [(name, [filled(column.cell, of_row) for column in columns]) for name, of_row in rows.items()]
     return Table(filled(title, figures), cells, headings, filled(note, figures), warning=warning)
 
@@ -101,12 +100,9 @@ def text(tables: Iterable[Table]) -> str:
 def _text(table: Table) -> str:
     lines = [table.title, "-" * len(table.title)]
     if table.columns:
-        headings, widths = zip(*table.columns, strict=True)
-        rows = [
-            ("", headings),
-            *((name[1 - NAME :], cells) for name, cells in table.rows),
-        ]  # of a path, its end
-        lines += (f"  {name:<{NAME}}{_cells(cells, widths)}" for name, cells in rows)
+        rows = [["", *table.columns], *([name[-NAME:], *cells] for name, cells in table.rows)]  # a path's end
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += (f"  {name:<{widths[0]}}{_cells(cells, widths[1:])}" for name, *cells in rows)
     else:
         lines += (f"  {name:<{NAME}}{cell}".rstrip() for name, [cell] in table.rows)
     return "\n".join([*lines, *wrap(table.warning, LINE, initial_indent="  ", subsequent_indent="  ")])
@@ -118,7 +114,7 @@ def markdown(tables: Iterable[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    headings = [heading for heading, _ in table.columns] or [""]
+    headings = [*table.columns] or [""]
     rows = [["", *headings], ["---"] * (1 + len(headings)), *([name, *cells] for name, cells in table.rows)]
     lines = (f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows)
     below = [words for words in (table.note, table.warning) if words]
@@ -126,5 +122,5 @@ def _markdown(table: Table) -> str:
 
 
 def _cells(cells: Iterable[str], widths: Iterable[int]) -> str:
-    """The cells of a line, each at the right of its column."""
-    return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    """The cells of a line, each at the right of its column, two spaces between."""
+    return "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))

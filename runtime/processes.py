@@ -212,7 +212,7 @@ def each_in_turn(items: Sequence[Item], work: Callable[[Item], None], name: str)
     """
     share = share_of_process()
     rounds = range(0, len(items), share.processes)
-    for start in opened(rounds, desc=name, disable=not is_main()):
+    for start in opened(rounds, desc=name, unit="part", disable=not is_main()):
         outcome = {"error": None, "signal": 0}
         if start + share.rank < len(items):
             try:

@@ -133,7 +133,9 @@ def test_each_level_is_measured(run, tmp_path, command):
     code, printed = command("report", tmp_path / "run")
     assert code == 0, printed
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "The codebook of level 0" in page and "The codebook of level 1" in page
+    for words in ("The codebook of level", "Stage two, level", "validation, level"):
+        assert f"{words} 0" in page and f"{words} 1" in page, words
+    assert page.count(">level 0</text>") == page.count(">level 1</text>") == 2  # in two plots each
 
 
 def test_figures_of_another_finer_prior_are_not_shown(run, tmp_path, command):

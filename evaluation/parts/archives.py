@@ -26,9 +26,9 @@ EXPECTED = "expected one as `vqprior sample` writes it, samples.npz"
 OF_FILE = (
     Column("images", "{images:,}"),
     *COLUMNS,
-    Column("right label", "{label_accuracy:.4g}"),
-    Column("CAS", "{cas:.4g}"),
-    Column("  features", "  {features}", 0),  # words, behind a gap: they have no width of their own
+    Column("right label", "{label_accuracy:#.4g}"),
+    Column("CAS", "{cas:#.4g}"),
+    Column("features", "{features}"),
 )
 
 

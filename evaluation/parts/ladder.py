@@ -60,7 +60,7 @@ def kid_text(figures: Figures) -> str:
     """KID; of several subsets with their deviation, in two digits of which both are rounded alike."""
     mean, deviation = figures.get("kid"), figures.get("kid_std")
     if mean is None or not deviation or deviation < 1e-9:
-        return filled("{kid:.3g}", figures)
+        return filled("{kid:#.3g}", figures)
     decimals = max(0, 1 - math.floor(math.log10(deviation)))
     return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
@@ -74,12 +74,12 @@ class Metric(NamedTuple):
 
 def plain(*names: str) -> list[Column]:
     """Columns of figures by their own names."""
-    return [Column(name, f"{{{name}:.4g}}") for name in names]
+    return [Column(name, f"{{{name}:#.4g}}") for name in names]
 
 
 METRICS = [
-    Metric(frechet, [Column("{distance}", "{frechet:.4g}", 16)]),
-    Metric(kid, [Column("KID", kid_text, 21)]),
+    Metric(frechet, [Column("{distance}", "{frechet:#.4g}")]),
+    Metric(kid, [Column("KID", kid_text)]),
     Metric(neighbourhoods, plain("precision", "recall", "density", "coverage")),
 ]
 COLUMNS = [column for metric in METRICS for column in metric.columns]
@@ -150,5 +150,5 @@ PART = Part(
     needs_features=True,
     needs_images=2,
     of_all_classes=True,
-    tiles=(Row("{distance} of samples", "{rows[samples][frechet]:.4g}"),),
+    tiles=(Row("{distance} of samples", "{rows[samples][frechet]:#.4g}"),),
 )

@@ -21,7 +21,7 @@ LEVELS = (
     Column("map", "{map[0]}x{map[1]}"),
     Column("perplexity", "{perplexity:.1f}"),
     Column("used", "{usage:.1%}"),
-    Column("MSE swapped", "{swapped_mse:.5f}", 14),
+    Column("MSE swapped", "{swapped_mse:.5f}"),
 )
 SWAPPED = "MSE swapped: that of reconstructions with the codes of this level from another picture."
 EMPTY = 1.05  # times the MSE: a level without whose codes it is no larger carries nothing

@@ -112,6 +112,8 @@ def opened(driver, address: str):
     it is used."""
     asked_for(driver), driver.get_log("browser")  # of the page before
     driver.get(address)
+    driver.execute_script("sessionStorage.clear()")  # as in a new window
+    driver.refresh()
     wait_for(lambda: button(driver, "Draw"))
     try:
         yield driver
@@ -217,6 +219,23 @@ def test_pictures_are_drawn_downloaded_and_those_of_sample(page, tmp_path, gener
         assert np.abs(arrays["images"].astype(int) - expected).max() <= 1  # as threads round
     with Image.open(downloaded(page, tmp_path, "PNG")) as picture:
         assert json.loads(picture.text["vqprior"]) == settings
+
+
+def test_the_next_seed_draws_others_and_a_page_loaded_anew_has_its_settings(page):
+    value = lambda name: page.find_element("css selector", f"[aria-label='{name}']").get_attribute("value")
+    pictures = lambda: [one.get_attribute("src") for one in page.find_elements("css selector", "#drawn img")]
+    choose(page, "Class", "4")
+    fill(page, "Temperature", 0.9)
+    draw(page, 2, 3)
+    before = pictures()
+    press(page, button(page, "Next seed"))
+    wait_for(lambda: button(page, "Download npz") and len(pictures()) == 2 and pictures() != before)
+    others = pictures()
+    page.refresh()
+    wait_for(lambda: button(page, "Draw") and value("number input for Number") == "2")
+    assert value("Class") == "4" and value("number input for Temperature") == "0.9"
+    press(page, button(page, "Draw"))
+    wait_for(lambda: button(page, "Download npz") and pictures() == others)
 
 
 def test_settling_from_noise_ends_in_the_same_pictures(page):

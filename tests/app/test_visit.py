@@ -4,10 +4,10 @@ import subprocess
 import sys
 import time
 from copy import deepcopy
-from threading import Thread
+from threading import Event, Thread
 
 from tests.launch import ROOT, environment
-from vqprior.app.visit import Visit
+from vqprior.app.visit import AT_ONCE, Visit
 
 
 def wait_for(condition) -> None:
@@ -62,6 +62,27 @@ def test_a_turn_that_is_left_in_the_middle_is_over():
     assert next(left) == 1
     left.close()  # as Gradio does where a visitor has gone
     assert [*steps()] == [1, 2]
+
+
+def test_few_visitors_are_served_at_once_and_the_others_after_them():
+    go_on, served, done = Event(), [], []
+
+    def act() -> None:
+        with Visit().turn():
+            served.append(1)
+            go_on.wait(30)
+            done.append(1)
+
+    threads = [Thread(target=act) for _ in range(2 * AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(served) == AT_ONCE)
+    time.sleep(0.1)  # by then the others would have been served
+    assert len(served) == AT_ONCE and not done
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert len(done) == 2 * AT_ONCE
 
 
 def test_a_copy_is_a_new_visitor():

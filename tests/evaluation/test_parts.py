@@ -102,7 +102,7 @@ def test_whatever_is_missing_text_and_page_are_made_without_it(evaluated):
             assert all("-" in line for line in changed), path
     assert seen > 60
     for name in ("stage1", "stage2"):
-        assert {"usage", "heat"} - plots(run, metrics | {name: {}}).keys() in ({"usage"}, {"heat"})
+        assert {"usage", "heat"} - plots(metrics | {name: {}}).keys() in ({"usage"}, {"heat"})
 
 
 def test_parts_of_which_something_is_missing_are_kept(evaluated, tmp_path, command):

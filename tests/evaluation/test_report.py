@@ -11,6 +11,7 @@ import pytest
 
 from tests.launch import run_processes
 from vqprior.evaluation.parts import tables
+from vqprior.evaluation.plots import _draw_curves
 from vqprior.evaluation.report import _drawn, _environment
 from vqprior.evaluation.subject import Subject
 
@@ -49,6 +50,19 @@ def test_a_command_that_was_typed_again_stands_on_the_page_once_and_can_be_paste
     run, protocol = SimpleNamespace(), {"steps": {}}
     run.starts = lambda: [{"command": ["run", "x", "--data.root", "my photos"]}] * 3
     assert _environment(run, protocol)["commands"] == "vqprior run x --data.root 'my photos'"
+
+
+def test_a_curve_of_one_point_is_seen():
+    """As that of validation in a short run."""
+    axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
+    _draw_curves(axes, {"validation": ([7], [0.5])}, "error")
+    assert axes.lines[0].get_marker() == "."
+
+
+def test_of_a_run_that_was_exported_no_command_is_shown():
+    run, protocol = SimpleNamespace(), {"steps": {}}
+    run.starts = lambda: [{"command": []}] * 3  # which `vqprior export` takes out
+    assert "commands" not in _environment(run, protocol)
 
 
 def test_no_request_leaves_the_page(reported):
