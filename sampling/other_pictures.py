@@ -13,7 +13,7 @@ from vqprior.configs.errors import UserError
 from vqprior.configs.schema import Data
 from vqprior.runtime.chunks import Chunk
 from vqprior.runtime.data.decode import Unreadable
-from vqprior.runtime.data.picture_files import INSTEAD, FileReader, walk
+from vqprior.runtime.data.picture_files import PACKED, FileReader, walk
 from vqprior.runtime.data.record import SKIPPED, note, noted
 from vqprior.runtime.data.source import Pictures, counted, printable
 from vqprior.runtime.data.split import decoded
@@ -35,7 +35,7 @@ def pictures_in(root: Path, command: str) -> Pictures:
     Raises:
         UserError: it is neither, or has none.
     """
-    instead = INSTEAD.get(root.suffix.lower(), "")
+    instead = PACKED.get(root.suffix.lower(), "")
     if root.is_file() and not instead:
         return Pictures(FileReader(root.parent, [root.name]), [printable(root.name)], None)
     if not root.is_dir():

@@ -32,7 +32,8 @@ class Data:
     table: str | None = None
     """Source folder: a CSV, Parquet, JSON or JSON-lines file with a row for each picture, its file below
     data.root, its label and, if wanted, its split; columns file (or data.image_column), label (or
-    data.label_column) and split. Or the name of one that is in the folder of each split: metadata.csv."""
+    data.label_column) and split. Or the name of one in data.root or in the folder of each split:
+    metadata.csv."""
     image_column: str | None = None
     """Column of the pictures in Parquet files, or of the file names in data.table; else the usual names are
     tried."""

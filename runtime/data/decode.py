@@ -27,7 +27,9 @@ KINDS = {  # of a pixel, by Pillow's mode; all other modes have 8 bits or less
 }
 UPPER = "the upper 8 of 16 bits"  # of a colour, which are all that Pillow gives
 EIGHT = ("8 bits", UPPER)  # kinds of pixels that are read as 8 bits
-HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")  # from its fifth byte on
+HEIF = tuple(  # how it begins, from the fifth byte on
+    b"ftyp" + brand for brand in b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split()
+)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how one begins
 HEADROOM = 2  # a decoder may reduce a picture to this many times the size that is needed, and no further
 DRAFTED = ("JPEG", "MPO")  # formats whose decoder can give a half, a quarter or an eighth of the size

@@ -16,10 +16,8 @@ ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .ppm .pgm .npy".split(),
 )
 HEIF = frozenset((".heic", ".heif"))  # read where the package pillow_heif is
-INSTEAD = {
-    ".parquet": "; for Parquet files --data.source parquet",
-    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "; unpack what is packed"),
-}
+PACKED = dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "; unpack what is packed")
+INSTEAD = {".parquet": "; for Parquet files --data.source parquet", **PACKED}
 """What is answered where there are no pictures, and files with these endings."""
 SYSTEM = frozenset(
     ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")

@@ -15,8 +15,10 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from reprlib import repr as shortly
 from typing import Any
 
 import numpy as np
@@ -34,11 +36,13 @@ FILE_COLUMNS = ("file", "filename", "file_name", "image", "path")
 
 
 def load_table(data: Data) -> Source:
-    """The pictures that data.table lists; files are relative to data.root.
+    """The pictures that data.table lists, which may lie in data.root; files are relative to that.
 
     Raises:
         UserError: the table cannot be read, lists missing files or one twice, or has unknown words of splits.
     """
+    if not Path(data.table).is_file() and (inside := Path(data.root, data.table)).is_file():
+        data = replace(data, table=str(inside))
     table = Path(data.table)
     tables = {} if table.is_file() else tables_of_splits(Path(data.root), data.table)
     if not tables:
@@ -48,8 +52,7 @@ def load_table(data: Data) -> Source:
     else:
         columns, file_column = _joined(tables, data)
         seen = f"the tables {in_words([*map(printable, map(str, tables.values()))])}"
-    names = _names(columns[file_column], data)
-    names, without = _with_endings(names, data.root)
+    names, without = _names(columns[file_column], data)
     _require_files(names, data)
     rows = _rows_by_split(columns, len(names), table)
     labels, label_names, note = _labels(columns, rows, data, file_column)
@@ -117,7 +120,8 @@ def _below(folder: str, file: Any) -> Any:
 
 
 def _file_column(columns: Columns, data: Data, table: Path) -> str:
-    """The column of the files: as it is set, of a usual name, or the first that begins with a file.
+    """The column of the files: as it is set, of a usual name, or the first that begins with a file and is not
+    of labels or splits, whose numbers may be names of files, too.
 
     Raises:
         UserError: there is none, or there are no names of columns.
@@ -131,8 +135,9 @@ def _file_column(columns: Columns, data: Data, table: Path) -> str:
             f"{where} begins with a picture ({', '.join(columns)}); put a row above it with the names of the "
             "columns, such as file,label"
         )
+    labels = find_column(columns, data.label_column, LABEL_COLUMNS, "label_column", where)
     for name, values in columns.items():
-        if _file_of(values[0], folders):
+        if name not in (labels, SPLIT_COLUMN) and _file_of(values[0], folders):
             return name
     raise UserError(
         f"{where} has the columns {', '.join(columns)}, none of {', '.join(FILE_COLUMNS)}, and none has a "
@@ -148,10 +153,15 @@ def _file_of(value: Any, folders: Iterable[Path]) -> str | None:
     return next((name for folder in folders for name in names if os.path.isfile(folder / name)), None)
 
 
-def _names(files: Sequence[Any], data: Data) -> list[str]:
+def _names(files: Sequence[Any], data: Data) -> tuple[list[str], str]:
     """The files, in one spelling each: those below data.root relative to it, so that neither the split nor a
-    run hangs on where that lies."""
+    run hangs on where that lies; and the endings that they lacked, in words."""
     table = data.table
+    if others := [file for file in files if isinstance(file, dict | list | bytes)]:
+        raise UserError(
+            f"data.table {table} holds {shortly(others[0])} where it takes the name of a file, in a row for "
+            "each picture; for Parquet files with the pictures in them --data.source parquet"
+        )
     if empty := [row for row, file in enumerate(files) if file is None or file == "" or "\0" in str(file)]:
         raise UserError(
             f"data.table {table} names no file in {counted(len(empty), 'row')}, the first at picture "
@@ -162,12 +172,13 @@ def _names(files: Sequence[Any], data: Data) -> list[str]:
         os.path.relpath(name, data.root) if os.path.isabs(name) and not _is_outside(name, data.root) else name
         for name in names
     ]
+    names, without = _with_endings(names, data.root)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
             f"data.table {table} lists {counted(len(twice), 'file')} more than once: {in_words(twice)}; "
             "leave one row of each"
         )
-    return names
+    return names, without
 
 
 def _with_endings(names: list[str], root: str) -> tuple[list[str], str]:

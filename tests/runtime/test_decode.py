@@ -266,4 +266,4 @@ def test_heif_is_read_by_what_it_holds(monkeypatch):
     assert decode(file.getvalue(), "it").size == (30, 40)
     monkeypatch.setattr(decoding, "heif_is_there", lambda: False)
     with pytest.raises(Unreadable, match="it is HEIF, whatever its name: pip install pillow-heif"):
-        facts(b"\0\0\0\x18ftypheic" + bytes(100), "it")
+        facts(b"\0\0\0\x18ftypheim" + bytes(100), "it")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import write_pictures
 from tests.sources import opened, refused, sizes
+from vqprior.configs import UserError
 
 
 def csv_table(root: Path, text: str) -> str:
@@ -211,6 +212,34 @@ def test_the_column_of_the_files_is_told_by_them(tmp_path):
     refused(tmp_path, f"--data.root {tmp_path}/train", table=csv_table(tmp_path, text))
     some_without = csv_table(tmp_path, "id\npicture0\npicture1.png\ngone\n")
     refused(tmp_path / "train", "There is picture0.png", table=some_without)
+    twice = csv_table(tmp_path, "id\npicture0\npicture0.png\n")
+    refused(tmp_path / "train", "1 file more than once: picture0.png", table=twice)
+
+
+def test_labels_are_no_names_of_files(tmp_path):
+    """The picture 1.png is not that of class 1."""
+    write_pictures(tmp_path, 2, ())
+    for number in (0, 1):
+        (tmp_path / f"picture{number}.png").rename(tmp_path / f"{number + 1}.png")
+    for column in ("class", "kind"):
+        table = csv_table(tmp_path, f"{column},id\n1,2\n2,1\n")
+        source = opened(tmp_path, table=table, label_column=column)
+        assert source.train.keys == ["2.png", "1.png"] and source.train.labels.tolist() == [0, 1]
+
+
+def test_a_table_in_the_folder_of_the_pictures_is_found_by_its_name(tmp_path):
+    write_pictures(tmp_path, 2, ())
+    csv_table(tmp_path, "file\npicture0.png\n")
+    source = opened(tmp_path, table="table.csv")
+    assert len(source.train) == 1 and f"the table {tmp_path}/table.csv" in source.layout
+
+
+def test_what_is_no_name_of_a_file_is_not_shown_whole(tmp_path):
+    """As pandas writes columns, and Hugging Face pictures."""
+    (tmp_path / "t.json").write_text(json.dumps({"file": {str(n): f"{n}.png" for n in range(999)}}))
+    with pytest.raises(UserError, match="in a row for each picture") as caught:
+        opened(tmp_path, table=str(tmp_path / "t.json"))
+    assert len(str(caught.value)) < 500
 
 
 def test_a_table_without_names_of_columns_loses_no_picture(tmp_path):

@@ -197,6 +197,8 @@ def test_mistakes_are_answered(command, finished_run, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     packed = tmp_path / "photos.zip"
     packed.write_bytes(b"PK")
+    table = tmp_path / "photos.parquet"
+    table.write_bytes(b"PAR1")
     for flags, words in (
         (["--pictures", tmp_path / "nowhere", "--out", out], "no folder of images, and no image; give"),
         (
@@ -204,6 +206,7 @@ def test_mistakes_are_answered(command, finished_run, photos, tmp_path):
             "no folder of images, and no image; unpack what is",
         ),
         (["--pictures", photos / "notes.txt", "--out", tmp_path / "o"], "not a picture of a known format"),
+        (["--pictures", table, "--out", tmp_path / "o"], "not a picture of a known format"),
         (["--pictures", tmp_path / "empty", "--out", tmp_path / "o"], "no images are under"),
         (["--pictures", photos, "--out", out], "nothing that `encode --pictures` wrote"),
         (["--pictures", photos], "--out"),

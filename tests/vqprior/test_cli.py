@@ -79,7 +79,7 @@ MISTAKES = {
     "no word for a checked run": (["check", "folder", "--out", ""], "vqprior check needs a folder"),
     "decay of one": (["run", "folder", "--stage2.average", "1"], "0.999"),
     "negative temperature": (["sample", "RUN", "--temperature", "-1"], "temperature is -1; it is from 1e-30"),
-    "top_p above one": (["sample", "RUN", "--top_p", "1.5"], "(0, 1]"),
+    "top_p above one": (["sample", "RUN", "--top_p", "1.5"], "top_p is 1.5; it is from 1e-30 to 1"),
     "guidance without training for it": (["sample", "RUN", "--guidance", "2"], "stage2.label_dropout"),
     "guided samples of a prior that will not know how": (
         ["run", "folder", "--sample.guidance", "2", "--data.labels", "False"],
