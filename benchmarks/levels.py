@@ -5,12 +5,13 @@
 
 Each variant (`VARIANTS`: the flags that differ) is a run of its own in OUT, trained on one thread for the
 seconds of stage one and of all its priors together, of which the coarsest of several takes `COARSEST`. How
-many steps that is, is found on the first steps of that very run. The same command again goes on where it
-stopped, and `vqprior report OUT/VARIANT` shows any of them. Classifiers of all training images are learnt
-once; `--only likelihood` leaves out what needs them. Prints a table of all runs in OUT and writes
-OUT/table.json and OUT/reconstructions.png: a row of test pictures, and a row of each variant's
-reconstructions of them. `--flags`, which come last, are given to every run; those of `stage2_fine` only to
-those with levels.
+many steps that is, is found on the first steps of that very run and kept in its steps.json: a step takes up
+to three times the processor time beside other work (seen here), so keep the machine as busy for all of them.
+The same command again goes on where it stopped, and `vqprior report OUT/VARIANT` shows any of them.
+Classifiers of all training images are learnt once; `--only likelihood` leaves out what needs them. Prints a
+table of all runs in OUT and writes OUT/table.json and OUT/reconstructions.png: a row of test pictures, and a
+row of each variant's reconstructions of them. `--flags`, which come last, are given to every run; those of
+`stage2_fine` only to those with levels.
 """
 
 import argparse
@@ -62,7 +63,10 @@ def train(command: list[object], flag: str, folder: Path, seconds: float) -> Non
         per_step = (long - short) / (FIRST[2] - 2 * FIRST[1] + FIRST[0])
         if per_step <= 0:
             raise UserError(f"the first {FIRST[2]} steps took no longer than loading the data; type it again")
-        steps = max(FIRST[2], int(seconds / per_step))
+        steps = int(seconds / per_step)
+        if steps < FIRST[2]:
+            print(f"{folder} gets {FIRST[2]} steps, more than the {steps} of {seconds:g} s", flush=True)
+            steps = FIRST[2]
         write_json(told, {"steps": steps, "seconds": seconds})
     vqprior(*command, flag, steps)
 
