@@ -140,18 +140,22 @@ def _json_row(line: bytes, number: int, table: Path) -> dict[str, Any]:
 
 
 def _read_json(table: Path) -> Columns:
-    """The columns of a list of objects, or of JSON lines, which programs call .json too."""
+    """The columns of a list of objects, or of JSON lines, which programs call .json too.
+
+    Raises:
+        UserError: it is damaged, or one object, as of COCO or of pandas.
+    """
     content = table.read_bytes()
-    if not content.lstrip().startswith(b"["):
-        return _read_json_lines(table)
     try:
         rows = json.loads(content)
     except ValueError as error:
+        if not content.lstrip().startswith(b"["):
+            return _read_json_lines(table)
         raise UserError(f"data.table {table} cannot be read as JSON ({error})") from error
-    if not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(
-            f"data.table {table} is a list that has other things than objects; each row takes one, as "
-            '{"file": "a/1.jpg", "label": "cat"}'
+            f"data.table {table} is no list of objects; it takes one for each picture, as "
+            '[{"file": "a/1.jpg", "label": "cat"}]'
         )
     return _columns_of(rows)
 

@@ -194,7 +194,9 @@ def test_tables_of_json_by_other_endings(tmp_path):
         (tmp_path / name).write_text(text)
         assert opened(tmp_path, table=str(tmp_path / name)).train.labels.tolist() == [1, 0]
     for text, words in (
-        ("[1]", "other things than objects"),
+        ("[1]", "is no list of objects"),
+        ('{\n"images": [{"file_name": "picture0.png"}]\n}', "is no list of objects"),
+        ('{"file": {"0": "picture0.png"}}', "is no list of objects"),
         ("[1", "cannot be read as JSON"),
         ("[]", "no rows"),
     ):
@@ -235,10 +237,10 @@ def test_a_table_in_the_folder_of_the_pictures_is_found_by_its_name(tmp_path):
 
 
 def test_what_is_no_name_of_a_file_is_not_shown_whole(tmp_path):
-    """As pandas writes columns, and Hugging Face pictures."""
-    (tmp_path / "t.json").write_text(json.dumps({"file": {str(n): f"{n}.png" for n in range(999)}}))
+    """Tables of Hugging Face may hold whole pictures."""
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": {"path": "a.png", "bytes": "x" * 9999}}))
     with pytest.raises(UserError, match="in a row for each picture") as caught:
-        opened(tmp_path, table=str(tmp_path / "t.json"))
+        opened(tmp_path, table=str(tmp_path / "t.jsonl"))
     assert len(str(caught.value)) < 500
 
 
