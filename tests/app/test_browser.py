@@ -18,6 +18,7 @@ from vqprior import Generator
 from vqprior.app import html
 from vqprior.app.studio import Studio
 from vqprior.app.upload import read_upload
+from vqprior.app.visit import AT_ONCE
 from vqprior.runtime.codes import Level
 from vqprior.runtime.run_dir import RunDir
 
@@ -223,19 +224,20 @@ def test_pictures_are_drawn_downloaded_and_those_of_sample(page, tmp_path, gener
 
 def test_the_next_seed_draws_others_and_a_page_loaded_anew_has_its_settings(page):
     value = lambda name: page.find_element("css selector", f"[aria-label='{name}']").get_attribute("value")
-    pictures = lambda: [one.get_attribute("src") for one in page.find_elements("css selector", "#drawn img")]
+    sources = "return [...document.querySelectorAll('#drawn img')].map((one) => one.src)"
+    pictures = lambda: page.execute_script(sources)
     choose(page, "Class", "4")
     fill(page, "Temperature", 0.9)
-    draw(page, 2, 3)
-    before = pictures()
-    press(page, button(page, "Next seed"))
-    wait_for(lambda: button(page, "Download npz") and len(pictures()) == 2 and pictures() != before)
+    draw(page, 2, 4)
     others = pictures()
+    draw(page, 2, 3)
+    press(page, button(page, "Next seed"))
+    wait_for(lambda: pictures() == others)
     page.refresh()
     wait_for(lambda: button(page, "Draw") and value("number input for Number") == "2")
     assert value("Class") == "4" and value("number input for Temperature") == "0.9"
     press(page, button(page, "Draw"))
-    wait_for(lambda: button(page, "Download npz") and pictures() == others)
+    wait_for(lambda: pictures() == others)
 
 
 def test_settling_from_noise_ends_in_the_same_pictures(page):
@@ -385,6 +387,24 @@ def test_no_visitor_waits_for_the_changes_of_another(held_page, held_address):
     finally:
         held_page.close()
         held_page.switch_to.window(first)
+
+
+def test_visitors_who_leave_while_something_is_drawn_make_room_for_others(held_page, held_address):
+    for _ in range(AT_ONCE):
+        draw(held_page, 1, 0)
+        press(held_page, cells(held_page, "drawn")[0])
+        wait_for(lambda: cells(held_page, "codes"))[0].click()
+        wait_for(lambda: button(held_page, "Draw the rest anew"))
+        shown = lambda: held_page.find_element("css selector", "#opened img").get_attribute("src")
+        before = shown()
+        press(held_page, button(held_page, "Draw the rest anew"))
+        wait_for(lambda before=before, shown=shown: shown() != before)
+        held_page.get(held_address)
+        wait_for(lambda: button(held_page, "Draw"))
+    draw(held_page, 1, 0)
+    press(held_page, cells(held_page, "drawn")[0])
+    wait_for(lambda: cells(held_page, "codes"))
+    held_page.get_log("browser")  # pages that are left say that they were
 
 
 def test_a_picture_is_uploaded_painted_over_and_completed(page, tmp_path, generator):

@@ -98,7 +98,8 @@ def test_whatever_is_missing_text_and_page_are_made_without_it(evaluated):
             assert len(_environment(run, protocol)) == 7
         elif len(path) > 1 and printed != whole:
             seen += 1
-            changed = [line for line in printed.splitlines() if line not in whole.splitlines()]
+            words = [line.split() for line in whole.splitlines()]
+            changed = [line for line in printed.splitlines() if line.split() not in words]
             assert all("-" in line for line in changed), path
     assert seen > 60
     for name in ("stage1", "stage2"):
