@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vqprior.configs.commands import Evaluation
+from vqprior.configs.errors import UserError
 from vqprior.runtime.data import DataSet
 from vqprior.runtime.files import read_json, write_json
 from vqprior.runtime.lock import lock
@@ -12,7 +13,7 @@ from vqprior.runtime.processes import on_main, say
 from vqprior.runtime.run_dir import RunDir, git_commit
 
 from .measured import Measured, read_part, versions, write_part
-from .part import Part, Settings, origin
+from .part import Part, Settings, origin, samples
 from .parts import PARTS, Metrics, archives, tables
 from .subject import Subject
 from .tables import text
@@ -23,7 +24,7 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet | None) -> Metrics:
 
     Raises:
         UserError: a stage is missing, the stages do not belong together, the data are not those they learnt
-            from, or a part cannot be measured on them.
+            from, or a part cannot be measured on them, or none that is takes `config.classes`.
     """
     git_commit()  # now, since parts take long
     needs_priors = not config.only or config.archives or any(PARTS[name].needs_priors for name in config.only)
@@ -35,6 +36,9 @@ def evaluate(config: Evaluation, run: RunDir, data: DataSet | None) -> Metrics:
     # refused before any is measured
     of_files = {path: archives.archive_part(path) for path in map(Path, config.archives)}
     parts = [PARTS[name] for name in config.only] or possible(subject)
+    of_samples = [part.name for part in PARTS.values() if samples in part.depends_on]
+    if config.classes != "even" and not any(part.name in of_samples for part in parts):
+        raise UserError(f"--classes is for {', '.join(of_samples)}, none of which is measured; leave it out")
     settings = [part.settings(subject) for part in (*parts, *of_files.values())]
     for part, of_part in zip((*parts, *of_files.values()), settings, strict=True):
         _keep(subject, part, of_part)

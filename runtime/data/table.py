@@ -149,7 +149,8 @@ def _file_of(value: Any, folders: Iterable[Path]) -> str | None:
     """The name of the file in one of these folders that a value is, without its ending or with it."""
     if value in (None, "", "."):
         return None
-    names = [str(value), *(f"{value}{ending}" for ending in sorted(ENDINGS))]
+    endings = [*sorted(ENDINGS), *sorted(ending.upper() for ending in ENDINGS)]
+    names = [str(value), *(f"{value}{ending}" for ending in endings)]
     return next((name for folder in folders for name in names if os.path.isfile(folder / name)), None)
 
 

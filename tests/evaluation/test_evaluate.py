@@ -294,6 +294,8 @@ def test_samples_are_of_the_test_images_classes_if_asked(evaluated, tmp_path, co
     assert metrics(run)["ladder"]["rows"]["samples"] != metrics(evaluated)["ladder"]["rows"]["samples"]
     code, printed = command(*asked, "copies", "--sample.label", "bee")
     assert code == 2 and "asks for one class" in " ".join(printed.split())
+    code, printed = command(*asked, "likelihood")
+    assert code == 2 and "--classes is for ladder, labels, copies" in " ".join(printed.split())
 
 
 def test_uneven_classes_of_the_test_images_are_said():

@@ -211,8 +211,10 @@ def test_the_column_of_the_files_is_told_by_them(tmp_path):
     source = opened(tmp_path / "train", table=csv_table(tmp_path, text), label_column="breed")
     assert source.train.keys == ["picture0.png", "picture1.png"] and source.label_names == ("poodle", "pug")
     assert "column 'id', with the endings of the files (.png)" in source.layout
+    (tmp_path / "train" / "picture1.png").rename(tmp_path / "train" / "picture1.PNG")
+    assert opened(tmp_path / "train", table=csv_table(tmp_path, text)).train.keys[1] == "picture1.PNG"
     refused(tmp_path, f"--data.root {tmp_path}/train", table=csv_table(tmp_path, text))
-    some_without = csv_table(tmp_path, "id\npicture0\npicture1.png\ngone\n")
+    some_without = csv_table(tmp_path, "id\npicture0\npicture1.PNG\ngone\n")
     refused(tmp_path / "train", "There is picture0.png", table=some_without)
     twice = csv_table(tmp_path, "id\npicture0\npicture0.png\n")
     refused(tmp_path / "train", "1 file more than once: picture0.png", table=twice)
