@@ -1,5 +1,6 @@
 """The page on a port of this machine, until Ctrl-C."""
 
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -51,6 +52,8 @@ def serve(settings: App, run: RunDir) -> None:
         words = f"app: http://{host}:{port} shows {run.path}; Ctrl-C ends it"
         app = application(build(Studio.from_run(run)), CSS, Path(files), lambda: say(words))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        # Told to end, it says of each open page that its requests were cancelled, with a traceback
+        logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
         with heeded():  # uvicorn ends by a signal, and sends it again: the folder is to go first
             server.run(sockets=[listener])
 

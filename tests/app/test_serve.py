@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -53,16 +54,22 @@ def test_each_answer_carries_the_policy():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_leaves_no_file(tmp_path, number):
+def test_a_signal_ends_it_without_a_traceback_and_leaves_no_file(tmp_path, number):
+    """Also while a page is open, which has a request that does not end."""
     pytest.importorskip("gradio")
     command = [sys.executable, "-m", "vqprior", "app", str(RUN), "--port", "0"]
     env = {**environment(None), "TMPDIR": str(tmp_path)}
-    server = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    server = subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes)
     try:
-        assert any(line.startswith("app: http://127.0.0.1:") for line in server.stdout)
+        address = next(line for line in server.stdout if line.startswith("app: http://127.0.0.1:")).split()[1]
         assert [*tmp_path.iterdir()]
-        os.kill(server.pid, number)
-        assert server.wait(timeout=60) == 0 and not [*tmp_path.iterdir()]
+        with urllib.request.urlopen(f"{address}/gradio_api/heartbeat/a", timeout=60) as beats:
+            assert beats.read(1)
+            os.kill(server.pid, number)
+            _, said = server.communicate(timeout=60)
+        assert server.returncode == 0 and not [*tmp_path.iterdir()]
+        assert "Traceback" not in said and "ERROR" not in said
     finally:
         server.kill()
         server.wait()
