@@ -125,13 +125,21 @@ def elements(driver: Any, selector: str) -> list[Any]:
 
 
 def wait_for(condition: Any) -> Any:
-    """What a function gives, once it is true.
+    """What a function gives, once it is true; what it looks at may be drawn anew meanwhile.
 
     Raises:
         TimeoutError: it never was.
     """
+    from selenium.common.exceptions import StaleElementReferenceException
+
+    def value_now() -> Any:
+        try:
+            return condition()
+        except StaleElementReferenceException:
+            return None
+
     end = time.monotonic() + WAIT
-    while not (value := condition()):
+    while not (value := value_now()):
         if time.monotonic() > end:
             raise TimeoutError(f"not true within {WAIT} s")
         time.sleep(0.25)

@@ -234,9 +234,9 @@ def test_the_next_seed_draws_others_and_a_page_loaded_anew_has_its_settings(page
     press(page, button(page, "Next seed"))
     wait_for(lambda: pictures() == others)
     page.refresh()
-    wait_for(lambda: button(page, "Draw") and value("number input for Number") == "2")
-    assert value("Class") == "4" and value("number input for Temperature") == "0.9"
-    press(page, button(page, "Draw"))
+    kept = {"number input for Number": "2", "Class": "4", "number input for Temperature": "0.9"}
+    wait_for(lambda: button(page, "Draw") and all(value(name) == given for name, given in kept.items()))
+    press(page, wait_for(lambda: button(page, "Draw")))
     wait_for(lambda: pictures() == others)
 
 
