@@ -1,6 +1,6 @@
 """Memory of a whole command on a CPU, by preset.
 
-    python -m benchmarks.resident --out resident
+    python -m benchmarks.resident --out runs/resident
 
 `vqprior run PRESET` in a process of its own, with two steps a stage on made-up pictures: both stages,
 encoding, sampling and the evaluation at its end, all at the preset's own batches and precision. The figure is
@@ -52,13 +52,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     measured = [preset for preset in CLASSES if preset not in TOO_LARGE]
     parser.add_argument("--presets", nargs="+", choices=CLASSES, default=measured)
-    parser.add_argument("--out", type=Path, default=Path("resident"), help="file to write, without .md")
+    parser.add_argument("--out", type=Path, default=Path("runs/resident"), help="file to write, without .md")
     options = parser.parse_args()
     lines = ["| preset | GiB resident, at most |", "|---|---|"]
     for preset in options.presets:
         with TemporaryDirectory() as folder:
             lines.append(f"| {preset} | {peak(preset, Path(folder)):.2f} |")
         print(lines[-1], flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 

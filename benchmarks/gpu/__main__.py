@@ -1,6 +1,6 @@
 """What the first person with a GPU should measure: speed, memory, waits, and whether the numbers are right.
 
-    python -m benchmarks.gpu                          all of it, in under 10 minutes: gpu.json and gpu.md
+    python -m benchmarks.gpu                          all of it, in under 10 minutes: runs/gpu.json, .md
     python -m benchmarks.gpu --presets mnist --quick  the same in miniature, on any machine
     python -m benchmarks.gpu --memory                 memory of training, counted: no GPU needed
     python -m benchmarks.gpu --operations             operations and waits of a step, counted: no GPU needed
@@ -116,7 +116,9 @@ def main(argv: list[str] | None = None) -> None:
     """Measure or count, print and write."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=__doc__, formatter_class=raw)
-    parser.add_argument("--out", type=Path, default=Path("gpu"), help="files to write, without their ending")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/gpu"), help="files to write, without their ending"
+    )
     parser.add_argument("--presets", nargs="+", choices=CLASSES, help="some are counted alone")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
     parser.add_argument("--minutes", type=float, default=8, help="then only what has no figure is measured")
